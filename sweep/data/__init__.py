@@ -1,0 +1,1 @@
+"""Data sets: prepared once into memory-mapped arrays, augmented as a function of (data seed, step)."""

@@ -1,0 +1,26 @@
+"""Images as arrays: what a data set is once it is prepared.
+
+Axis letters: `n` images, `h w` image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """Training and validation images with their labels; classes are numbered from 0."""
+
+    train_images: UInt8[np.ndarray, "n 3 h w"]
+    train_labels: Int64[np.ndarray, "n"]
+    val_images: UInt8[np.ndarray, "m 3 h w"]
+    val_labels: Int64[np.ndarray, "m"]
+    class_names: list[str]
+
+
+Batch = tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]
+Augment = Callable[[Batch, Generator], Batch]

@@ -1,0 +1,169 @@
+"""Random crops from a folder of pictures: each picture is a class, so any folder of photographs is a data set.
+
+Exemplar training after Dosovitskiy et al. 2014 (arXiv:1406.6909); the numbers are ours, after SCIENCE's measurements.
+Axis letters: `n` images, `h w` image rows and columns.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from sweep.data.arrays import Arrays, Batch
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MIN_PICTURES = 10
+_KEPT_SIDE = 320  # pixels of the shorter side kept in memory: a crop of 0.45 of it still has 144
+
+
+class CropsOptions(BaseModel):
+    """How crops are taken from each picture.
+
+    `crop_low`, `crop_high`: range of the crop's side as a share of the picture's shorter side. `colour`: highest share
+    of colour mixed into the grey crop (colour alone would name the picture). `contrast_low`, `contrast_high`:
+    range of each crop's standard deviation; `brightness`: bound of its mean; `noise`: standard deviation of the
+    pixel noise, all three in units of a standardised crop.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop_low: float = Field(0.45, gt=0, le=1)
+    crop_high: float = Field(0.95, gt=0, le=1)
+    colour: float = Field(0.3, ge=0, le=1)
+    contrast_low: float = Field(0.6, gt=0)
+    contrast_high: float = Field(1.4, gt=0)
+    brightness: float = Field(0.3, ge=0)
+    noise: float = Field(0.15, ge=0)
+    train_images: int = Field(8000, ge=1)
+    val_images: int = Field(1000, ge=1)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The usable pictures of a folder, in order of name; `unreadable` maps the others to the reason."""
+
+    root: Path
+    pictures: tuple[Path, ...]
+    unreadable: dict[Path, str]
+    fingerprint: str
+
+
+def scan_folder(root: Path) -> Folder:
+    """Find the pictures below `root`, check that each can be decoded, and hash their names and bytes.
+
+    Raises:
+        ValueError: the folder is missing or holds fewer than 10 usable pictures.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data.root={str(root)!r} is not a folder; give a folder of JPEG, PNG or WebP pictures")
+    candidates = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    digest = hashlib.sha256()
+    usable, unreadable = [], {}
+    for path in candidates:
+        reason = _reason_unreadable(path)
+        if reason is None:
+            usable.append(path)
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + _sha256(path))
+        else:
+            unreadable[path] = reason
+    if len(usable) < MIN_PICTURES:
+        broken = f" ({len(unreadable)} more can't be read)" if unreadable else ""
+        raise ValueError(
+            f"{root} holds {len(usable)} usable pictures{broken}, at least {MIN_PICTURES} are needed; "
+            f"add files ending in {', '.join(SUFFIXES)}"
+        )
+    return Folder(root, tuple(usable), unreadable, digest.hexdigest())
+
+
+def make_crops(options: CropsOptions, image_size: int, seed: int, pictures: Sequence[Path]) -> Arrays:
+    """Draw training and validation crops, the same number from each picture up to one."""
+    crops_of = partial(_crops_of, options, image_size, seed, len(pictures))
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(crops_of, range(len(pictures)), pictures))
+    train, val = ([part[i] for part in parts] for i in (0, 1))
+    return Arrays(
+        train_images=np.concatenate(train),
+        train_labels=_labels(train),
+        val_images=np.concatenate(val),
+        val_labels=_labels(val),
+        class_names=[path.name for path in pictures],
+    )
+
+
+def augment_crops(options: CropsOptions, batch: Batch, generator: torch.Generator) -> Batch:
+    """Mirror each image left-right with probability 1/2 and add pixel noise."""
+    images, labels = batch
+    flipped = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    return images + options.noise * noise, labels
+
+
+def _labels(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
+
+
+def _crops_of(
+    options: CropsOptions, image_size: int, seed: int, classes: int, label: int, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation crops of one picture, each uint8[n, 3, h, w] with 128 for zero and 32 for one."""
+    picture = _load(path)
+    rng = np.random.default_rng([seed, label])
+    shares = [len(range(label, total, classes)) for total in (options.train_images, options.val_images)]
+    train, val = ([_crop(options, picture, image_size, rng) for _ in range(share)] for share in shares)
+    empty = np.empty((0, 3, image_size, image_size), dtype=np.uint8)
+    return np.stack(train) if train else empty, np.stack(val) if val else empty
+
+
+def _crop(options: CropsOptions, picture: Image.Image, image_size: int, rng: np.random.Generator) -> np.ndarray:
+    width, height = picture.size
+    side = rng.uniform(options.crop_low, options.crop_high) * min(width, height)
+    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    box = (left, top, left + side, top + side)
+    small = picture.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    rgb = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
+    grey = rgb.mean(axis=0, keepdims=True)
+    mixed = grey + rng.uniform(0, options.colour) * (rgb - grey)
+    standard = (mixed - mixed.mean()) / (mixed.std() + 1.0)  # a flat crop stays flat instead of blowing up noise
+    contrast = rng.uniform(options.contrast_low, options.contrast_high)
+    crop = standard * contrast + rng.uniform(-options.brightness, options.brightness)
+    return np.clip(np.rint(crop * 32 + 128), 0, 255).astype(np.uint8)
+
+
+def _load(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        file.draft("RGB", (2 * _KEPT_SIDE, 2 * _KEPT_SIDE))  # JPEG decodes at a fraction of its size
+        picture = ImageOps.exif_transpose(file).convert("RGB")
+    scale = _KEPT_SIDE / min(picture.size)
+    if scale >= 1:
+        return picture
+    width, height = (round(length * scale) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.BOX)
+
+
+def _reason_unreadable(path: Path) -> str | None:
+    """Why a picture can't be used, or None. Decodes headers only where the format allows; `load` finds torn files."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                file.draft("RGB", (64, 64))
+                file.load()
+                size = min(file.size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        return f"{type(error).__name__}: {error}"
+    return None if size > 0 else "empty picture"
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

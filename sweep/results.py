@@ -1,0 +1,125 @@
+"""Read the results of a sweep: tables, pictures' data and errors.
+
+Knows neither torch nor Ray, so that the dashboard and reports start at once and run anywhere.
+The tables are written by `sweep.compact`; a table that does not exist yet reads as empty, with its columns.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+import pandas as pd
+import yaml
+from upath import UPath
+
+TableName = Literal["trials", "epochs", "layers", "neurons"]
+
+COLUMNS: dict[TableName, dict[str, str]] = {
+    "trials": {
+        "trial_id": "string", "architecture": "string", "intervention": "string", "data": "string",
+        "seed": "Int64", "status": "string", "reason": "string", "attempts": "Int64", "error": "string",
+        "host": "string", "epoch": "Int64", "epochs": "Int64", "step": "Int64", "steps": "Int64",
+        "val_accuracy": "Float64", "wall_s": "Float64", "parameters": "Int64", "heartbeat_at": "Float64",
+        "code_version": "string", "torch_version": "string",
+    },
+    "epochs": {
+        "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
+        "train_accuracy": "Float64", "val_loss": "Float64", "val_accuracy": "Float64",
+        "learning_rate": "Float64", "wall_s": "Float64",
+    },
+    "layers": {
+        "trial_id": "string", "step": "Int64", "epoch": "Float64", "layer": "string", "position": "Int64",
+        "neurons": "Int64", "horizontal": "Float64", "horizontal_low": "Float64", "horizontal_high": "Float64",
+        "vertical": "Float64", "vertical_low": "Float64", "vertical_high": "Float64", "verdict": "string",
+        "expected": "string", "null_horizontal_mean": "Float64", "null_horizontal_high": "Float64",
+        "null_vertical_mean": "Float64", "null_vertical_high": "Float64", "residual": "Float64",
+        "analysis_wall_s": "Float64", "error": "string",
+    },
+    "neurons": {
+        "trial_id": "string", "step": "Int64", "layer": "string", "neuron": "Int64",
+        "horizontal": "Float64", "vertical": "Float64",
+    },
+}  # fmt: skip
+"""Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
+an excluded cell makes no sense; `error` is the last line of the traceback; `position` 1 is the last conv;
+times ending in `_at` are seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class ReducedLayer:
+    """One analysed layer: `reduced` float32[n, ky, kx, 3], `order` int[n] by similarity, scores float32[n]."""
+
+    reduced: np.ndarray
+    order: np.ndarray
+    horizontal: np.ndarray
+    vertical: np.ndarray
+
+
+def sweep_names(storage: UPath) -> list[str]:
+    """Names of the sweeps in a storage, sorted; empty if the storage does not exist."""
+    if not storage.exists():
+        return []
+    return sorted(child.name for child in storage.iterdir() if (child / "sweep.yaml").exists())
+
+
+def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
+    """One compacted table of a sweep as a frame with the columns of `COLUMNS`."""
+    path = sweep / "results" / f"{name}.parquet"
+    if not path.exists():
+        return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in COLUMNS[name].items()})
+    with path.open("rb") as file:
+        return pd.read_parquet(file).astype(COLUMNS[name])
+
+
+def query(sweep: UPath, sql: str) -> pd.DataFrame:
+    """Answer an SQL query over the tables `trials`, `epochs`, `layers` and `neurons` of a sweep."""
+    with duckdb.connect() as connection:
+        for name in COLUMNS:
+            connection.register(name, read_table(sweep, name))
+        return connection.execute(sql).df()
+
+
+def read_launches(sweep: UPath) -> list[dict[str, Any]]:
+    """The launches recorded in `sweep.yaml`, oldest first, each with `launched_at` and its `grid`."""
+    document = yaml.safe_load((sweep / "sweep.yaml").read_text(encoding="utf-8"))
+    return list(document["launches"])
+
+
+def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any]:
+    """The full spec of a trial as it was planned, with its parameter count and expected findings."""
+    return dict(json.loads((sweep / "trials" / trial_id / "spec.json").read_text(encoding="utf-8")))
+
+
+def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
+    """The reduced weights of one analysed layer, or None where it was not analysed."""
+    path = sweep / "trials" / trial_id / "layers" / str(step) / f"{layer}.npz"
+    if not path.exists():
+        return None
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return ReducedLayer(
+            reduced=arrays["reduced"].astype(np.float32),
+            order=arrays["order"],
+            horizontal=arrays["horizontal"],
+            vertical=arrays["vertical"],
+        )
+
+
+def read_error(sweep: UPath, trial_id: str) -> str | None:
+    """The traceback of a failed trial, or None."""
+    path = sweep / "trials" / trial_id / "error.txt"
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def final_layers(layers: pd.DataFrame) -> pd.DataFrame:
+    """For each trial and layer, the row of its newest analysed checkpoint."""
+    return layers.sort_values("step").groupby(["trial_id", "layer"], as_index=False, sort=False).tail(1)
+
+
+def iter_trial_ids(sweep: UPath) -> Iterator[str]:
+    """Identifiers of all trials of a sweep, sorted."""
+    trials = sweep / "trials"
+    if trials.exists():
+        yield from sorted(child.name for child in trials.iterdir())

@@ -1,0 +1,91 @@
+"""TrialSpec: everything that changes a trial's result, and nothing that does not.
+
+Resources (GPUs, CPUs, threads) and paths are not part of it: the same spec has the same id on every machine.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+SCHEMA = 1
+
+
+class Frozen(BaseModel):
+    """Base of all specs: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BatchPhase(Frozen):
+    """From epoch `from_epoch` (counted from 0) on, each step takes `size` images."""
+
+    from_epoch: int = Field(ge=0)
+    size: int = Field(ge=2)
+
+
+class Recipe(Frozen):
+    """How a network is trained: SGD with momentum under a learning rate given by the share of epochs done.
+
+    `weight_decay_body` applies to all but the head, `weight_decay_head` to the head; batch norm and biases decay too.
+    `one_cycle`: cosine from lr/25 up to lr over the first 30% of training, cosine down to lr/250000 over the rest
+    (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast.
+    """
+
+    epochs: int = Field(ge=1)
+    batch_size: tuple[BatchPhase, ...]
+    optimizer: Literal["sgd"] = "sgd"
+    lr: float = Field(gt=0)
+    lr_schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay_body: float = Field(ge=0)
+    weight_decay_head: float = Field(ge=0)
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        starts = [phase.from_epoch for phase in self.batch_size]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError("batch_size phases must start at epoch 0 and rise")
+        return self
+
+
+class DataSpec(Frozen):
+    """Which images a trial sees. `fingerprint` stands for the content of the folder they come from, if any."""
+
+    name: str
+    image_size: int = Field(ge=8)
+    seed: int = Field(0, ge=0)
+    options: dict[str, JsonValue]
+    fingerprint: str | None
+
+    @property
+    def key(self) -> str:
+        """A name for the prepared data: equal for equal content."""
+        return f"{self.name}-{self.image_size}-{_digest(self.model_dump(mode='json'))}"
+
+
+class TrialSpec(Frozen):
+    """One cell of a grid with one seed."""
+
+    architecture: str
+    intervention: str
+    data: DataSpec
+    recipe: Recipe
+    init_seed: int = Field(ge=0)
+    data_seed: int = Field(ge=0)
+    schema_version: Literal[1] = SCHEMA
+
+    @property
+    def trial_id(self) -> str:
+        """A readable prefix and the hash of the canonical JSON of the whole spec."""
+        return (
+            f"{self.architecture}-{self.intervention}-s{self.init_seed}-{_digest(self.model_dump(mode='json'))}"
+        )
+
+
+def _digest(value: dict[str, Any]) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
