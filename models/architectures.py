@@ -1,4 +1,7 @@
-"""The architectures by name. To add one: write a function of `(num_classes, image_size)`, add a line to `ARCHITECTURES`."""
+"""The architectures by name.
+
+To add one: write a function of `(num_classes, image_size)`, add a line to `ARCHITECTURES`.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

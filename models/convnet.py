@@ -19,9 +19,7 @@ class ConvNet(nn.Module):
     shape `(c, h, w)` of the last map.
     """
 
-    def __init__(
-        self, features: nn.Module, final_convs: Sequence[str], num_classes: int, image_size: int
-    ) -> None:
+    def __init__(self, features: nn.Module, final_convs: Sequence[str], num_classes: int, image_size: int) -> None:
         super().__init__()
         self.features = features
         self.final_convs = tuple(final_convs)
@@ -48,17 +46,13 @@ class L2Pool2d(nn.Module):
 def conv_block(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """A convolution that keeps the map's size (zero padding, no bias), batch norm and ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(
-        OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True))
-    )
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
 
 
 def pooled_head(channels: int, num_classes: int) -> nn.Sequential:
     """Global average pooling and one fully connected layer."""
     return nn.Sequential(
-        OrderedDict(
-            pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(channels, num_classes)
-        )
+        OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(channels, num_classes))
     )
 
 

@@ -36,11 +36,12 @@ def keep_augmented(images: Images, generator: Generator) -> Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Intervention:
-    """One change to a network, its images or its training.
+    """One change to a network, its images or its training; `what` says it in a few words.
 
     `expected` gives per architecture the finding for each of its final convs, the last conv first.
     """
 
+    what: str
     source: str
     expected: Mapping[str, tuple[Finding, ...]]
     change_network: Callable[[ConvNet], None] = keep_network
@@ -93,13 +94,42 @@ def _in_simplified(*findings: Finding) -> dict[str, tuple[Finding, ...]]:
 
 
 INTERVENTIONS: dict[str, Intervention] = {
-    "baseline": Intervention(source=ARTICLE, expected=_in_simplified("horizontal", "horizontal")),
-    "rotate90": Intervention(source=ARTICLE, expected=_in_simplified("vertical", "vertical"), transform=rotate90),
-    "random_rotation": Intervention(source=f"{ARTICLE} (an idea, never run)", expected={}, augment=random_rotation),
-    "no_pooling": Intervention(source=ARTICLE, expected=_in_simplified("none", "horizontal"), change_network=no_pooling),
-    "x_pool": Intervention(source=ARTICLE, expected=_in_simplified("none", "horizontal"), change_network=x_pool),
-    "untrained": Intervention(source="ours: the control", expected=_in_simplified("none", "none", "none"), trained=False),
-}  # fmt: skip
+    "baseline": Intervention(
+        what="nothing",
+        source=ARTICLE,
+        expected=_in_simplified("horizontal", "horizontal"),
+    ),
+    "rotate90": Intervention(
+        what="every image turned by 90 degrees, in training and validation",
+        source=ARTICLE,
+        expected=_in_simplified("vertical", "vertical"),
+        transform=rotate90,
+    ),
+    "random_rotation": Intervention(
+        what="each training image turned by a random multiple of 90 degrees",
+        source=f"{ARTICLE}: an idea, never run",
+        expected={},
+        augment=random_rotation,
+    ),
+    "no_pooling": Intervention(
+        what="no pool: every position of the last map has its own weights in the classifier",
+        source=ARTICLE,
+        expected=_in_simplified("none", "horizontal"),
+        change_network=no_pooling,
+    ),
+    "x_pool": Intervention(
+        what="average along x only: c x h values reach the classifier",
+        source=ARTICLE,
+        expected=_in_simplified("none", "horizontal"),
+        change_network=x_pool,
+    ),
+    "untrained": Intervention(
+        what="no step of training: the control",
+        source="ours",
+        expected=_in_simplified("none", "none", "none"),
+        trained=False,
+    ),
+}
 
 
 def _head(reduce: nn.Module, features: int, num_classes: int) -> nn.Sequential:

@@ -57,6 +57,7 @@ class DataSpec(Frozen):
 
     name: str
     image_size: int = Field(ge=8)
+    num_classes: int = Field(ge=2)
     seed: int = Field(0, ge=0)
     options: dict[str, JsonValue]
     fingerprint: str | None
@@ -81,9 +82,7 @@ class TrialSpec(Frozen):
     @property
     def trial_id(self) -> str:
         """A readable prefix and the hash of the canonical JSON of the whole spec."""
-        return (
-            f"{self.architecture}-{self.intervention}-s{self.init_seed}-{_digest(self.model_dump(mode='json'))}"
-        )
+        return f"{self.architecture}-{self.intervention}-s{self.init_seed}-{_digest(self.model_dump(mode='json'))}"
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def make_scenes(options: ScenesOptions, image_size: int, seed: int) -> Arrays:
         train_labels=_labels(options, train_triples),
         val_images=val_images,
         val_labels=_labels(options, val_triples),
-        class_names=["-".join(TEXTURES[t] for t in triple) for triple in _classes(options)],
+        class_names=["-".join(TEXTURES[t] for t in triple) for triple in scene_classes(options)],
     )
 
 
@@ -71,19 +71,20 @@ def flip_scenes(options: ScenesOptions, batch: Batch, generator: torch.Generator
     return images, torch.where(flipped, mirrored[labels], labels)
 
 
-def _classes(options: ScenesOptions) -> list[tuple[int, ...]]:
+def scene_classes(options: ScenesOptions) -> list[tuple[int, ...]]:
+    """The classes as tuples of texture numbers, from top to bottom (or sorted, where zones are shuffled)."""
     return TRIPLES if options.zones == "ordered" else SETS
 
 
 def _labels(options: ScenesOptions, triples: np.ndarray) -> np.ndarray:
     if options.zones == "shuffled":
         triples = np.sort(triples, axis=1)
-    index = {triple: label for label, triple in enumerate(_classes(options))}
+    index = {triple: label for label, triple in enumerate(scene_classes(options))}
     return np.array([index[tuple(triple)] for triple in triples.tolist()], dtype=np.int64)
 
 
 def _mirrored_classes(options: ScenesOptions) -> np.ndarray:
-    return _labels(options, _MIRRORED[np.array(_classes(options))])
+    return _labels(options, _MIRRORED[np.array(scene_classes(options))])
 
 
 def _draw_all(
@@ -98,9 +99,7 @@ def _draw_all(
     return images, triples
 
 
-def _draw(
-    options: ScenesOptions, image_size: int, triples: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _draw(options: ScenesOptions, image_size: int, triples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One chunk of images as uint8[n, 3, h, w]; grey 128 is zero and a contrast of 1 spans 42 grey levels."""
     n = len(triples)
     unit = image_size / 56  # all lengths below are for images of 56 pixels

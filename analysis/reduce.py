@@ -1,0 +1,128 @@
+"""Reduce a convolution's weights to three colours for each kernel position, as the article does.
+
+Axis letters: `n` neurons, `c` input channels, `y x` kernel rows and columns,
+`p` positions (y, x flattened), `f` factors.
+
+Source: the authors' public notebook: X = [max(W, 0), max(-W, 0)] along the input channels, one rank-3 NMF a neuron.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.nmf import factorise
+
+COLOURS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """Reduced weights and how well they stand for the weights.
+
+    `residual`: squared norm of what three factors leave out, as a share of the weights' squared norm, over the layer.
+    `zeros`: neurons whose weights are all zero. `iterations`: of the slowest neuron.
+    """
+
+    reduced: Float[np.ndarray, "n y x 3"]
+    residual: float
+    zeros: int
+    iterations: int
+
+
+def reduce_weights(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Float[np.ndarray, "n y x 3"]:
+    """Reduced weights in [0, 1], each neuron divided by its own maximum, colours alike across neurons.
+
+    Raises:
+        ValueError: not four axes, a kernel of fewer than 2 rows or columns, or numbers that are not finite.
+    """
+    return reduce_layer(weights).reduced
+
+
+def reduce_layer(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Reduction:
+    """`reduce_weights` with its diagnostics: each neuron has an NMF of its own."""
+    w = _checked(weights)
+    n, _, ky, kx = w.shape
+    x = split_signs(w)
+    factors = factorise(x, COLOURS)
+    return _reduction(factors.w, factors.objective, x, (n, ky, kx), len(factors.history))
+
+
+def reduce_jointly(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Reduction:
+    """One NMF for all neurons together: all positions of all neurons share three factors.
+
+    On trained networks the bands are far less clear than with one NMF a neuron; it is here for comparison.
+    """
+    w = _checked(weights)
+    n, _, ky, kx = w.shape
+    x = split_signs(w)
+    factors = factorise(x.reshape(1, n * ky * kx, -1), COLOURS)
+    return _reduction(factors.w.reshape(n, ky * kx, COLOURS), factors.objective, x, (n, ky, kx), len(factors.history))
+
+
+def split_signs(weights: Float[Tensor, "n c y x"]) -> Float[Tensor, "n p d"]:
+    """Positions x features, with positive and negative parts side by side along the input channels (d = 2c)."""
+    n, c, ky, kx = weights.shape
+    flat = weights.permute(0, 2, 3, 1).reshape(n, ky * kx, c)
+    return torch.cat([flat.clamp(min=0), (-flat).clamp(min=0)], dim=2)
+
+
+def align_colours(factors: Float[np.ndarray, "n y x 3"]) -> Float[np.ndarray, "n y x 3"]:
+    """Order each neuron's factors so that a colour means the same in every neuron.
+
+    Pools all n x 3 factor maps, each scaled by its neuron's maximum, and orders by the first principal component.
+    Its sign is chosen so that the first colour is at the top, or, where maps vary more along x, at the left.
+    """
+    n, ky, kx, f = factors.shape
+    maps = _per_neuron_maximum(factors).transpose(0, 3, 1, 2).reshape(n * f, ky * kx).astype(np.float64)
+    centred = maps - maps.mean(axis=0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    component = vectors[:, -1].reshape(ky, kx)
+    down, right = _slope(component.mean(axis=1)), _slope(component.mean(axis=0))
+    sign = 1.0 if (down if abs(down) >= abs(right) else right) >= 0 else -1.0
+    place = (centred @ vectors[:, -1] * sign).reshape(n, f)
+    order = place.argsort(axis=1, kind="stable")
+    return np.take_along_axis(factors, order[:, None, None, :], axis=3)
+
+
+def _reduction(
+    w: Float[Tensor, "n p 3"], objective: Tensor, x: Tensor, shape: tuple[int, int, int], iterations: int
+) -> Reduction:
+    factors = w.reshape(*shape, COLOURS).cpu().numpy().astype(np.float32)
+    squares = x.double().square().sum(dim=(1, 2))
+    total = float(squares.sum())
+    return Reduction(
+        reduced=_per_neuron_maximum(align_colours(factors)),
+        residual=float(objective.double().sum()) / total if total else 0.0,
+        zeros=int((squares == 0).sum()),
+        iterations=iterations,
+    )
+
+
+def _per_neuron_maximum(factors: Float[np.ndarray, "n y x 3"]) -> Float[np.ndarray, "n y x 3"]:
+    maximum = factors.max(axis=(1, 2, 3), keepdims=True)
+    return factors / np.where(maximum > 0, maximum, 1)
+
+
+def _slope(profile: np.ndarray) -> float:
+    """How much a profile rises from its first to its last position."""
+    return float(profile @ (np.arange(len(profile)) - (len(profile) - 1) / 2))
+
+
+def _checked(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Float[Tensor, "n c y x"]:
+    w = torch.as_tensor(weights)
+    if w.is_complex():
+        raise ValueError("weights are complex; give their real and imaginary parts apart")
+    w = w.detach().to(torch.float32)
+    if w.ndim != 4 or w.numel() == 0:
+        raise ValueError(f"conv weights must have the shape [n, c, ky, kx], not {list(w.shape)}")
+    if min(w.shape[2:]) < 2:
+        raise ValueError(f"a kernel of {w.shape[2]}x{w.shape[3]} has no bands; at least 2x2 is needed")
+    bad = int((~w.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {w.numel()} weights are NaN or infinite; take a checkpoint before training diverged"
+        )
+    return w

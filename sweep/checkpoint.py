@@ -1,0 +1,165 @@
+"""Checkpoints: safetensors and JSON, valid only when their manifest is there and agrees.
+
+```
+checkpoints/<step>/model.safetensors      parameters and buffers; metadata names the convs to analyse
+                   training.safetensors   optimizer state (absent from checkpoints that only serve the analysis)
+                   progress.json          where training stands
+                   manifest.json          sha256 of each file, written last
+```
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+from upath import UPath
+
+from sweep.files import write_bytes, write_json
+
+FORMAT = 1
+MODEL, TRAINING, PROGRESS, MANIFEST = "model.safetensors", "training.safetensors", "progress.json", "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where training stands after `step` steps; the sums are those of the unfinished epoch."""
+
+    step: int
+    epoch: int
+    images: int
+    loss_sum: float
+    correct: int
+    wall_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A valid checkpoint's content; `training` is empty where only the weights were kept."""
+
+    model: dict[str, Tensor]
+    training: dict[str, Tensor]
+    progress: Progress
+
+
+class TornCheckpointError(ValueError):
+    """A checkpoint is incomplete or its bytes are not those that were written."""
+
+
+def write_checkpoint(
+    folder: UPath,
+    progress: Progress,
+    model: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write all files, the manifest last; a checkpoint of the same step that was cut short is replaced."""
+    files = {
+        MODEL: safetensors.torch.save(_plain(model), dict(metadata)),
+        PROGRESS: json.dumps(asdict(progress), allow_nan=False).encode(),
+    }
+    if training:
+        files[TRAINING] = safetensors.torch.save(_plain(training))
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    write_json(folder / MANIFEST, {"format": FORMAT, "sha256": digests})
+
+
+def read_checkpoint(folder: UPath) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        TornCheckpointError: a file is missing or differs from its sha256.
+        ValueError: it was written by a newer version of this project.
+    """
+    manifest = _read_manifest(folder)
+    files = {name: _verified(folder / name, digest) for name, digest in manifest.items()}
+    return Checkpoint(
+        model=safetensors.torch.load(files[MODEL]),
+        training=safetensors.torch.load(files[TRAINING]) if TRAINING in files else {},
+        progress=Progress(**json.loads(files[PROGRESS])),
+    )
+
+
+def checkpoint_steps(checkpoints: UPath) -> list[int]:
+    """Steps of the checkpoints whose manifest is there, newest first; their bytes are not checked."""
+    if not checkpoints.exists():
+        return []
+    folders = [child for child in checkpoints.iterdir() if child.name.isdecimal()]
+    return sorted((int(child.name) for child in folders if (child / MANIFEST).exists()), reverse=True)
+
+
+def has_training_state(folder: UPath) -> bool:
+    """Whether training can go on from a checkpoint; its bytes are not checked."""
+    return (folder / TRAINING).exists()
+
+
+def read_progress(folder: UPath) -> Progress:
+    """Where training stood at a checkpoint, read and verified alone.
+
+    Raises:
+        TornCheckpointError: it is missing or differs from its sha256.
+    """
+    return Progress(**json.loads(_verified(folder / PROGRESS, _read_manifest(folder).get(PROGRESS, ""))))
+
+
+def newest_resumable(checkpoints: UPath) -> Iterator[Checkpoint]:
+    """Valid checkpoints with training state, newest first; torn ones are skipped."""
+    for step in checkpoint_steps(checkpoints):
+        folder = checkpoints / str(step)
+        if not has_training_state(folder):
+            continue
+        try:
+            yield read_checkpoint(folder)
+        except TornCheckpointError:
+            continue
+
+
+def drop_training_state(folder: UPath) -> None:
+    """Keep a checkpoint's weights for the analysis and give its training state's space back.
+
+    The manifest goes first to its new content, so that a cut in between leaves an unused file, not a torn checkpoint.
+    """
+    if not has_training_state(folder):
+        return
+    manifest = {name: digest for name, digest in _read_manifest(folder).items() if name != TRAINING}
+    write_json(folder / MANIFEST, {"format": FORMAT, "sha256": manifest})
+    (folder / TRAINING).unlink()
+
+
+def remove_checkpoint(folder: UPath) -> None:
+    """Remove a checkpoint, its manifest first, so that no reader takes the rest for valid."""
+    for name in (MANIFEST, MODEL, TRAINING, PROGRESS):
+        (folder / name).unlink(missing_ok=True)
+    if folder.protocol in ("", "file"):
+        folder.rmdir()
+
+
+def _read_manifest(folder: UPath) -> dict[str, str]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        version, digests = manifest["format"], dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TornCheckpointError(f"{folder} has no readable manifest: {error}") from error
+    if version != FORMAT:
+        raise ValueError(f"{folder} has checkpoint format {version}, this version reads {FORMAT}; update the project")
+    return digests
+
+
+def _verified(path: UPath, digest: str) -> bytes:
+    try:
+        data: bytes = path.read_bytes()
+    except FileNotFoundError as error:
+        raise TornCheckpointError(f"{path} is missing") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise TornCheckpointError(f"{path} is not what was written: its sha256 differs from the manifest's")
+    return data
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors wants them: on the CPU, contiguous, sharing no memory."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

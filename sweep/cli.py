@@ -1,0 +1,173 @@
+"""The command line: `sweep launch`, `resume`, `status`, `analyze`, `dashboard`, `list`.
+
+Heavy libraries are imported by the commands that need them, so that `sweep --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from upath import UPath
+
+if TYPE_CHECKING:
+    from sweep.launch import Outcome
+    from sweep.store import Plan, SweepDir
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# A log or a pipe has no width of its own; 160 characters hold the tables without folding.
+console = Console() if sys.stdout.isatty() else Console(width=160)
+complaints = Console(stderr=True)
+
+Storage = Annotated[
+    str, typer.Option(help="Where sweeps lie: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE")
+]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, or HOST:PORT. Default: a local one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Listed(StrEnum):
+    ARCHITECTURES = "architectures"
+    INTERVENTIONS = "interventions"
+    GRIDS = "grids"
+
+
+def main() -> None:
+    """Run the command line; a wrong input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        complaints.print(f"sweep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command()
+def launch(
+    grid: Annotated[str, typer.Argument(help="A grid's name (see `sweep list grids`) or a YAML file.")],
+    settings: Annotated[list[str], typer.Option("--set", help="key=value over the grid's, e.g. recipe.epochs=3")] = [],  # noqa: B006  # typer copies it
+    storage: Storage = "runs",
+    address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")] = False,
+) -> None:
+    """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
+    from sweep import launch as service
+    from sweep.grid import expand, load_grid
+
+    loaded = load_grid(grid, settings)
+    if dry_run:
+        console.print(_plan_table(expand(loaded).plans))
+        return
+    sweep, outcome = service.launch(loaded, UPath(storage), address, console)
+    _conclude(sweep, outcome)
+
+
+@app.command()
+def resume(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
+    only: Annotated[str | None, typer.Option(help="`failed`, or a trial id (a pattern with * works).")] = None,
+    storage: Storage = "runs",
+    address: Address = None,
+) -> None:
+    """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
+    from sweep import launch as service
+
+    opened = service.open_sweep(sweep, UPath(storage))
+    outcome = service.complete(opened, service.last_grid(opened), console, address, service.chooser(opened, only))
+    _conclude(opened, outcome)
+
+
+@app.command()
+def status(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
+    storage: Storage = "runs",
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print again every 5 seconds.")] = False,
+) -> None:
+    """Show how a sweep stands."""
+    from sweep import show
+    from sweep.launch import open_sweep
+
+    opened = open_sweep(sweep, UPath(storage))
+    while True:
+        if as_json:
+            print(json.dumps(show.sweep_json(opened), indent=1))
+        else:
+            console.print(show.sweep_table(opened))
+        if not watch:
+            return
+        time.sleep(5)  # the watcher's own pace; nothing waits for it
+
+
+@app.command()
+def analyze(
+    target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth) or a sweep.")],
+    layer: Annotated[list[str] | None, typer.Option(help="Only this layer; may be given several times.")] = None,
+    storage: Storage = "runs",
+    as_json: AsJson = False,
+) -> None:
+    """Score the spatial convolutions of any checkpoint, or all checkpoints of a sweep again."""
+    from analysis.layers import analyze_file
+    from analysis.read import READERS
+    from sweep import launch as service
+    from sweep import show
+
+    if UPath(target).suffix in READERS:
+        results = analyze_file(target, layer)
+        if as_json:
+            print(json.dumps(show.layer_results_json(results), indent=1))
+        else:
+            console.print(show.layer_results_table(results))
+        return
+    opened = service.open_sweep(target, UPath(storage))
+    service.forget_analysis(opened)
+    _conclude(opened, service.complete(opened, service.last_grid(opened), console, None, service.no_trial))
+
+
+@app.command()
+def dashboard(
+    storage: Annotated[str, typer.Argument(help="A folder of sweeps, or one sweep's folder.")] = "runs",
+    port: Annotated[int | None, typer.Option(help="Default: 8501.")] = None,
+) -> None:
+    """Open the dashboard on this machine."""
+    from dashboard.launch import command
+
+    raise typer.Exit(subprocess.call(command(storage, port)))
+
+
+def _plan_table(plans: list[Plan]) -> Table:
+    table = Table(title=f"{len(plans)} trials", title_justify="left")
+    for column in ("trial", "parameters", "expected", "remark"):
+        table.add_column(column, overflow="fold")
+    for plan in plans:
+        remark = f"excluded: {plan.excluded}" if plan.excluded else ""
+        table.add_row(plan.trial_id, f"{plan.parameters:,}", ", ".join(plan.expected), remark)
+    return table
+
+
+def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
+    """Print the results and where they lie; leave with the outcome's exit code."""
+    from sweep import show
+
+    console.print(show.sweep_table(sweep))
+    picture = show.draw_sweep(sweep)
+    if picture is not None:
+        console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+    if outcome.exit_code:
+        said = "stopped" if not outcome.complete else f"{outcome.failed} trials failed"
+        console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("list")
+def list_names(what: Listed) -> None:
+    """List what a grid can name."""
+    from sweep import catalogue
+
+    console.print(catalogue.TABLES[what]())

@@ -1,0 +1,91 @@
+"""Prepare a data set once per machine: decoded arrays in files that all trials memory-map and share."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Int64, UInt8
+from torch import Generator, Tensor
+
+from sweep.data.arrays import Arrays, Batch
+from sweep.data.registry import DATASETS
+from sweep.spec import DataSpec
+
+_FILES = ("train_images", "train_labels", "val_images", "val_labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """Memory-mapped images and labels of one data set, with its normalisation and augmentation."""
+
+    spec: DataSpec
+    train_images: UInt8[Tensor, "n 3 h w"]
+    train_labels: Int64[Tensor, "n"]
+    val_images: UInt8[Tensor, "m 3 h w"]
+    val_labels: Int64[Tensor, "m"]
+
+    def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Tensor:
+        """Pixel levels to the network's input."""
+        return DATASETS[self.spec.name].normalise(images)
+
+    def augment(self, batch: Batch, generator: Generator) -> Batch:
+        """The data set's own random changes to a normalised training batch; all randomness is `generator`'s."""
+        dataset = DATASETS[self.spec.name]
+        return dataset.augment(dataset.options.model_validate(self.spec.options), batch, generator)
+
+
+def cache_folder() -> Path:
+    """Where prepared data lies on this machine: `$SWEEP_CACHE`, by default `~/.cache/weight-banding`."""
+    return Path(os.environ.get("SWEEP_CACHE") or Path.home() / ".cache" / "weight-banding")
+
+
+def prepare(spec: DataSpec, root: Path | None) -> PreparedData:
+    """Open a data set's arrays, making them first where this machine does not have them yet.
+
+    Raises:
+        ValueError: the content of `root` is not what the spec was made from.
+    """
+    folder = cache_folder() / spec.key
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                _make(spec, root, folder)
+    return _open(spec, folder)
+
+
+def _make(spec: DataSpec, root: Path | None, folder: Path) -> None:
+    dataset = DATASETS[spec.name]
+    options = dataset.options.model_validate(spec.options)
+    if dataset.inspect(options, root).fingerprint != spec.fingerprint:
+        raise ValueError(
+            f"{root} is not the folder this sweep was planned with: its pictures have changed; launch anew"
+        )
+    arrays = dataset.make(options, spec.image_size, spec.seed, root)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        _write(arrays, unfinished)
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _write(arrays: Arrays, folder: Path) -> None:
+    for name in _FILES:
+        np.save(folder / f"{name}.npy", getattr(arrays, name))
+    (folder / "classes.json").write_text(json.dumps(arrays.class_names), encoding="utf-8")
+
+
+def _open(spec: DataSpec, folder: Path) -> PreparedData:
+    # Copy-on-write maps: PyTorch wants writable memory, the file stays untouched, untouched pages stay shared.
+    load = partial(np.load, mmap_mode="c", allow_pickle=False)
+    tensors = {name: torch.from_numpy(load(folder / f"{name}.npy")) for name in _FILES}
+    return PreparedData(spec=spec, **tensors)

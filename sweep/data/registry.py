@@ -1,0 +1,84 @@
+"""The data sets by name. To add one: write functions like those of `scenes`, add an entry to `DATASETS`.
+
+`Options` below is the data set's own pydantic model; each entry's functions take the same one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import BaseModel
+from torch import Generator, Tensor
+
+from sweep.data.arrays import Arrays, Batch
+from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
+from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What was found where the images come from: classes, a fingerprint of the content, and remarks for the user."""
+
+    num_classes: int
+    fingerprint: str | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """How to check a data set's source, make its arrays, and augment a training batch.
+
+    A pixel level `p` (0 to 255) becomes `(p - level_zero) / level_unit`.
+    """
+
+    options: type[BaseModel]
+    inspect: Callable[[Any, Path | None], Source]
+    make: Callable[[Any, int, int, Path | None], Arrays]
+    augment: Callable[[Any, Batch, Generator], Batch]
+    level_zero: float
+    level_unit: float
+    source: str
+
+    def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return images.to(torch.float32).sub_(self.level_zero).div_(self.level_unit)
+
+
+def _inspect_scenes(options: ScenesOptions, root: Path | None) -> Source:
+    if root is not None:
+        raise ValueError("the data set 'scenes' is drawn, not read; remove data.root")
+    return Source(num_classes=len(scene_classes(options)))
+
+
+def _make_scenes(options: ScenesOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
+    return make_scenes(options, image_size, seed)
+
+
+def _need_root(root: Path | None) -> Path:
+    if root is None:
+        raise ValueError("the data set 'crops' needs a folder of pictures: --set data.root=FOLDER")
+    return root.expanduser()
+
+
+def _inspect_crops(options: CropsOptions, root: Path | None) -> Source:
+    folder = scan_folder(_need_root(root))
+    remarks = [f"left out {path}: {reason}" for path, reason in folder.unreadable.items()]
+    return Source(num_classes=len(folder.pictures), fingerprint=folder.fingerprint, remarks=remarks)
+
+
+def _make_crops(options: CropsOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
+    return make_crops(options, image_size, seed, scan_folder(_need_root(root)).pictures)
+
+
+DATASETS: dict[str, Dataset] = {
+    "scenes": Dataset(
+        options=ScenesOptions, inspect=_inspect_scenes, make=_make_scenes, augment=flip_scenes,
+        level_zero=128, level_unit=42, source="ours",
+    ),
+    "crops": Dataset(
+        options=CropsOptions, inspect=_inspect_crops, make=_make_crops, augment=augment_crops,
+        level_zero=128, level_unit=32, source="exemplar training, Dosovitskiy et al. 2014",
+    ),
+}  # fmt: skip

@@ -1,0 +1,70 @@
+"""Write files whole or not at all, on a local disk or an object store."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from upath import UPath
+
+
+def write_bytes(path: UPath, data: bytes) -> None:
+    """Replace a file's content atomically: readers see the old bytes or the new ones, never a part.
+
+    A local file is written beside its place, synced and renamed; on an object store a put is atomic by itself.
+    """
+    if path.protocol not in ("", "file"):
+        path.write_bytes(data)
+        return
+    target = Path(path.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    except BaseException:
+        with suppress(OSError):  # the write's own error is the one to report
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: UPath, text: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: UPath, value: Any) -> None:
+    """`write_bytes` for JSON; not-a-number and infinity are errors."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: UPath) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: the file is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and run `sweep resume`") from error
+
+
+def require_writable(folder: UPath) -> None:
+    """Create a folder and prove by a round trip that files can be written there.
+
+    Raises:
+        ValueError: it can't be written; the message says why.
+    """
+    probe = folder / f".probe-{uuid4().hex[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(probe, b"probe")
+        probe.unlink()
+    except (OSError, ImportError) as error:
+        raise ValueError(f"can't write to {folder}: {error}; give a writable --storage") from error

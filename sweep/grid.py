@@ -1,0 +1,238 @@
+"""Grids: what a researcher writes, and the full list of trials that it means."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args
+
+import torch
+import yaml
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError, field_validator, model_validator
+
+import models
+from models.architectures import ARCHITECTURES
+from models.build import require_known
+from models.interventions import INTERVENTIONS
+from sweep.data.registry import DATASETS, Source
+from sweep.spec import DataSpec, Frozen, Recipe, TrialSpec
+from sweep.store import Plan
+
+
+def _known(kind: str, allowed: dict[str, Any]) -> AfterValidator:
+    def check(name: str) -> str:
+        require_known(kind, name, allowed)
+        return name
+
+    return AfterValidator(check)
+
+
+class GridData(Frozen):
+    """Which data set; `root` is the folder it is read from, `image_size` in pixels (default: the architecture's)."""
+
+    name: Annotated[str, _known("data set", DATASETS)]
+    root: str | None = None
+    image_size: int | None = Field(None, ge=8)
+    seed: int = Field(0, ge=0)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class GridRecipe(Recipe):
+    """A recipe as it is written: one number is a batch size for all epochs."""
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _one_phase(cls, value: Any) -> Any:
+        return [{"from_epoch": 0, "size": value}] if isinstance(value, int) else value
+
+
+class Analysis(Frozen):
+    """Actors that analyse checkpoints while training goes on; `cpus` and `gpus` are each actor's share."""
+
+    actors: int = Field(1, ge=1)
+    cpus: float = Field(0, ge=0)
+    gpus: float = Field(0, ge=0)
+
+
+class Resources(Frozen):
+    """What one trial occupies; `cpus` is also its number of threads. Several small trials may share a GPU."""
+
+    cpus: int = Field(1, ge=1)
+    gpus: float = Field(0, ge=0)
+
+
+class Grid(Frozen):
+    """Architectures x interventions x seeds on one data set with one recipe."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    architectures: tuple[Annotated[str, _known("architecture", ARCHITECTURES)], ...] = Field(min_length=1)
+    interventions: tuple[Annotated[str, _known("intervention", INTERVENTIONS)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    data: GridData
+    recipe: GridRecipe
+    analysis: Analysis = Analysis()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _no_repetition(self) -> Self:
+        for key in ("architectures", "interventions", "seeds"):
+            values = getattr(self, key)
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"{key} names {', '.join(repeated)} more than once")
+        return self
+
+    @property
+    def root(self) -> Path | None:
+        return Path(self.data.root).expanduser().resolve() if self.data.root else None
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All trials of a grid, excluded cells among them, and what was found where the images come from."""
+
+    plans: list[Plan]
+    source: Source
+
+
+def grid_names() -> list[str]:
+    """Names of the grids that come with the project."""
+    return sorted(
+        path.name.removesuffix(".yaml") for path in files("sweep.grids").iterdir() if path.name.endswith(".yaml")
+    )
+
+
+def load_grid(name_or_file: str, settings: list[str]) -> Grid:
+    """Read a grid by its name or from a YAML file, with `key=value` settings over it.
+
+    Raises:
+        ValueError: it is unknown, or a key or value in it is wrong; one line with the allowed ones and the nearest.
+    """
+    document = _read_document(name_or_file)
+    for setting in settings:
+        _apply(document, setting)
+    try:
+        return Grid.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"grid {name_or_file}: {explain(error, Grid)}") from error
+
+
+def expand(grid: Grid) -> Expansion:
+    """The full product of a grid.
+
+    Raises:
+        ValueError: the data's options or source are wrong.
+    """
+    dataset = DATASETS[grid.data.name]
+    try:
+        options = dataset.options.model_validate(grid.data.options)
+    except ValidationError as error:
+        raise ValueError(f"grid {grid.name}: in data.options: {explain(error, dataset.options)}") from error
+    source = dataset.inspect(options, grid.root)
+    recipe = Recipe.model_validate(grid.recipe.model_dump())
+    plans = []
+    for architecture in grid.architectures:
+        data = DataSpec(
+            name=grid.data.name,
+            image_size=grid.data.image_size or ARCHITECTURES[architecture].image_size,
+            num_classes=source.num_classes,
+            seed=grid.data.seed,
+            options=options.model_dump(mode="json"),
+            fingerprint=source.fingerprint,
+        )
+        plans += [
+            _plan(
+                TrialSpec(
+                    architecture=architecture,
+                    intervention=intervention,
+                    data=data,
+                    recipe=recipe,
+                    init_seed=seed,
+                    data_seed=seed,
+                ),
+                grid.root,
+            )
+            for intervention in grid.interventions
+            for seed in grid.seeds
+        ]
+    return Expansion(plans, source)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first complaint of a validation as one line: where, what, and what would be allowed."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed = list(_model_at(model, first["loc"][:-1]).model_fields)
+        nearest = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1, cutoff=0.0)[0]
+        return f"unknown key {place!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
+    if first["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        nearest = difflib.get_close_matches(str(first["input"]), allowed, n=1, cutoff=0.0)[0]
+        return f"{place}: unknown value {first['input']!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}, not {first['input']!r}" if first["type"] != "value_error" else f"{place}: {message}"
+
+
+def _plan(spec: TrialSpec, root: Path | None) -> Plan:
+    """A trial as it enters the sweep directory; the network is built without memory, for its facts alone."""
+    with torch.device("meta"):
+        net = models.build(spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size, seed=0)
+    intervention = INTERVENTIONS[spec.intervention]
+    positions = range(1, len(net.final_convs) + 1)
+    return Plan(
+        spec=spec,
+        root=None if root is None else str(root),
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        layers=net.final_convs,
+        expected=tuple(intervention.finding(spec.architecture, position) for position in positions),
+    )
+
+
+def _read_document(name_or_file: str) -> dict[str, Any]:
+    if name_or_file.endswith((".yaml", ".yml")):
+        path = Path(name_or_file).expanduser()
+        if not path.is_file():
+            raise ValueError(f"there is no grid file {path}")
+        text = path.read_text(encoding="utf-8")
+    else:
+        require_known("grid", name_or_file, grid_names())
+        text = (files("sweep.grids") / f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"grid {name_or_file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"grid {name_or_file} must be a mapping of keys to values")
+    return document
+
+
+def _apply(document: dict[str, Any], setting: str) -> None:
+    """Put one `a.b=value` into a document; the value is read as YAML."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set {setting!r} must look like recipe.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        document = document.setdefault(parent, {})
+        if not isinstance(document, dict):
+            raise ValueError(f"--set {setting!r}: {parent!r} has no keys below it")
+    document[last] = value
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that validates the value at a location."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return model

@@ -1,0 +1,88 @@
+"""Which checkpoints of a trial are written and which are kept.
+
+The last two full ones serve resumption; weights alone are kept at log-spaced epochs, so that the analysis
+shows when banding appears.
+"""
+
+import time
+from typing import Protocol
+
+from torch import Tensor
+from upath import UPath
+
+from sweep.checkpoint import (
+    Progress,
+    checkpoint_steps,
+    drop_training_state,
+    has_training_state,
+    read_progress,
+    remove_checkpoint,
+    write_checkpoint,
+)
+from sweep.schedule import epochs_to_keep
+
+SAVE_EVERY_S = 300.0
+_FULL = 2
+
+
+class Savable(Protocol):
+    """What a checkpoint is made of."""
+
+    epoch: int
+
+    def progress(self) -> Progress: ...
+    def model_state(self) -> dict[str, Tensor]: ...
+    def training_state(self) -> dict[str, Tensor]: ...
+    def metadata(self) -> dict[str, str]: ...
+
+
+class Keeper:
+    """Writes the checkpoints of one trial and tidies the old ones away."""
+
+    def __init__(self, checkpoints: UPath, epochs: int, save_every_s: float = SAVE_EVERY_S) -> None:
+        self._checkpoints = checkpoints
+        self._kept_epochs = set(epochs_to_keep(epochs))
+        self._save_every_s = save_every_s
+        self._saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is older than the interval."""
+        return time.monotonic() - self._saved_at >= self._save_every_s
+
+    def save_epoch(self, run: Savable) -> UPath | None:
+        """Save at an epoch's end; give the checkpoint's folder if its weights stay for the analysis."""
+        folder = self._save(run)
+        return folder if run.epoch in self._kept_epochs else None
+
+    def save(self, run: Savable) -> None:
+        """Save in the middle of an epoch."""
+        self._save(run)
+
+    def _save(self, run: Savable) -> UPath:
+        progress = run.progress()
+        folder = self._checkpoints / str(progress.step)
+        write_checkpoint(folder, progress, run.model_state(), run.training_state(), run.metadata())
+        self._saved_at = time.monotonic()
+        self._tidy(progress.step)
+        return folder
+
+    def _tidy(self, newest: int) -> None:
+        older = [step for step in checkpoint_steps(self._checkpoints) if step < newest]
+        full = [step for step in older if has_training_state(self._checkpoints / str(step))]
+        for step in full[_FULL - 1 :]:
+            folder = self._checkpoints / str(step)
+            if self._is_kept(folder):
+                drop_training_state(folder)
+            else:
+                remove_checkpoint(folder)
+
+    def _is_kept(self, folder: UPath) -> bool:
+        progress = read_progress(folder)
+        return progress.images == 0 and progress.epoch in self._kept_epochs
+
+
+def kept_checkpoints(checkpoints: UPath, epochs: int) -> list[UPath]:
+    """Folders of the checkpoints that the analysis looks at, newest first."""
+    keeper = Keeper(checkpoints, epochs)
+    folders = [checkpoints / str(step) for step in checkpoint_steps(checkpoints)]
+    return [folder for folder in folders if keeper._is_kept(folder)]

@@ -1,0 +1,95 @@
+"""Show how a launch goes: bars on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_LINE_EVERY_S = 20.0
+
+
+class Display(Protocol):
+    """What a launch tells while it runs."""
+
+    def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
+        """A trial has finished an epoch (counted from 0, the untrained network)."""
+
+    def ended(self, trial_id: str, outcome: str) -> None:
+        """A trial is finished or has failed."""
+
+    def analysed(self, done: int, waiting: int) -> None:
+        """So many checkpoints are analysed, so many wait."""
+
+
+class Bars:
+    """Bars for a terminal: trials, epochs of all trials with the time left, analysed checkpoints."""
+
+    def __init__(self, progress: Progress, trials: int, epochs: int, epochs_done: int) -> None:
+        self._progress = progress
+        self._trials = progress.add_task("trials", total=trials)
+        self._epochs = progress.add_task("epochs", total=epochs, completed=epochs_done)
+        self._analysed = progress.add_task("analysed checkpoints", total=None)
+
+    def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
+        if epoch > 0:
+            self._progress.advance(self._epochs)
+
+    def ended(self, trial_id: str, outcome: str) -> None:
+        self._progress.console.print(f"{trial_id}: {outcome}", highlight=False)
+        self._progress.advance(self._trials)
+
+    def analysed(self, done: int, waiting: int) -> None:
+        self._progress.update(self._analysed, completed=done, total=done + waiting)
+
+
+class Lines:
+    """A line for each ended trial, and one about the epochs every 20 seconds, for logs and pipes."""
+
+    def __init__(self, console: Console, trials: int, epochs: int, epochs_done: int) -> None:
+        self._console = console
+        self._trials, self._epochs = trials, epochs
+        self._ended, self._at_start, self._done = 0, epochs_done, epochs_done
+        self._began = self._said = time.monotonic()
+
+    def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
+        self._done += epoch > 0
+        now = time.monotonic()
+        if now - self._said >= _LINE_EVERY_S and self._done > self._at_start:
+            self._said = now
+            left_s = (now - self._began) / (self._done - self._at_start) * (self._epochs - self._done)
+            self._print(f"epochs {self._done}/{self._epochs}, about {left_s:.0f} s left")
+
+    def ended(self, trial_id: str, outcome: str) -> None:
+        self._ended += 1
+        self._print(f"trial {self._ended}/{self._trials} {trial_id}: {outcome}")
+
+    def analysed(self, done: int, waiting: int) -> None:
+        pass  # the table at the end says it
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def display(console: Console, trials: int, epochs: int, epochs_done: int) -> Iterator[Display]:
+    """Bars if the console is a terminal, else lines."""
+    if not console.is_terminal:
+        yield Lines(console, trials, epochs, epochs_done)
+        return
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress, trials, epochs, epochs_done)
