@@ -53,8 +53,8 @@ class Status:
 class Plan:
     """A trial as planned: its spec, and what else is needed to run it and to read its results.
 
-    `root` is the folder its images come from, where it was when last launched; `layers` are the convs to analyse, the last one first, `expected` the finding for each; `excluded` is the
-    reason why the cell makes no sense, or None.
+    `root` is the folder its images come from, where it was when last launched; `layers` are the convs to analyse, the
+    last one first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
     """
 
     spec: TrialSpec

@@ -1,0 +1,42 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help install demo test lint bench docs dashboard clean
+.DEFAULT_GOAL := help
+
+help:  ## show these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(INSTALLED)  ## make .venv with everything in it (a few minutes, once)
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster,dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (about 4 minutes on 2 cores)
+	$(BIN)/sweep launch demo
+
+test: $(INSTALLED)  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(INSTALLED)  ## measure NMF and Ray's overhead (about 10 minutes); results go to docs/
+	$(BIN)/python benchmarks/nmf.py --json docs/nmf.json
+	$(BIN)/python benchmarks/overhead.py --json docs/overhead.json
+
+docs: $(INSTALLED)  ## make the README's tables anew
+	$(BIN)/python -m sweep.readme
+
+dashboard: $(INSTALLED)  ## open the dashboard on the sweeps in runs/
+	$(BIN)/sweep dashboard
+
+clean:  ## remove what the commands above made, except sweeps
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,106 @@
+"""Charts of the dashboard. Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+
+import altair as alt
+import pandas as pd
+
+from dashboard.shape import THRESHOLD
+
+COLOURS = {
+    "horizontal": "#0072B2",
+    "vertical": "#D55E00",
+    "none": "#BBBBBB",
+    "failed": "#882255",
+    "excluded": "#F2F2F2",
+    "waiting": "#E5E5E5",
+}
+_LIGHT = ["none", "excluded", "waiting"]
+
+
+def grid(cells: pd.DataFrame) -> alt.LayerChart:
+    """Interventions x architectures; the colour is the verdict, the text the score."""
+    base = alt.Chart(cells).encode(
+        x=alt.X("architecture:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=0, labelLimit=220)),
+        y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
+        tooltip=[
+            alt.Tooltip("outcome:N", title="Verdict"),
+            alt.Tooltip("expected:N", title="Expected"),
+            alt.Tooltip("score:Q", title="Score", format=".3f"),
+            alt.Tooltip("spread:Q", title="Spread over seeds", format=".3f"),
+            alt.Tooltip("state:N", title="Trials"),
+            alt.Tooltip("reason:N", title="Remark"),
+        ],
+    )
+    colour = alt.Color(
+        "outcome:N",
+        title="Last conv",
+        scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
+        legend=alt.Legend(orient="bottom"),
+    )
+    text_colour = alt.condition(alt.FieldOneOfPredicate("outcome", _LIGHT), alt.value("#222222"), alt.value("white"))
+    rows = cells["intervention"].nunique()
+    boxes = base.mark_rect(stroke="white", strokeWidth=3, cornerRadius=6).encode(color=colour)
+    words = base.mark_text(fontSize=14).encode(text="label:N", color=text_colour)
+    return (boxes + words).properties(height=44 * rows)
+
+
+def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
+    """Horizontal and vertical scores of each layer over training, with 95% intervals and the threshold of a verdict."""
+    colour = alt.Color(
+        "direction:N",
+        title=None,
+        scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
+        legend=alt.Legend(orient="bottom"),
+    )
+    x = alt.X("epoch:Q", title="Epoch")
+    base = alt.Chart(scores).encode(
+        x=x, strokeDash=alt.StrokeDash("layer:N", title=None, legend=alt.Legend(orient="bottom"))
+    )
+    bands = base.mark_area(opacity=0.2).encode(
+        y=alt.Y("low:Q", title="Banding score", scale=alt.Scale(domain=[-0.3, 1])), y2="high:Q", color=colour,
+        detail="layer:N",
+    )  # fmt: skip
+    lines = base.mark_line(point=True).encode(
+        y="score:Q", color=colour, tooltip=["layer", "epoch", "direction", "score"]
+    )
+    rule = alt.Chart(pd.DataFrame({"y": [THRESHOLD]})).mark_rule(strokeDash=[2, 3], color="#555555").encode(y="y:Q")
+    return (bands + lines + rule).properties(height=320)
+
+
+def curve(values: pd.DataFrame, title: str) -> alt.Chart:
+    """Training and validation curves over epochs."""
+    return (
+        alt.Chart(values)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("epoch:Q", title="Epoch"),
+            y=alt.Y("value:Q", title=title),
+            color=alt.Color(
+                "images:N",
+                title=None,
+                scale=alt.Scale(domain=["training", "validation"], range=["#999999", "#009E73"]),
+                legend=alt.Legend(orient="bottom"),
+            ),
+            tooltip=["images", "epoch", alt.Tooltip("value", format=".4f")],
+        )
+        .properties(height=260)
+    )
+
+
+def neurons(scores: pd.DataFrame) -> alt.Chart:
+    """How the neurons of a layer spread over the score."""
+    long = scores.melt(value_vars=["horizontal", "vertical"], var_name="direction", value_name="score")
+    return (
+        alt.Chart(long)
+        .mark_bar(opacity=0.7)
+        .encode(
+            x=alt.X("score:Q", bin=alt.Bin(step=0.1), title="Score of a neuron"),
+            y=alt.Y("count():Q", title="Neurons", stack=None),
+            color=alt.Color(
+                "direction:N",
+                title=None,
+                scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
+                legend=alt.Legend(orient="bottom"),
+            ),
+        )
+        .properties(height=260)
+    )

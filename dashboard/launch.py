@@ -1,0 +1,24 @@
+"""The command that serves the dashboard."""
+
+import sys
+from pathlib import Path
+
+_THEME = {"base": "light", "primaryColor": "#0072B2", "font": "sans-serif"}
+
+
+def command(storage: str, port: int | None) -> list[str]:
+    """The command line that serves a storage (or one sweep) to this machine only.
+
+    There is no login: behind a proxy that has one, let the proxy reach this address.
+    """
+    options = {
+        "server.headless": "true",
+        "server.address": "127.0.0.1",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+    } | {f"theme.{name}": value for name, value in _THEME.items()}
+    if port is not None:
+        options["server.port"] = str(port)
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    app = Path(__file__).with_name("app.py")
+    return [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", storage]

@@ -1,0 +1,104 @@
+"""One trial: what it is, how it went, what its weights look like, and its error if it has one."""
+
+import pandas as pd
+import streamlit as st
+from upath import UPath
+
+from dashboard import charts, shape, source
+from sweep.results import read_error, read_spec
+
+
+def choose(trials: pd.DataFrame) -> str:
+    """The trial of the address (`?trial=`), or one chosen in the sidebar."""
+    names = trials["trial_id"].tolist()
+    with st.sidebar:
+        return str(st.selectbox("Trial", names, key="trial", bind="query-params"))
+
+
+def show_header(sweep: UPath, trial: pd.Series) -> None:
+    st.title(f"{trial['architecture']} · {trial['intervention']}")
+    st.caption(f"{trial['trial_id']} · seed {trial['seed']} · data set {trial['data']} · host {text(trial['host'])}")
+    facts = {
+        "Status": str(trial["status"]).capitalize(),
+        "Epochs": f"{number(trial['epoch'], '.0f')} of {trial['epochs']}",
+        "Validation accuracy": number(trial["val_accuracy"], ".3f"),
+        "Parameters": number(trial["parameters"], ",.0f"),
+        "Training time": f"{number(trial['wall_s'], '.0f')} s",
+        "Attempts": number(trial["attempts"], ".0f"),
+    }
+    for column, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
+        column.metric(name, value)
+    if trial["status"] == "excluded":
+        st.info(f"This cell is left out: {text(trial['reason'])}")
+    if trial["status"] == "failed":
+        st.error(text(trial["error"]))
+        st.code(f"sweep resume {sweep} --only {trial['trial_id']}", language="shell")
+        traceback = read_error(sweep, trial["trial_id"])
+        if traceback is not None:
+            with st.expander("Traceback"):
+                st.code(traceback, language="python")
+
+
+@st.fragment(run_every=f"{source.REFRESH_S}s")
+def show_course(sweep: UPath, trial_id: str) -> None:
+    """Curves and weights, which change while the trial runs."""
+    epochs, layers = source.table(sweep, "epochs"), source.table(sweep, "layers")
+    scores = shape.trajectory(layers, trial_id)
+    if scores.empty:
+        st.info("Nothing is analysed yet; the first checkpoint is analysed as soon as it is written.")
+    else:
+        st.subheader("Banding over training")
+        st.altair_chart(charts.trajectory(scores), width="stretch")
+        show_weights(sweep, trial_id, layers)
+    left, right = st.columns(2)
+    for column, quantity in ((left, "loss"), (right, "accuracy")):
+        values = shape.curves(epochs, trial_id, quantity)
+        if len(values):
+            column.subheader(quantity.capitalize())
+            column.altair_chart(charts.curve(values, quantity.capitalize()), width="stretch")
+
+
+def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
+    own = layers[(layers["trial_id"] == trial_id) & layers["error"].isna()].sort_values(["position", "step"])
+    st.subheader("Weights")
+    left, right = st.columns([2, 3])
+    layer = left.segmented_control("Layer", own["layer"].unique().tolist(), default=own["layer"].iloc[0], required=True)
+    of_layer = own[own["layer"] == layer]
+    epoch_of = dict(zip(of_layer["step"], of_layer["epoch"], strict=True))
+    steps = of_layer["step"].tolist()
+    step = steps[-1]
+    if len(steps) > 1:
+        step = right.select_slider(
+            "Checkpoint", steps, value=steps[-1], format_func=lambda s: f"epoch {epoch_of[s]:.0f}"
+        )
+    row = of_layer[of_layer["step"] == step].iloc[0]
+    st.markdown(
+        f"{shape.SYMBOLS[row['verdict']]} **{row['verdict']}** (expected: {text(row['expected'])}): "
+        f"horizontal {row['horizontal']:.2f} [{row['horizontal_low']:.2f}, {row['horizontal_high']:.2f}], "
+        f"vertical {row['vertical']:.2f} [{row['vertical_low']:.2f}, {row['vertical_high']:.2f}], "
+        f"{row['neurons']} neurons, chance below {row['null_horizontal_high']:.2f}"
+    )
+    reduced = source.reduced_layer(sweep, trial_id, int(step), str(layer))
+    if reduced is not None:
+        picture, histogram = st.columns([3, 2])
+        picture.image(source.strip(reduced, neurons=96, columns=16, scale=7))
+        frame = pd.DataFrame({"horizontal": reduced.horizontal, "vertical": reduced.vertical})
+        histogram.altair_chart(charts.neurons(frame), width="stretch")
+
+
+def number(value: object, form: str) -> str:
+    return "–" if pd.isna(value) else format(value, form)  # type: ignore[call-overload]  # scalars of a frame
+
+
+def text(value: object) -> str:
+    return "–" if pd.isna(value) else str(value)  # type: ignore[call-overload]  # scalars of a frame
+
+
+chosen = source.chosen_sweep()
+table = source.table(chosen, "trials")
+if table.empty:
+    st.info("The sweep has no trials yet; its first results appear here within seconds.")
+    st.stop()
+trial_id = choose(table)
+show_header(chosen, table.set_index("trial_id", drop=False).loc[trial_id])
+show_course(chosen, trial_id)

@@ -1,0 +1,61 @@
+"""What the pages read: the sweep that is looked at, its tables, its pictures. Tables are read again when they change."""
+
+import sys
+
+import pandas as pd
+import streamlit as st
+from PIL import Image
+from upath import UPath
+
+from analysis.picture import evenly, neuron_tiles
+from sweep.results import ReducedLayer, TableName, read_reduced, read_table, sweep_names
+
+REFRESH_S = 5
+
+
+def chosen_sweep() -> UPath:
+    """The sweep named on the command line, or the one chosen among those of a storage; stops the page if there is none."""
+    argument = sys.argv[1] if len(sys.argv) > 1 else "runs"
+    path = UPath(argument)
+    if (path / "sweep.yaml").exists():
+        return path
+    names = sweep_names(path)
+    if not names:
+        st.info(f"There is no sweep in `{argument}` yet. Launch one, then reload this page:")
+        st.code(f"sweep launch demo --storage {argument}", language="shell")
+        st.stop()
+    with st.sidebar:
+        name = st.selectbox("Sweep", names, key="sweep", bind="query-params")
+    return path / name
+
+
+def table(sweep: UPath, name: TableName) -> pd.DataFrame:
+    """A results table as it is now."""
+    return _table(str(sweep), name, _version(sweep, name))
+
+
+def reduced_layer(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
+    """The reduced weights of an analysed layer; a finished analysis does not change."""
+    return _reduced(str(sweep), trial_id, step, layer, _version(sweep, "layers"))
+
+
+def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.Image:
+    """A picture of a layer's neurons, evenly chosen along their order of similarity."""
+    chosen = evenly(layer.order, neurons)
+    return neuron_tiles(layer.reduced, chosen, min(columns, len(chosen)), scale)
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _table(sweep: str, name: TableName, version: float) -> pd.DataFrame:
+    return read_table(UPath(sweep), name)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: float) -> ReducedLayer | None:
+    return read_reduced(UPath(sweep), trial_id, step, layer)
+
+
+def _version(sweep: UPath, name: TableName) -> float:
+    """Changes when a table is written anew."""
+    path = sweep / "results" / f"{name}.parquet"
+    return float(path.stat().st_mtime) if path.exists() else 0.0
