@@ -16,7 +16,6 @@ _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits fo
 _ATTEMPTS = 2
 
 
-@ray.remote
 class Analyst:
     """Analyses one checkpoint after another; takes paths, gives small rows."""
 
@@ -60,12 +59,12 @@ class AnalysisPool:
 
     def poll(self) -> list[tuple[str, list[Row]]]:
         """The checkpoints finished since the last call, each with its rows; returns at once."""
-        return self._collect(timeout_s=0)
+        return self._collect(timeout_s=0.0)
 
     def drain(self, on_done: Callable[[str, list[Row]], None]) -> None:
         """Wait for all checkpoints handed over, telling of each as it finishes."""
         while self.pending:
-            for model_file, rows in self._collect(timeout_s=1):
+            for model_file, rows in self._collect(timeout_s=1.0):
                 on_done(model_file, rows)
 
     def close(self) -> None:
@@ -74,7 +73,7 @@ class AnalysisPool:
             ray.kill(actor)
 
     def _start(self) -> Any:
-        return Analyst.options(**self._options).remote()  # type: ignore[attr-defined]  # added by ray.remote
+        return ray.remote(Analyst).options(**self._options).remote()
 
     def _dispatch(self) -> None:
         while self._queue and min(self._load) < _IN_FLIGHT:

@@ -54,11 +54,11 @@ class _Sums:
     expected_rows: float
     expected_columns: float
 
-    def horizontal(self, weights: Float[np.ndarray, "*b n"]) -> Float[np.ndarray, "*b"]:
+    def horizontal(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
         """The score of each weighted set of neurons."""
         return _score(weights @ self.rows, weights @ self.total, self.expected_rows)
 
-    def vertical(self, weights: Float[np.ndarray, "*b n"]) -> Float[np.ndarray, "*b"]:
+    def vertical(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
         return _score(weights @ self.columns, weights @ self.total, self.expected_columns)
 
 
@@ -74,16 +74,16 @@ def band_scores(reduced: Num[np.ndarray, "n y x f"], seed: int = 0) -> BandScore
     sums = _sums(reduced)
     rng = np.random.default_rng(seed)
     n = len(reduced)
-    everyone = np.ones(n)
+    everyone = np.ones((1, n))
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64)
     null_rows, null_columns = _null(reduced, sums, rng)
     horizontal_low, horizontal_high = np.quantile(sums.horizontal(drawn), _LEVELS).tolist()
     vertical_low, vertical_high = np.quantile(sums.vertical(drawn), _LEVELS).tolist()
     return BandScores(
-        horizontal=float(sums.horizontal(everyone)),
+        horizontal=float(sums.horizontal(everyone)[0]),
         horizontal_low=horizontal_low,
         horizontal_high=horizontal_high,
-        vertical=float(sums.vertical(everyone)),
+        vertical=float(sums.vertical(everyone)[0]),
         vertical_low=vertical_low,
         vertical_high=vertical_high,
         null_horizontal_mean=float(null_rows.mean()),
@@ -154,7 +154,7 @@ def _sums(reduced: Float[np.ndarray, "n y x f"]) -> _Sums:
     )
 
 
-def _score(part: Float[np.ndarray, "*b"], total: Float[np.ndarray, "*b"], expected: float) -> Float[np.ndarray, "*b"]:
+def _score(part: Float[np.ndarray, "b"], total: Float[np.ndarray, "b"], expected: float) -> Float[np.ndarray, "b"]:
     share = np.divide(part, total, out=np.full_like(total, expected), where=total > 0)
     return (share - expected) / (1 - expected)
 
@@ -165,12 +165,11 @@ def _null(
     """Scores of the layer with the positions of each neuron shuffled; the total variation stays what it is."""
     n, ky, kx, f = reduced.shape
     centred = (reduced - reduced.mean(axis=(1, 2), keepdims=True)).reshape(n, ky * kx, f)
-    total = np.asarray(sums.total.sum())
+    total = np.full(_SHUFFLES, sums.total.sum())
     rows, columns = np.empty(_SHUFFLES), np.empty(_SHUFFLES)
     for s in range(_SHUFFLES):
         order = rng.random((n, ky * kx)).argsort(axis=1)
         shuffled = np.take_along_axis(centred, order[:, :, None], axis=1).reshape(n, ky, kx, f)
         rows[s] = np.square(shuffled.mean(axis=2)).sum() * kx
         columns[s] = np.square(shuffled.mean(axis=1)).sum() * ky
-    totals = np.broadcast_to(total, (_SHUFFLES,)).astype(np.float64)
-    return _score(rows, totals, sums.expected_rows), _score(columns, totals, sums.expected_columns)
+    return _score(rows, total, sums.expected_rows), _score(columns, total, sums.expected_columns)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from upath import UPath
 
 from analysis.banding import BandScores, Verdict, band_scores, neuron_scores, sort_neurons, verdict
-from analysis.read import ConvWeight, final_convs, spatial_convs
+from analysis.read import AnyPath, ConvWeight, final_convs, spatial_convs
 from analysis.reduce import Reduction, reduce_layer
 
 RESULTS = "layers.json"
@@ -43,7 +43,7 @@ class LayerResult:
     order: Int[np.ndarray, "n"] | None = None
 
 
-def analyze_file(path: UPath | str, layers: Sequence[str] | None = None) -> list[LayerResult]:
+def analyze_file(path: AnyPath, layers: Sequence[str] | None = None) -> list[LayerResult]:
     """Score the spatial convolutions of a checkpoint, all or those named.
 
     Raises:
@@ -53,7 +53,7 @@ def analyze_file(path: UPath | str, layers: Sequence[str] | None = None) -> list
     return [_analyze(conv) for conv in (convs if layers is None else _named(convs, layers))]
 
 
-def analyze_checkpoint(model_file: UPath | str, out_dir: UPath | str) -> list[Row]:
+def analyze_checkpoint(model_file: AnyPath, out_dir: AnyPath) -> list[Row]:
     """Analyse the final convs that a checkpoint names; write their arrays and, last, `layers.json` into `out_dir`.
 
     Whatever goes wrong is told in the rows: a layer that fails has an `error` and no scores.

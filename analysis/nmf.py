@@ -18,6 +18,7 @@ _BLOCK_BYTES = 8 * 2**20  # of X worked on at a time on a CPU: small enough for 
 _SWEEPS = 2
 _BETA, _BETA_GROWTH, _BETA_LIMIT_GROWTH, _BETA_DECAY = 0.5, 1.05, 1.01, 1.5
 _TINY = 1e-30
+_FLOOR = 1e-8  # of a matrix's norm: a factor's square below it has vanished
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Factors:
 
 
 def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max_iterations: int = 200) -> Factors:
-    """Factorise each matrix of a stack; the stack's order or size does not change any result beyond rounding.
+    """Factorise each matrix of a stack; a matrix's result does not depend on the others beyond rounding.
 
     Stops for each matrix when an iteration lowers its objective by less than `tolerance` times its value.
     A zero matrix gives zero factors.
@@ -71,7 +72,8 @@ def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"
     values, vectors = torch.linalg.eigh(x @ x.mT)
     sigma = values[:, -rank:].flip(-1).clamp(min=0).sqrt()[:, :, None]
     left = vectors[:, :, -rank:].flip(-1).mT
-    right = (left @ x) / sigma.clamp(min=_TINY)
+    noise = 1e-6 * sigma[:, :1]  # float32 knows nothing of singular values below it
+    right = (left @ x) / torch.maximum(sigma, noise).clamp(min=_TINY)
     sides = [(left.clamp(min=0), right.clamp(min=0)), ((-left).clamp(min=0), (-right).clamp(min=0))]
     norms = [(u.norm(dim=-1, keepdim=True), v.norm(dim=-1, keepdim=True)) for u, v in sides]
     weights = [u * v for u, v in norms]
@@ -101,26 +103,29 @@ class _Block:
     def run(self, tolerance: float) -> None:
         """Improve all matrices until each has converged or the iterations are used up."""
         active = torch.arange(len(self.x), device=self.x.device)
+        going = torch.ones_like(active, dtype=torch.bool)
         state = _Active(self.x, self.squares, self.w.clone(), self.h.clone())
         for iteration in range(len(self.history)):
             converged = state.improve(tolerance)
-            self.history[iteration:, active] = state.objective
+            self.history[iteration:, active[going]] = state.objective[going]
             self.iterations = iteration + 1
-            last = self.iterations == len(self.history)
-            # Leaving costs a copy of the block; it pays once a quarter has converged.
-            if last or 4 * int(converged.sum()) > len(active):
-                leaving = torch.ones_like(converged) if last else converged
-                self._store(active[leaving], state, leaving)
-                active, state = active[~leaving], state.keep(~leaving)
+            ended = going if self.iterations == len(self.history) else going & converged
+            if ended.any():
+                self._store(active[ended], state, ended)
+                going = going & ~ended
+            # To take the converged ones out costs a copy of the block; it pays once they are a quarter.
+            if 4 * int(going.sum()) < 3 * len(active):
+                active, state = active[going], state.keep(going)
+                going = going[going]
                 if not len(active):
                     break
 
-    def _store(self, index: Int[Tensor, "m"], state: "_Active", leaving: Tensor) -> None:
+    def _store(self, index: Int[Tensor, "m"], state: "_Active", chosen: Tensor) -> None:
         """Take over factors with a last plain sweep of W, so that objective and factors belong together."""
-        x, w, h = state.x[leaving], state.w[leaving], state.h[leaving]
+        x, w, h = state.x[chosen], state.w[chosen], state.h[chosen]
         cross, gram = h @ x.mT, h @ h.mT
-        _sweep(gram, cross, w)
-        objective = state.squares[leaving] - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
+        _sweep(gram, cross, w, state.floor[chosen])
+        objective = state.squares[chosen] - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
         self.w[index], self.h[index], self.objective[index] = w, h, objective.clamp(min=0)
 
 
@@ -132,6 +137,7 @@ class _Active:
     ) -> None:
         self.x, self.squares, self.w, self.h = x, squares, w, h
         self.w_ahead, self.h_ahead = w.clone(), h.clone()
+        self.floor = (_FLOOR * squares.sqrt()).clamp(min=_TINY)[:, None, None]
         self.beta = torch.full_like(squares, _BETA)
         self.beta_limit = torch.ones_like(squares)
         self.objective = squares.clone()
@@ -140,11 +146,11 @@ class _Active:
         """One iteration; gives which matrices have converged. A matrix whose objective would rise goes back a step."""
         beta = self.beta[:, None, None]
         h = self.h_ahead.clone()
-        _sweep(self.w_ahead @ self.w_ahead.mT, self.w_ahead @ self.x, h)
+        _sweep(self.w_ahead @ self.w_ahead.mT, self.w_ahead @ self.x, h, self.floor)
         h_ahead = h + beta * (h - self.h)
         cross, gram = h_ahead @ self.x.mT, h_ahead @ h_ahead.mT
         w = self.w_ahead.clone()
-        _sweep(gram, cross, w)
+        _sweep(gram, cross, w, self.floor)
         objective = self.squares - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
         worse = objective > self.objective
         back = worse[:, None, None]
@@ -166,13 +172,21 @@ class _Active:
         return kept
 
 
-def _sweep(gram: Float[Tensor, "n r r"], cross: Float[Tensor, "n r m"], factor: Float[Tensor, "n r m"]) -> None:
-    """Improve a factor in place, row by row, each by its exact non-negative least squares given the others."""
+def _sweep(
+    gram: Float[Tensor, "n r r"],
+    cross: Float[Tensor, "n r m"],
+    factor: Float[Tensor, "n r m"],
+    floor: Float[Tensor, "n 1 1"],
+) -> None:
+    """Improve a factor in place, row by row, each by its exact non-negative least squares given the others.
+
+    A row whose partner has vanished (its square is below `floor`) hardly moves instead of running away.
+    """
     for _ in range(_SWEEPS):
         for k in range(factor.shape[1]):
             row = slice(k, k + 1)
             gap = torch.baddbmm(cross[:, row], gram[:, row], factor, alpha=-1)
-            factor[:, row] += gap / gram[:, row, row].clamp(min=_TINY)
+            factor[:, row] += gap / torch.maximum(gram[:, row, row], floor)
             factor[:, row].clamp_(min=0)
 
 

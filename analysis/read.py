@@ -1,6 +1,8 @@
 """Read convolution weights from any checkpoint, without ever running code that is in it."""
 
 import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from upath import UPath
+
+AnyPath = str | os.PathLike[str] | UPath
 
 _WRAPPERS = (
     "state_dict_ema",
@@ -37,8 +41,8 @@ class ConvWeight:
     skipped: str | None
 
 
-def spatial_convs(path: UPath | str) -> list[ConvWeight]:
-    """All two-dimensional convolutions of a checkpoint, in the file's order.
+def spatial_convs(path: AnyPath) -> list[ConvWeight]:
+    """All two-dimensional convolutions of a checkpoint, in the network's order as far as the file tells.
 
     Raises:
         ValueError: the file is missing, of a kind not read here, unsafe, damaged or without convolutions.
@@ -55,7 +59,7 @@ def spatial_convs(path: UPath | str) -> list[ConvWeight]:
     return convs
 
 
-def final_convs(path: UPath | str) -> list[str] | None:
+def final_convs(path: AnyPath) -> list[str] | None:
     """The convs that a checkpoint of this project names for the analysis, last one first; None in other files."""
     file = UPath(path)
     if file.suffix != ".safetensors":
@@ -71,9 +75,15 @@ def final_convs(path: UPath | str) -> list[str] | None:
 
 def _read_safetensors(file: UPath) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(_read_bytes(file))
+        tensors = safetensors.torch.load(_read_bytes(file))
     except safetensors.SafetensorError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+    # The format keeps no order; sorting numbers as numbers gives the network's in nearly all of them.
+    return {name: tensors[name] for name in sorted(tensors, key=_natural)}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _read_torch(file: UPath) -> dict[str, Tensor]:

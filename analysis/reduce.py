@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from analysis.nmf import factorise
@@ -32,7 +32,7 @@ class Reduction:
     iterations: int
 
 
-def reduce_weights(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Float[np.ndarray, "n y x 3"]:
+def reduce_weights(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"]) -> Float[np.ndarray, "n y x 3"]:
     """Reduced weights in [0, 1], each neuron divided by its own maximum, colours alike across neurons.
 
     Raises:
@@ -41,7 +41,7 @@ def reduce_weights(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Float[np.n
     return reduce_layer(weights).reduced
 
 
-def reduce_layer(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Reduction:
+def reduce_layer(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"]) -> Reduction:
     """`reduce_weights` with its diagnostics: each neuron has an NMF of its own."""
     w = _checked(weights)
     n, _, ky, kx = w.shape
@@ -50,7 +50,7 @@ def reduce_layer(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Reduction:
     return _reduction(factors.w, factors.objective, x, (n, ky, kx), len(factors.history))
 
 
-def reduce_jointly(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Reduction:
+def reduce_jointly(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"]) -> Reduction:
     """One NMF for all neurons together: all positions of all neurons share three factors.
 
     On trained networks the bands are far less clear than with one NMF a neuron; it is here for comparison.
@@ -111,7 +111,7 @@ def _slope(profile: np.ndarray) -> float:
     return float(profile @ (np.arange(len(profile)) - (len(profile) - 1) / 2))
 
 
-def _checked(weights: Float[Tensor, "n c y x"] | np.ndarray) -> Float[Tensor, "n c y x"]:
+def _checked(weights: Tensor | np.ndarray) -> Float[Tensor, "n c y x"]:
     w = torch.as_tensor(weights)
     if w.is_complex():
         raise ValueError("weights are complex; give their real and imaginary parts apart")

@@ -37,10 +37,14 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
         legend=alt.Legend(orient="bottom"),
     )
     text_colour = alt.condition(alt.FieldOneOfPredicate("outcome", _LIGHT), alt.value("#222222"), alt.value("white"))
-    rows = cells["intervention"].nunique()
     boxes = base.mark_rect(stroke="white", strokeWidth=3, cornerRadius=6).encode(color=colour)
     words = base.mark_text(fontSize=14).encode(text="label:N", color=text_colour)
-    return (boxes + words).properties(height=44 * rows)
+    return boxes + words
+
+
+def grid_height(cells: pd.DataFrame) -> int:
+    """Pixels that the grid needs: a row for each intervention, the axis and the legend."""
+    return 44 * int(cells["intervention"].nunique()) + 110
 
 
 def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
@@ -51,7 +55,7 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
         scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
         legend=alt.Legend(orient="bottom"),
     )
-    x = alt.X("epoch:Q", title="Epoch")
+    x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1))
     base = alt.Chart(scores).encode(
         x=x, strokeDash=alt.StrokeDash("layer:N", title=None, legend=alt.Legend(orient="bottom"))
     )
@@ -72,7 +76,7 @@ def curve(values: pd.DataFrame, title: str) -> alt.Chart:
         alt.Chart(values)
         .mark_line(point=True)
         .encode(
-            x=alt.X("epoch:Q", title="Epoch"),
+            x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("value:Q", title=title),
             color=alt.Color(
                 "images:N",

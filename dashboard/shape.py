@@ -5,7 +5,7 @@ import pandas as pd
 from sweep.results import final_layers
 
 STATES = ("finished", "running", "pending", "failed", "excluded")
-SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "–", "waiting": "…"}
+SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-", "waiting": "…"}
 THRESHOLD = 2 / 3
 
 
@@ -26,8 +26,8 @@ def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 def cells(last: pd.DataFrame) -> pd.DataFrame:
     """The grid: a row for each data set, architecture and intervention, over its seeds.
 
-    `outcome` is the verdict most seeds share, or failed, excluded, waiting; `score` the mean of the score that the verdict
-    is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell says.
+    `outcome` is the verdict most seeds share, or failed, excluded, waiting; `score` the mean of the score that the
+    verdict is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell says.
     """
     groups = last.groupby(["data", "architecture", "intervention"], sort=False)
     return pd.DataFrame([dict(zip(groups.keys, key, strict=True)) | _cell(group) for key, group in groups])

@@ -1,4 +1,7 @@
-"""What the pages read: the sweep that is looked at, its tables, its pictures. Tables are read again when they change."""
+"""What the pages read: the sweep that is looked at, its tables, its pictures.
+
+Tables are read again when they change.
+"""
 
 import sys
 
@@ -14,7 +17,7 @@ REFRESH_S = 5
 
 
 def chosen_sweep() -> UPath:
-    """The sweep named on the command line, or the one chosen among those of a storage; stops the page if there is none."""
+    """The sweep named on the command line, or chosen among those of a storage; ends the page if there is none."""
     argument = sys.argv[1] if len(sys.argv) > 1 else "runs"
     path = UPath(argument)
     if (path / "sweep.yaml").exists():

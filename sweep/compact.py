@@ -33,7 +33,7 @@ class Rows:
 def compact(sweep: SweepDir) -> None:
     """Write `results/*.parquet` anew, each file as a whole."""
     with ThreadPoolExecutor(16) as pool:
-        parts = list(pool.map(_rows_of, sweep.trials()))
+        parts = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), sweep.read_all()))
     folder = sweep.path / "results"
     _write(folder, "trials", _frame("trials", (row for part in parts for row in part.trials)))
     _write(folder, "epochs", _frame("epochs", (row for part in parts for row in part.epochs)))
@@ -74,8 +74,7 @@ def trial_row(plan: Plan, status: Status) -> Row:
     }
 
 
-def _rows_of(trial: TrialDir) -> Rows:
-    plan, status = trial.plan(), trial.status()
+def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> Rows:
     layers = layer_rows(trial, plan)
     return Rows(
         trials=[trial_row(plan, status)],

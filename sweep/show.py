@@ -82,15 +82,15 @@ def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:
 
 def draw_sweep(sweep: SweepDir) -> UPath | None:
     """Write `results/weights.png`: a row of coloured weights for each trial's last conv; None if none is analysed."""
-    rows = []
     layers = final_layers(read_table(sweep.path, "layers"))
-    trials = read_table(sweep.path, "trials").set_index("trial_id")
-    for row in layers[(layers["position"] == 1) & layers["error"].isna()].to_dict("records"):
+    last = layers[(layers["position"] == 1) & layers["error"].isna()]
+    trials = read_table(sweep.path, "trials")[["trial_id", "intervention", "seed"]]
+    rows = []
+    for row in trials.merge(last, on="trial_id").to_dict("records"):
         reduced = read_reduced(sweep.path, row["trial_id"], row["step"], row["layer"])
-        trial = trials.loc[row["trial_id"]]
         if reduced is not None:
             note = f"{row['verdict']}  {row['horizontal']:.2f} / {row['vertical']:.2f}"
-            label = f"{trial['intervention']} s{trial['seed']}"
+            label = f"{row['intervention']} s{row['seed']}"
             rows.append(FigureRow(label=label, note=note, reduced=reduced.reduced, order=reduced.order))
     if not rows:
         return None

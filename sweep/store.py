@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
@@ -147,9 +147,23 @@ class SweepDir:
         return new
 
     def read_all(self) -> list[tuple[Plan, Status]]:
-        """Plans and statuses of all trials, by id."""
+        """Plans and statuses of all trials, in the order in which the launched grids name them."""
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(lambda trial: (trial.plan(), trial.status()), self.trials()))
+            found = list(pool.map(lambda trial: (trial.plan(), trial.status()), self.trials()))
+        grids = [launch["grid"] for launch in self.launches()]
+        architectures = _places(name for grid in grids for name in grid["architectures"])
+        interventions = _places(name for grid in grids for name in grid["interventions"])
+
+        def place(pair: tuple[Plan, Status]) -> tuple[int, int, int, str]:
+            spec = pair[0].spec
+            return (
+                architectures.get(spec.architecture, len(architectures)),
+                interventions.get(spec.intervention, len(interventions)),
+                spec.init_seed,
+                pair[0].trial_id,
+            )
+
+        return sorted(found, key=place)
 
 
 @dataclass(frozen=True)
@@ -218,3 +232,8 @@ class TrialDir:
 def this_process() -> dict[str, Any]:
     """Host and process id, as a status records them."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """Where each name first stands."""
+    return {name: index for index, name in enumerate(dict.fromkeys(names))}

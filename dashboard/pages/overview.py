@@ -21,7 +21,7 @@ def overview(sweep: UPath) -> None:
     cells = shape.cells(last)
     for data, part in cells.groupby("data", sort=False):
         st.subheader(f"Banding in the last convolution · data set {data}")
-        st.altair_chart(charts.grid(part), width="stretch")
+        st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
     show_excluded(cells)
     show_pictures(sweep, last)
     show_trials(last)
@@ -41,7 +41,7 @@ def show_excluded(cells: pd.DataFrame) -> None:
     if len(excluded):
         with st.expander(f"{len(excluded)} cells without meaning are left out"):
             for cell in excluded.itertuples():
-                st.markdown(f"**{cell.architecture} × {cell.intervention}**: {cell.reason}")
+                st.markdown(f"**{cell.architecture} x {cell.intervention}**: {cell.reason}")
 
 
 def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
@@ -75,9 +75,8 @@ def show_trials(last: pd.DataFrame) -> None:
         column_config={"Accuracy": number, "Horizontal": number, "Vertical": number},
     )
     if event.selection.rows:
-        st.query_params["trial"] = table["Trial"].iloc[event.selection.rows[0]]
-        st.session_state["trial"] = st.query_params["trial"]
-        st.switch_page("pages/trial.py", query_params={"trial": st.session_state["trial"]})
+        trial_id = table["Trial"].iloc[event.selection.rows[0]]
+        st.switch_page("pages/trial.py", query_params={"sweep": sweep.name, "trial": trial_id})
 
 
 chosen = source.chosen_sweep()

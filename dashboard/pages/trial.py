@@ -5,7 +5,7 @@ import streamlit as st
 from upath import UPath
 
 from dashboard import charts, shape, source
-from sweep.results import read_error, read_spec
+from sweep.results import read_error
 
 
 def choose(trials: pd.DataFrame) -> str:
@@ -87,11 +87,11 @@ def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
 
 
 def number(value: object, form: str) -> str:
-    return "–" if pd.isna(value) else format(value, form)  # type: ignore[call-overload]  # scalars of a frame
+    return "-" if pd.isna(value) else format(value, form)  # type: ignore[call-overload]  # scalars of a frame
 
 
 def text(value: object) -> str:
-    return "–" if pd.isna(value) else str(value)  # type: ignore[call-overload]  # scalars of a frame
+    return "-" if pd.isna(value) else str(value)  # type: ignore[call-overload]  # scalars of a frame
 
 
 chosen = source.chosen_sweep()

@@ -1,0 +1,73 @@
+"""The batched factorisation: its invariants, and scikit-learn's as the measure."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import NMF
+from torch import Tensor
+
+from analysis.nmf import factorise
+
+
+def residual(x: Tensor, w: Tensor, h: Tensor) -> Tensor:
+    return (x - w @ h).square().sum(dim=(1, 2))
+
+
+def stack(n: int, p: int, d: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, p, d, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31), st.integers(3, 12), st.integers(3, 20))
+def test_factors_are_non_negative_and_the_objective_is_theirs_and_never_rises(seed: int, p: int, d: int) -> None:
+    x = stack(4, p, d, seed)
+    factors = factorise(x, 3)
+    assert factors.w.min() >= 0
+    assert factors.h.min() >= 0
+    assert torch.allclose(factors.objective, residual(x, factors.w, factors.h), atol=1e-4)
+    assert (factors.history.diff(dim=0) <= 0).all()
+
+
+def test_an_exact_product_is_found() -> None:
+    x = stack(6, 9, 1, seed=1) @ stack(6, 1, 40, seed=2)
+    assert (factorise(x, 3).objective < 1e-4 * x.square().sum(dim=(1, 2))).all()
+
+
+def test_mean_objective_is_scikit_learns() -> None:
+    weights = torch.randn(12, 25, 64, generator=torch.Generator().manual_seed(3))
+    x = torch.cat([weights.clamp(min=0), (-weights).clamp(min=0)], dim=2)
+    theirs = []
+    for matrix in x.numpy():
+        model = NMF(3, max_iter=1000)
+        theirs.append(float(np.square(matrix - model.fit_transform(matrix) @ model.components_).sum()))
+    assert factorise(x, 3).objective.mean().item() <= 1.0005 * np.mean(theirs)
+
+
+def test_zero_and_constant_matrices_come_out_finite() -> None:
+    x = torch.stack([torch.zeros(9, 8), torch.ones(9, 8), stack(1, 9, 8)[0]])
+    factors = factorise(x, 3)
+    assert factors.w.isfinite().all()
+    assert factors.h.isfinite().all()
+    assert (factors.w[0] @ factors.h[0] == 0).all()
+    assert torch.allclose(factors.w[1] @ factors.h[1], torch.ones(9, 8), atol=1e-3)
+
+
+def test_the_same_input_gives_the_same_bits_and_a_neuron_does_not_depend_on_its_neighbours() -> None:
+    x = stack(7, 25, 30)
+    first, second = factorise(x, 3), factorise(x, 3)
+    assert torch.equal(first.w, second.w)
+    alone = factorise(x[3:4], 3)
+    assert alone.objective[0].item() == pytest.approx(first.objective[3].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("x", "rank"), [(torch.full((1, 4, 4), -1.0), 3), (torch.full((1, 4, 4), torch.nan), 3)])
+def test_entries_that_have_no_factorisation_are_refused(x: Tensor, rank: int) -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        factorise(x, rank)
+
+
+def test_a_rank_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 to 4"):
+        factorise(stack(1, 4, 9), 5)
