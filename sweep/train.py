@@ -92,17 +92,16 @@ def train(
     for epoch in range(run.epoch, spec.recipe.epochs if intervention.trained else 0):
         order = epoch_order(spec.data_seed, epoch, schedule.images)
         size = schedule.batch_size(epoch)
-        lr = 0.0
         for index in range(run.step - schedule.first_step(epoch), schedule.steps_in(epoch)):
-            lr = schedule.learning_rate(epoch, index)
-            run.learn(_batch(run, data, order[index * size : (index + 1) * size], intervention), lr)
+            batch = _batch(run, data, order[index * size : (index + 1) * size], intervention)
+            run.learn(batch, schedule.learning_rate(epoch, index))
             if stop():
                 keeper.save(run)
                 raise StoppedError(f"stopped at step {run.step}")
             if keeper.due():
                 keeper.save(run)
         run.epoch += 1
-        finish_epoch(lr)
+        finish_epoch(lr=schedule.learning_rate(epoch, schedule.steps_in(epoch) - 1))
     return rows
 
 
@@ -199,8 +198,8 @@ class Run:
         return state
 
     def metadata(self) -> dict[str, str]:
-        """What an analysis needs to know beside the weights."""
-        return {"trial_id": self.spec.trial_id, "final_convs": json.dumps(self.net.final_convs)}
+        """What an analysis needs to know beside the weights; one key, since safetensors writes several in any order."""
+        return {"final_convs": json.dumps(self.net.final_convs)}
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state."""

@@ -75,10 +75,10 @@ def _make_crops(options: CropsOptions, image_size: int, seed: int, root: Path | 
 DATASETS: dict[str, Dataset] = {
     "scenes": Dataset(
         options=ScenesOptions, inspect=_inspect_scenes, make=_make_scenes, augment=flip_scenes,
-        level_zero=128, level_unit=42, source="ours",
+        level_zero=128.0, level_unit=42.0, source="ours",
     ),
     "crops": Dataset(
         options=CropsOptions, inspect=_inspect_crops, make=_make_crops, augment=augment_crops,
-        level_zero=128, level_unit=32, source="exemplar training, Dosovitskiy et al. 2014",
+        level_zero=128.0, level_unit=32.0, source="exemplar training, Dosovitskiy et al. 2014",
     ),
 }  # fmt: skip

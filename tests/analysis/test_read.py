@@ -30,7 +30,7 @@ STATE = {
         lambda state: {"state_dict_ema": state, "state_dict": {name: value * 0 for name, value in state.items()}},
     ],
 )
-def test_state_dicts_are_found_in_their_usual_wrappers(tmp_path: Path, wrap) -> None:  # noqa: ANN001
+def test_state_dicts_are_found_in_their_usual_wrappers(tmp_path: Path, wrap) -> None:
     torch.save(wrap(STATE), tmp_path / "model.pt")
     convs = spatial_convs(tmp_path / "model.pt")
     assert [conv.layer for conv in convs] == [f"features.{i}" for i in range(4)]
@@ -59,7 +59,7 @@ class Malicious:
         return (Path.touch, (Path("ran"),))
 
 
-def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch) -> None:  # noqa: ANN001
+def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "model.pt").open("wb") as file:
         pickle.dump({"state_dict": Malicious()}, file, protocol=2)
@@ -82,7 +82,9 @@ def test_a_file_cut_short_is_called_damaged(tmp_path: Path, name: str, size: int
         spatial_convs(file)
 
 
-@pytest.mark.parametrize(("name", "complaint"), [("gone.pt", "no file"), ("model.h5", "endings"), ("flat.pt", "none of")])
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("gone.pt", "no file"), ("model.h5", "endings"), ("flat.pt", "none of")]
+)
 def test_files_without_convolutions_say_so(tmp_path: Path, name: str, complaint: str) -> None:
     (tmp_path / "model.h5").touch()
     torch.save({"classifier.weight": torch.zeros(2, 2)}, tmp_path / "flat.pt")

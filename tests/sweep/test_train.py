@@ -1,0 +1,116 @@
+"""Training: resumes bit for bit, goes where the recipe says, stops and fails cleanly."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from sweep.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.data.prepare import prepare
+from sweep.grid import expand, load_grid
+from sweep.store import EpochRow, Plan, SweepDir, TrialDir
+from sweep.train import DivergedError, StoppedError, train
+from tests.sweep.conftest import TINY
+from tests.sweep.golden import losses
+
+
+def weights(trial: TrialDir) -> str:
+    newest = trial.checkpoints / str(checkpoint_steps(trial.checkpoints)[0])
+    return hashlib.sha256((newest / "model.safetensors").read_bytes()).hexdigest()
+
+
+def without_times(rows: list[EpochRow]) -> list[EpochRow]:
+    return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    left = iter(range(steps - 1, -1, -1))
+    return lambda: next(left) == 0
+
+
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [1, 1, 1], [4, 4]])
+def test_a_trial_stopped_anywhere_ends_bit_for_bit_where_an_undisturbed_one_does(
+    plan: Plan, sweep: SweepDir, stops: list[int]
+) -> None:
+    data = prepare(plan.spec.data, None)
+    whole, parts = sweep.trial("whole"), sweep.trial("parts")
+    train(plan.spec, data, whole.path)
+    for steps in stops:
+        with pytest.raises(StoppedError):
+            train(plan.spec, data, parts.path, stop=stop_after(steps))
+    train(plan.spec, data, parts.path)
+    assert weights(parts) == weights(whole)
+    assert without_times(parts.epochs()) == without_times(whole.epochs())
+    assert [row["epoch"] for row in whole.epochs()] == [0, 1, 2, 3]
+
+
+def test_a_torn_newest_checkpoint_costs_steps_but_changes_nothing(plan: Plan, sweep: SweepDir) -> None:
+    data = prepare(plan.spec.data, None)
+    whole, torn = sweep.trial("whole"), sweep.trial("torn")
+    train(plan.spec, data, whole.path)
+    with pytest.raises(StoppedError):
+        train(plan.spec, data, torn.path, stop=stop_after(7))
+    newest = torn.checkpoints / "7" / "training.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"!")
+    train(plan.spec, data, torn.path)
+    assert weights(torn) == weights(whole)
+    assert without_times(torn.epochs()) == without_times(whole.epochs())
+
+
+def test_a_finished_trial_trains_no_further_step(plan: Plan, sweep: SweepDir) -> None:
+    data = prepare(plan.spec.data, None)
+    trial = sweep.trial("trial")
+    rows = train(plan.spec, data, trial.path)
+    again = train(plan.spec, data, trial.path, stop=stop_after(1))
+    assert again == rows
+
+
+def test_untrained_takes_no_step(sweep: SweepDir) -> None:
+    plan = expand(load_grid("demo", [*TINY, "interventions=[untrained]"])).plans[0]
+    rows = train(plan.spec, prepare(plan.spec.data, None), sweep.trial("trial").path, stop=stop_after(1))
+    assert [(row["epoch"], row["step"], row["train_loss"]) for row in rows] == [(0, 0, None)]
+    assert checkpoint_steps(sweep.trial("trial").checkpoints) == [0]
+
+
+def test_weights_stay_at_log_spaced_epochs_and_training_state_only_in_the_last_two(sweep: SweepDir) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.epochs=6"])).plans[0]
+    kept: list[int] = []
+    trial = sweep.trial("trial")
+
+    def report(row: EpochRow, checkpoint: UPath | None) -> None:
+        if checkpoint is not None:
+            kept.append(int(checkpoint.name) // 3)
+
+    train(plan.spec, prepare(plan.spec.data, None), trial.path, report)
+    assert kept == [0, 1, 2, 4, 6]
+    contents = {
+        step // 3: bool(read_checkpoint(trial.checkpoints / str(step)).training)
+        for step in checkpoint_steps(trial.checkpoints)
+    }
+    assert contents == {6: True, 5: True, 4: False, 2: False, 1: False, 0: False}
+
+
+def test_a_loss_that_is_no_number_fails_with_its_step(sweep: SweepDir) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.lr=1.0e+30", "recipe.lr_schedule=constant"])).plans[0]
+    with pytest.raises(DivergedError, match=r"not a finite number at step [2-9]"):
+        train(plan.spec, prepare(plan.spec.data, None), sweep.trial("trial").path)
+
+
+def test_training_learns(sweep: SweepDir) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.epochs=12"])).plans[0]
+    rows = train(plan.spec, prepare(plan.spec.data, None), sweep.trial("trial").path)
+    losses = [row["train_loss"] for row in rows[1:]]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+
+
+def test_the_loss_curve_is_the_stored_one() -> None:
+    """Fails when the recipe's meaning changes. Make it anew with `python -m tests.sweep.golden`, and say why."""
+    stored = json.loads(GOLDEN.read_text())
+    cure = "the loss curve has changed; if that is meant: python -m tests.sweep.golden"
+    assert losses() == pytest.approx(stored, rel=2e-2), cure
