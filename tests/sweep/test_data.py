@@ -1,0 +1,144 @@
+"""Data sets: counted randomness, labels that mean the image, folders of pictures with bad ones among them."""
+
+import importlib.resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
+from sweep.data.prepare import prepare
+from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
+from sweep.grid import expand, load_grid
+from sweep.randomness import Stream, epoch_order, generator
+
+FEW = ScenesOptions(train_images=40, val_images=10)
+
+
+def test_scenes_are_a_function_of_their_seed() -> None:
+    first, second, other = (make_scenes(FEW, 56, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.train_images, second.train_images)
+    assert not np.array_equal(first.train_images, other.train_images)
+    assert first.train_images.shape == (40, 3, 56, 56)
+    assert first.train_images.dtype == np.uint8
+    assert not np.array_equal(first.train_images[:10], first.val_images)
+
+
+def test_classes_are_ordered_triples_or_with_shuffled_zones_their_sets() -> None:
+    assert len(scene_classes(FEW)) == 27
+    shuffled = FEW.model_copy(update={"zones": "shuffled"})
+    assert len(scene_classes(shuffled)) == 10
+    assert make_scenes(shuffled, 56, 0).train_labels.max() < 10
+
+
+def column_spread(options: ScenesOptions) -> float:
+    """Where, across the image, the contrast of noiseless scenes lies: its standard deviation in pixels."""
+    images = make_scenes(options, 56, 0).train_images.astype(float)
+    energy = np.abs(images - 128).sum(axis=(0, 1, 2))[12:-12]
+    columns = np.arange(len(energy))
+    mean = (energy * columns).sum() / energy.sum()
+    return float(np.sqrt((energy * (columns - mean) ** 2).sum() / energy.sum()))
+
+
+def test_the_position_knob_scatters_the_discs() -> None:
+    still = FEW.model_copy(update={"noise": 0.0, "train_images": 200})
+    assert column_spread(still.model_copy(update={"position": "scattered"})) > 1.2 * column_spread(still)
+
+
+def test_a_flipped_scene_has_the_label_of_the_mirrored_textures() -> None:
+    images, labels = torch.randn(50, 3, 8, 8), torch.arange(50) % 27
+    flipped_images, flipped_labels = flip_scenes(FEW, (images, labels), torch.Generator().manual_seed(0))
+    was_flipped = (flipped_images == images.flip(-1)).all(dim=(1, 2, 3))
+    assert 10 < was_flipped.sum() < 40
+    classes = scene_classes(FEW)
+    mirror = {0: 0, 1: 2, 2: 1}
+    for flipped, old, new in zip(was_flipped, labels.tolist(), flipped_labels.tolist(), strict=True):
+        expected = tuple(mirror[t] for t in classes[old]) if flipped else classes[old]
+        assert classes[new] == expected
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scikit-learn's two photographs cut into twelve, in the three formats, with three bad files among them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images = importlib.resources.files("sklearn.datasets.images")
+    for name, suffix in (("china.jpg", "jpg"), ("flower.jpg", "png")):
+        with images.joinpath(name).open("rb") as file, Image.open(file) as photograph:
+            for index in range(6):
+                left, top = 200 * (index % 3), 200 * (index // 3)
+                part = photograph.crop((left, top, left + 200, top + 200))
+                part.save(folder / f"{name[:-4]}{index}.{'webp' if index == 5 else suffix}")
+    (folder / "torn.jpg").write_bytes((folder / "china0.jpg").read_bytes()[:500])
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.webp").touch()
+    (folder / "notes.txt").write_text("is no picture and is not counted as one")
+    return folder
+
+
+def test_bad_pictures_are_named_and_left_out(pictures: Path) -> None:
+    folder = scan_folder(pictures)
+    assert len(folder.pictures) == 12
+    assert {path.name for path in folder.unreadable} == {"torn.jpg", "text.png", "empty.webp"}
+
+
+def test_the_fingerprint_is_that_of_the_content(pictures: Path, tmp_path: Path) -> None:
+    copies = [tmp_path / "a", tmp_path / "b"]
+    for copy in copies:
+        copy.mkdir()
+        for path in scan_folder(pictures).pictures:
+            (copy / path.name).write_bytes(path.read_bytes())
+    first, second = (scan_folder(copy).fingerprint for copy in copies)
+    assert first == second == scan_folder(pictures).fingerprint
+    (copies[0] / "china0.jpg").write_bytes((pictures / "china1.jpg").read_bytes())
+    assert scan_folder(copies[0]).fingerprint != first
+
+
+@pytest.mark.parametrize("folder", ["gone", "few"])
+def test_a_folder_without_enough_pictures_says_what_is_needed(pictures: Path, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "few").mkdir()
+    for path in scan_folder(pictures).pictures[:9]:
+        (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"not a folder|holds 9 usable pictures, at least 10 are needed"):
+        scan_folder(tmp_path / folder)
+
+
+def test_crops_spread_evenly_over_the_pictures(pictures: Path) -> None:
+    options = CropsOptions(train_images=30, val_images=13)
+    arrays = make_crops(options, 56, 0, scan_folder(pictures).pictures)
+    assert arrays.train_images.shape == (30, 3, 56, 56)
+    assert np.bincount(arrays.train_labels).tolist() == [3] * 6 + [2] * 6
+    assert len(arrays.val_labels) == 13
+    again = make_crops(options, 56, 0, scan_folder(pictures).pictures)
+    assert np.array_equal(arrays.train_images, again.train_images)
+
+
+def test_crops_get_noise_and_flips_from_the_generator_alone() -> None:
+    batch = (torch.zeros(8, 3, 4, 4), torch.arange(8))
+    first, second = (augment_crops(CropsOptions(), batch, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert first[0].std().item() == pytest.approx(0.15, rel=0.2)
+
+
+def test_prepared_data_is_made_once_and_refused_when_the_folder_has_changed(pictures: Path, tmp_path: Path) -> None:
+    settings = [f"data.root={pictures}", "data.options={train_images: 24, val_images: 12}"]
+    spec = expand(load_grid("photos", settings)).plans[0].spec.data
+    data = prepare(spec, pictures)
+    assert spec.num_classes == 12
+    assert data.train_images.shape == (24, 3, 56, 56)
+    assert torch.equal(prepare(spec, Path("/gone")).train_images, data.train_images)
+    changed = spec.model_copy(update={"fingerprint": "0" * 64})
+    with pytest.raises(ValueError, match="its pictures have changed; launch anew"):
+        prepare(changed, pictures)
+
+
+def test_counted_randomness_differs_between_streams_and_positions() -> None:
+    draws = {
+        (stream, position): torch.rand(1, generator=generator(0, stream, position)).item()
+        for stream in (Stream.ORDER, Stream.AUGMENT)
+        for position in range(50)
+    }
+    assert len(set(draws.values())) == 100
+    assert sorted(epoch_order(0, 3, 10).tolist()) == list(range(10))
+    assert not torch.equal(epoch_order(0, 3, 10), epoch_order(0, 4, 10))
