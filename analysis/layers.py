@@ -125,6 +125,7 @@ def _named(convs: Sequence[ConvWeight], names: Sequence[str]) -> list[ConvWeight
 
 def _write_arrays(path: UPath, result: LayerResult) -> None:
     assert result.reduction is not None
+    assert result.order is not None
     reduced: Float[np.ndarray, "n y x 3"] = result.reduction.reduced
     horizontal, vertical = neuron_scores(reduced)
     buffer = BytesIO()

@@ -1,5 +1,6 @@
-"""The command that serves the dashboard."""
+"""The command that serves the dashboard: python -m dashboard.launch STORAGE [PORT]"""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,3 +23,11 @@ def command(storage: str, port: int | None) -> list[str]:
     flags = [f"--{name}={value}" for name, value in options.items()]
     app = Path(__file__).with_name("app.py")
     return [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", storage]
+
+
+if __name__ == "__main__":
+    storage, *port = sys.argv[1:]
+    try:
+        sys.exit(subprocess.call(command(storage, int(port[0]) if port else None)))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -136,9 +136,8 @@ def dashboard(
     port: Annotated[int | None, typer.Option(help="Default: 8501.")] = None,
 ) -> None:
     """Open the dashboard on this machine."""
-    from dashboard.launch import command
-
-    raise typer.Exit(subprocess.call(command(storage, port)))
+    command = [sys.executable, "-m", "dashboard.launch", storage, *([] if port is None else [str(port)])]
+    raise typer.Exit(subprocess.call(command))
 
 
 def _plan_table(plans: list[Plan]) -> Table:
@@ -160,7 +159,8 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
     if picture is not None:
         console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     if outcome.exit_code:
-        said = "stopped" if not outcome.complete else f"{outcome.failed} trials failed"
+        failed = f"{outcome.failed} trial{'s' if outcome.failed > 1 else ''} failed"
+        said = failed if outcome.complete else "stopped"
         console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 
@@ -171,3 +171,7 @@ def list_names(what: Listed) -> None:
     from sweep import catalogue
 
     console.print(catalogue.TABLES[what]())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Show how a launch goes: bars on a terminal, plain lines elsewhere."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_LINE_EVERY_S = 20.0
+_LINE_EVERY_S = float(os.environ.get("SWEEP_LINE_EVERY_S", "20"))
 
 
 class Display(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
 class Frozen(BaseModel):

@@ -115,7 +115,7 @@ class Run:
         net = models.build(
             spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size, spec.init_seed
         )
-        self.net: ConvNet = net.to(self.device, memory_format=torch.channels_last)
+        self.net: ConvNet = net.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.net, spec.recipe)
         self.step = 0
         self.epoch = 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from upath import UPath
@@ -73,5 +74,5 @@ def code_version() -> str:
         return version("weight-banding")
 
 
-def _reached(row: EpochRow) -> dict[str, float | int | None]:
+def _reached(row: EpochRow) -> dict[str, Any]:
     return {key: row[key] for key in ("epoch", "step", "val_accuracy", "wall_s")}

@@ -53,10 +53,12 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
     st.caption("Each tile is one neuron's kernel, reduced by NMF to three colours; neurons are sorted by similarity.")
     pages = -(-len(analysed) // PICTURES)
     page = st.number_input(f"Page (of {pages})", 1, pages) if pages > 1 else 1
-    for row in analysed.iloc[(page - 1) * PICTURES : page * PICTURES].itertuples():
-        layer = source.reduced_layer(sweep, row.trial_id, int(row.analysed_step), row.layer)
+    for row in analysed.iloc[(page - 1) * PICTURES : page * PICTURES].to_dict("records"):
+        layer = source.reduced_layer(sweep, row["trial_id"], int(row["analysed_step"]), row["layer"])
         left, right = st.columns([1, 4], vertical_alignment="center")
-        left.markdown(f"**{row.intervention}**  \n{row.architecture} · {shape.SYMBOLS[row.verdict]} {row.verdict}")
+        left.markdown(
+            f"**{row['intervention']}**  \n{row['architecture']} · {shape.SYMBOLS[row['verdict']]} {row['verdict']}"
+        )
         if layer is not None:
             right.image(source.strip(layer, neurons=24, columns=24, scale=7))
 

@@ -100,5 +100,5 @@ if table.empty:
     st.info("The sweep has no trials yet; its first results appear here within seconds.")
     st.stop()
 trial_id = choose(table)
-show_header(chosen, table.set_index("trial_id", drop=False).loc[trial_id])
+show_header(chosen, table[table["trial_id"] == trial_id].iloc[0])
 show_course(chosen, trial_id)

@@ -1,0 +1,134 @@
+"""The pages over a synthetic sweep, and the shaping of tables behind them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from upath import UPath
+
+from dashboard import shape
+from dashboard.launch import command
+from sweep.results import read_table
+from tests.dashboard.synthetic import trial_id, write_sweep
+
+APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    write_sweep(tmp_path / "first")
+    return tmp_path
+
+
+def app(monkeypatch: pytest.MonkeyPatch, argument: Path) -> AppTest:
+    monkeypatch.setattr(sys, "argv", ["app.py", str(argument)])
+    return AppTest.from_file(APP, default_timeout=60)
+
+
+def words(page: AppTest) -> str:
+    elements = [*page.title, *page.subheader, *page.markdown, *page.caption, *page.info, *page.error, *page.code]
+    return "\n".join(str(element.value) for element in elements)
+
+
+def test_the_overview_counts_and_shows_every_trial(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage).run()
+    assert not page.exception
+    metrics = {metric.label: metric.value for metric in page.metric}
+    assert metrics == {"Finished": "3", "Running": "1", "Pending": "1", "Failed": "1", "Excluded": "1"}
+    table = page.dataframe[0].value
+    assert len(table) == 7
+    assert table["Status"].iloc[0] == "failed"
+    assert "coordinates need two convolutions" in words(page)
+    assert "Weight banding · first" in words(page)
+
+
+def test_one_sweeps_folder_is_taken_as_well_as_a_storage(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage / "first").run()
+    assert not page.exception
+    assert len(page.selectbox) == 0
+
+
+def test_a_storage_with_two_sweeps_lets_one_choose(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(storage / "second")
+    page = app(monkeypatch, storage).run()
+    page.selectbox(key="sweep").set_value("second").run()
+    assert "Weight banding · second" in words(page)
+
+
+@pytest.mark.parametrize("folder", ["empty", "missing"])
+def test_an_empty_storage_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    page = app(monkeypatch, tmp_path / folder).run()
+    assert not page.exception
+    assert f"sweep launch demo --storage {tmp_path / folder}" in words(page)
+
+
+def test_a_sweep_without_tables_yet_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(tmp_path / "fresh")
+    for table in (tmp_path / "fresh" / "results").iterdir():
+        table.unlink()
+    for name in ("pages/overview.py", "pages/trial.py"):
+        page = app(monkeypatch, tmp_path).switch_page(name).run()
+        assert not page.exception
+        assert "appear here within seconds" in words(page)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (trial_id("baseline", 0), "**horizontal** (expected: horizontal): horizontal 0.91 [0.86, 0.96]"),
+        (trial_id("x_pool", 0), "DivergedError: the loss was not a finite number at step 7"),
+        (trial_id("coord_conv", 0), "This cell is left out: coordinates need two convolutions"),
+        (trial_id("untrained", 0), "Nothing is analysed yet"),
+    ],
+)
+def test_a_trials_page_by_its_address(storage: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, said: str) -> None:
+    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page.query_params["trial"] = chosen
+    page.run()
+    assert not page.exception
+    assert page.selectbox(key="trial").value == chosen
+    assert said in words(page)
+
+
+def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page.query_params["trial"] = trial_id("x_pool", 0)
+    page.run()
+    assert "Traceback (most recent call last)" in words(page)
+    assert f"--only {trial_id('x_pool', 0)}" in words(page)
+
+
+def test_cells_carry_verdict_spread_and_surprise(storage: Path) -> None:
+    sweep = UPath(storage / "first")
+    last = shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers"))
+    cells = shape.cells(last).set_index("intervention")
+    assert cells["outcome"].to_dict() == {
+        "baseline": "horizontal",
+        "rotate90": "vertical",
+        "no_pooling": "horizontal",
+        "x_pool": "failed",
+        "untrained": "waiting",
+        "coord_conv": "excluded",
+    }
+    assert cells["score"]["baseline"] == pytest.approx(0.88)
+    assert cells["spread"]["baseline"] == pytest.approx(0.0424, abs=1e-3)
+    assert cells["score"]["rotate90"] == pytest.approx(0.90)
+    assert list(cells.index[cells["surprising"]]) == ["no_pooling"]
+    assert "≠ expected" in cells["label"]["no_pooling"]
+
+
+def test_a_trajectory_has_both_directions_of_both_layers(storage: Path) -> None:
+    scores = shape.trajectory(read_table(UPath(storage / "first"), "layers"), trial_id("baseline", 0))
+    assert len(scores) == 3 * 2 * 2
+    assert (scores["low"] < scores["high"]).all()
+    last = scores[(scores["epoch"] == 2) & (scores["direction"] == "horizontal")]
+    assert last["score"].tolist() == pytest.approx([0.91, 0.91])
+
+
+def test_the_server_listens_to_this_machine_only() -> None:
+    line = command("s3://bucket/sweeps", 9000)
+    assert "--server.address=127.0.0.1" in line
+    assert "--server.port=9000" in line
+    assert line[-2:] == ["--", "s3://bucket/sweeps"]
