@@ -33,7 +33,7 @@ bench: $(INSTALLED)  ## measure NMF and Ray's overhead (about 10 minutes); resul
 	$(BIN)/python benchmarks/overhead.py --json docs/overhead.json
 
 docs: $(INSTALLED)  ## make the README's tables anew
-	$(BIN)/python -m sweep.readme
+	$(BIN)/python docs/generate.py
 
 dashboard: $(INSTALLED)  ## open the dashboard on the sweeps in runs/
 	$(BIN)/sweep dashboard

@@ -1,4 +1,4 @@
-"""What a grid can name: tables for `sweep list` and for the README."""
+"""What a grid can name: rows for `sweep list` and for the README."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -14,46 +14,53 @@ from sweep.grid import grid_names
 _CLASSES = 1001  # of the article's classifier
 
 
-def architectures() -> Table:
+Rows = tuple[list[str], list[list[str]]]
+
+
+def architectures() -> Rows:
     """Name, image size, layers analysed, parameters with the article's 1001 classes, source."""
-    table = _table("architecture", "image size", "layers analysed", "parameters", "source")
+    rows = []
     for name, architecture in ARCHITECTURES.items():
         with torch.device("meta"):
             net = models.build(name, "baseline", _CLASSES, architecture.image_size, seed=0)
         parameters = sum(parameter.numel() for parameter in net.parameters())
         layers = ", ".join(conv.removeprefix("features.").removesuffix(".conv") for conv in net.final_convs)
-        table.add_row(name, str(architecture.image_size), layers, f"{parameters:,}", architecture.source)
-    return table
+        rows.append([name, str(architecture.image_size), layers, f"{parameters:,}", architecture.source])
+    return ["architecture", "image size", "layers analysed", "parameters", "source"], rows
 
 
-def interventions() -> Table:
+def interventions() -> Rows:
     """Name, what changes, the finding expected in `simplified` from the last conv on, source."""
-    table = _table("intervention", "what changes", "expected (last conv first)", "source")
-    for name, intervention in INTERVENTIONS.items():
-        expected = ", ".join(intervention.expected.get("simplified", ("unknown",)))
-        table.add_row(name, intervention.what, expected, intervention.source)
-    return table
+    rows = [
+        [name, intervention.what, ", ".join(intervention.expected.get("simplified", ("unknown",))), intervention.source]
+        for name, intervention in INTERVENTIONS.items()
+    ]
+    return ["intervention", "what changes", "expected (last conv first)", "source"], rows
 
 
-def grids() -> Table:
+def grids() -> Rows:
     """Name of each grid that comes with the project and the comment it opens with."""
-    table = _table("grid", "what it is")
+    rows = []
     for name in grid_names():
         lines = (files("sweep.grids") / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
         comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-        table.add_row(name, " ".join(comment[1:]))
-    return table
+        rows.append([name, " ".join(comment[1:])])
+    return ["grid", "what it is"], rows
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+ROWS: dict[str, Callable[[], Rows]] = {
     "architectures": architectures,
     "interventions": interventions,
     "grids": grids,
 }
 
 
-def _table(*columns: str) -> Table:
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def table(what: str) -> Table:
+    """What `sweep list` prints."""
+    header, rows = ROWS[what]()
+    printed = Table()
+    for column in header:
+        printed.add_column(column, overflow="fold")
+    for row in rows:
+        printed.add_row(*row)
+    return printed

@@ -170,7 +170,7 @@ def list_names(what: Listed) -> None:
     """List what a grid can name."""
     from sweep import catalogue
 
-    console.print(catalogue.TABLES[what]())
+    console.print(catalogue.table(what))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""Make the generated parts of README.md and docs/*.md anew: python docs/generate.py [--check]
+
+A generated part stands between `<!-- name -->` and `<!-- end -->`; its content comes from the registries of the code and
+from docs/results/*.json, which benchmarks/publish.py wrote.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from sweep import catalogue
+
+DOCS = Path(__file__).parent
+FILES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def listed(what: str) -> str:
+    """A table of `sweep list`."""
+    header, rows = catalogue.ROWS[what]()
+    return markdown(header, [[f"`{row[0]}`", *row[1:]] for row in rows])
+
+
+def results(name: str) -> str:
+    """The published results of a sweep: one row for each intervention and layer, over its seeds."""
+    sweep: dict[str, Any] = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for trial in sweep["trials"]:
+        for layer in trial["layers"]:
+            groups.setdefault((trial["intervention"], layer["layer"]), []).append(trial | layer)
+    rows = [
+        [
+            f"`{intervention}`",
+            spread([row["val_accuracy"] for row in group]),
+            layer.removeprefix("features.").removesuffix(".conv"),
+            spread([row["horizontal"] for row in group]),
+            spread([row["vertical"] for row in group]),
+            verdicts(group),
+            group[0]["expected"],
+        ]
+        for (intervention, layer), group in groups.items()
+    ]
+    seeds = len({trial["seed"] for trial in sweep["trials"]})
+    table = markdown(["intervention", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"], rows)
+    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
+    return f"{table}\n\n{over}; {sweep['wall_s']:.0f} s in all on {sweep['machine']}."
+
+
+def spread(values: list[float]) -> str:
+    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{deviation}"
+
+
+def verdicts(group: list[dict[str, Any]]) -> str:
+    found = [row["verdict"] for row in group]
+    counts = {verdict: found.count(verdict) for verdict in dict.fromkeys(found)}
+    if len(counts) == 1:
+        return found[0]
+    return ", ".join(f"{verdict} ({number} of {len(found)})" for verdict, number in counts.items())
+
+
+def generated(name: str) -> str:
+    kind, _, argument = name.partition(" ")
+    return {"list": listed, "results": results}[kind](argument)
+
+
+def renewed(text: str) -> str:
+    """A document with its generated parts made anew."""
+    pattern = re.compile(r"<!-- ((?:list|results) \S+) -->\n.*?<!-- end -->", re.DOTALL)
+    return pattern.sub(lambda match: f"<!-- {match[1]} -->\n{generated(match[1])}\n<!-- end -->", text)
+
+
+def main() -> int:
+    stale = [file for file in FILES if renewed(file.read_text(encoding="utf-8")) != file.read_text(encoding="utf-8")]
+    if "--check" in sys.argv:
+        for file in stale:
+            print(f"{file.name} is stale; run: make docs")
+        return 1 if stale else 0
+    for file in stale:
+        file.write_text(renewed(file.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"wrote {file.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
