@@ -2,9 +2,9 @@
 
     python benchmarks/nmf.py [--json FILE]
 
-About 3 minutes on 2 CPU cores. Expect at least 8 times scikit-learn's speed on layers of 512x512x5x5 at a mean objective
-(squared Frobenius norm of what three factors leave out) at most 1.0005 of its. Banded weights are made of three patterns
-over channels whose mixture depends on the row, plus noise; random ones are Gaussian.
+About 2 minutes on 2 CPU cores. Expect at least 8 times scikit-learn's speed on layers of 512x512x5x5 at a mean
+objective (squared Frobenius norm of what three factors leave out) at most 1.0005 of its. Banded weights are made of
+three patterns over channels whose mixture depends on the row, plus noise; random ones are Gaussian.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Make the generated parts of README.md and docs/*.md anew: python docs/generate.py [--check]
 
-A generated part stands between `<!-- name -->` and `<!-- end -->`; its content comes from the registries of the code and
-from docs/results/*.json, which benchmarks/publish.py wrote.
+A generated part stands between `<!-- name -->` and `<!-- end -->`; its content comes from the registries of the code
+and from docs/results/*.json, which benchmarks/publish.py wrote.
 """
 
 import json

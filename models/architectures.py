@@ -6,8 +6,12 @@ To add one: write a function of `(num_classes, image_size)`, add a line to `ARCH
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torchvision
 from torch import nn
+from torchvision.models import VGG, AlexNet
+from torchvision.models.googlenet import BasicConv2d, Inception
 
 from models.convnet import ConvNet, L2Pool2d, conv_block
 
@@ -35,9 +39,52 @@ def simplified_mini(num_classes: int, image_size: int) -> ConvNet:
     return ConvNet(_groups(widths), _convs("3b", "3a"), num_classes, image_size)
 
 
+class Inception5x5(Inception):
+    """GoogLeNet's module with a true 5x5 kernel in its 5x5 branch; torchvision's has 3x3 there."""
+
+    def __init__(self, in_channels: int, *widths: int, **options: Any) -> None:
+        super().__init__(in_channels, *widths, **options)
+        reduced, out = widths[3], widths[4]
+        self.branch3[1] = BasicConv2d(reduced, out, kernel_size=5, padding=2)
+
+
+def inception_v1(num_classes: int, image_size: int) -> ConvNet:
+    """GoogLeNet with true 5x5 branches and without auxiliary classifiers."""
+    net = torchvision.models.GoogLeNet(
+        num_classes, aux_logits=False, init_weights=False, blocks=[BasicConv2d, Inception5x5, nn.Identity]
+    )
+    final = ("features.inception5b.branch3.1.conv", "features.inception5a.branch3.1.conv")
+    return ConvNet(_children(net, but=("avgpool", "dropout", "fc")), final, num_classes, image_size)
+
+
+def resnet50(num_classes: int, image_size: int) -> ConvNet:
+    """torchvision's ResNet-50."""
+    features = _children(torchvision.models.resnet50(weights=None), but=("avgpool", "fc"))
+    final = [f"features.layer4.{block}.conv2" for block in (2, 1, 0)]
+    return ConvNet(features, final, num_classes, image_size)
+
+
+def vgg19(num_classes: int, image_size: int) -> ConvNet:
+    """torchvision's VGG-19; its last max pool and its average pool stand in front of its fully connected layers."""
+    net = torchvision.models.vgg19(weights=None, init_weights=False)
+    return _with_hidden_layers(net, ("features.34", "features.32"), num_classes, image_size)
+
+
+def alexnet(num_classes: int, image_size: int) -> ConvNet:
+    """torchvision's AlexNet, pooled like VGG-19."""
+    net = torchvision.models.alexnet(weights=None)
+    return _with_hidden_layers(net, ("features.10", "features.8"), num_classes, image_size)
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "simplified": Architecture(build=simplified, image_size=224, source=ARTICLE),
     "simplified_mini": Architecture(build=simplified_mini, image_size=56, source="ours, after `simplified`"),
+    "inception_v1": Architecture(
+        build=inception_v1, image_size=224, source="Szegedy et al. 2015, torchvision, extended"
+    ),
+    "resnet50": Architecture(build=resnet50, image_size=224, source="He et al. 2016, torchvision"),
+    "vgg19": Architecture(build=vgg19, image_size=224, source="Simonyan and Zisserman 2015, torchvision"),
+    "alexnet": Architecture(build=alexnet, image_size=224, source="Krizhevsky 2014, torchvision"),
 }
 
 
@@ -56,3 +103,23 @@ def _groups(widths: Sequence[Sequence[int]]) -> nn.Sequential:
 
 def _convs(*blocks: str) -> list[str]:
     return [f"features.{block}.conv" for block in blocks]
+
+
+def _children(net: nn.Module, but: Sequence[str]) -> nn.Sequential:
+    """A network's parts in order, without those of its head."""
+    return nn.Sequential(OrderedDict((name, child) for name, child in net.named_children() if name not in but))
+
+
+def _with_hidden_layers(net: VGG | AlexNet, final: Sequence[str], num_classes: int, image_size: int) -> ConvNet:
+    """A network whose last conv is followed by max pool, average pool and fully connected layers of 4096 units."""
+    *body, last_pool = net.features.children()
+
+    def make_classifier(in_features: int, classes: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(in_features, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(4096, classes),
+        )  # fmt: skip
+
+    pool = nn.Sequential(last_pool, net.avgpool)
+    return ConvNet(nn.Sequential(*body), final, num_classes, image_size, pool, make_classifier)

@@ -4,29 +4,57 @@ Axis letters: `b` batch, `c` channels, `h w` image or map rows and columns.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+MakeClassifier = Callable[[int, int], nn.Module]
+
+
+def linear(in_features: int, num_classes: int) -> nn.Module:
+    """A classifier of one fully connected layer."""
+    return nn.Linear(in_features, num_classes)
+
 
 class ConvNet(nn.Module):
     """An image classifier whose head can be exchanged.
 
-    `features` maps images `[b, 3, h, w]` to the last map; `head` maps the last map to logits `[b, num_classes]`.
-    `final_convs` names the convs to analyse, the last one first, as in `named_modules()`. `map_shape` is the
-    shape `(c, h, w)` of the last map.
+    `features` maps images `[b, 3, h, w]` to the last map; `head` maps the last map to logits `[b, num_classes]` through
+    a pool and a classifier. `final_convs` names the convs to analyse, the last one first, as in `named_modules()`.
+    `map_shape` is the shape `(c, h, w)` of the last map. `pool` defaults to global average pooling, `make_classifier`
+    to one fully connected layer.
     """
 
-    def __init__(self, features: nn.Module, final_convs: Sequence[str], num_classes: int, image_size: int) -> None:
+    def __init__(
+        self,
+        features: nn.Module,
+        final_convs: Sequence[str],
+        num_classes: int,
+        image_size: int,
+        pool: nn.Module | None = None,
+        make_classifier: MakeClassifier = linear,
+    ) -> None:
         super().__init__()
         self.features = features
         self.final_convs = tuple(final_convs)
         self.num_classes = num_classes
         self.image_size = image_size
-        self.map_shape = _map_shape(features, image_size)
-        self.head = pooled_head(self.map_shape[0], num_classes)
+        self._make_classifier = make_classifier
+        self.map_shape = self.measure_map()
+        self.set_pool(nn.AdaptiveAvgPool2d(1) if pool is None else pool)
+
+    def set_pool(self, pool: nn.Module) -> None:
+        """Give the network a head of this pool, all of whose output reaches the classifier."""
+        outputs = _output_shape(pool, (2, *self.map_shape))[1:].numel()
+        classifier = self._make_classifier(outputs, self.num_classes)
+        self.head = nn.Sequential(OrderedDict(pool=pool, flatten=nn.Flatten(), classifier=classifier))
+
+    def measure_map(self) -> tuple[int, int, int]:
+        """Shape `(c, h, w)` of the last map at the network's image size."""
+        _, c, h, w = _output_shape(self.features, (1, 3, self.image_size, self.image_size))
+        return c, h, w
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         return self.head(self.features(images))
@@ -39,8 +67,12 @@ class L2Pool2d(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        # 1e-6 keeps the gradient of the square root finite where a whole window is zero after ReLU.
-        return nn.functional.avg_pool2d(x.square(), 2).add(1e-6).sqrt()
+        return root(nn.functional.avg_pool2d(x.square(), 2))
+
+
+def root(x: Tensor) -> Tensor:
+    """Square root with a finite gradient at zero, where after ReLU a whole window may be."""
+    return x.add(1e-6).sqrt()
 
 
 def conv_block(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
@@ -49,19 +81,12 @@ def conv_block(in_channels: int, out_channels: int, kernel: int) -> nn.Sequentia
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
 
 
-def pooled_head(channels: int, num_classes: int) -> nn.Sequential:
-    """Global average pooling and one fully connected layer."""
-    return nn.Sequential(
-        OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(channels, num_classes))
-    )
-
-
-def _map_shape(features: nn.Module, image_size: int) -> tuple[int, int, int]:
-    """Shape `(c, h, w)` of the map that `features` makes of one image, found without touching its state."""
-    was_training = features.training
-    device = next(features.parameters()).device
-    features.eval()
+def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> torch.Size:
+    """The shape that a module makes of an input's, found without touching its state."""
+    device = next((parameter.device for parameter in module.parameters()), torch.get_default_device())
+    was_training = module.training
+    module.eval()
     with torch.no_grad():
-        shape = features(torch.zeros(1, 3, image_size, image_size, device=device)).shape
-    features.train(was_training)
-    return int(shape[1]), int(shape[2]), int(shape[3])
+        found: torch.Size = module(torch.zeros(shape, device=device)).shape
+    module.train(was_training)
+    return found

@@ -3,6 +3,7 @@
 import difflib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationErro
 import models
 from models.architectures import ARCHITECTURES
 from models.build import require_known
+from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.registry import DATASETS, Source
 from sweep.spec import DataSpec, Frozen, Recipe, TrialSpec
@@ -178,10 +180,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _plan(spec: TrialSpec, root: Path | None) -> Plan:
-    """A trial as it enters the sweep directory; the network is built without memory, for its facts alone."""
-    with torch.device("meta"):
-        net = models.build(spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size, seed=0)
+    """A trial as it enters the sweep directory; networks are built without memory, for their facts alone."""
     intervention = INTERVENTIONS[spec.intervention]
+    excluded = intervention.meaningless(_facts_of(spec, "baseline"))
+    net = _facts_of(spec, "baseline" if excluded else spec.intervention)
     positions = range(1, len(net.final_convs) + 1)
     return Plan(
         spec=spec,
@@ -189,7 +191,18 @@ def _plan(spec: TrialSpec, root: Path | None) -> Plan:
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         layers=net.final_convs,
         expected=tuple(intervention.finding(spec.architecture, position) for position in positions),
+        excluded=excluded,
     )
+
+
+def _facts_of(spec: TrialSpec, intervention: str) -> ConvNet:
+    return _network_on_meta(spec.architecture, intervention, spec.data.num_classes, spec.data.image_size)
+
+
+@lru_cache(maxsize=256)
+def _network_on_meta(architecture: str, intervention: str, num_classes: int, image_size: int) -> ConvNet:
+    with torch.device("meta"):
+        return models.build(architecture, intervention, num_classes, image_size, seed=0)
 
 
 def _read_document(name_or_file: str) -> dict[str, Any]:

@@ -16,12 +16,18 @@ class Stream(IntEnum):
     ORDER = 1
     AUGMENT = 2
     LABELS = 3
+    DROPOUT = 4
+
+
+def seed_at(seed: int, stream: Stream, position: int) -> int:
+    """A seed for one position (an epoch or a step) of one stream."""
+    state = np.random.SeedSequence([seed, int(stream), position]).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
 
 
 def generator(seed: int, stream: Stream, position: int) -> Generator:
-    """A CPU generator for one position (an epoch or a step) of one stream."""
-    state = np.random.SeedSequence([seed, int(stream), position]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    """A CPU generator for one position of one stream."""
+    return torch.Generator().manual_seed(seed_at(seed, stream, position))
 
 
 def epoch_order(data_seed: int, epoch: int, images: int) -> Tensor:

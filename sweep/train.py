@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ from sweep.checkpoint import Checkpoint, Progress, newest_resumable
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.keep import Keeper
-from sweep.randomness import Stream, epoch_order, generator
+from sweep.randomness import Stream, epoch_order, generator, seed_at
 from sweep.schedule import Schedule
 from sweep.spec import Recipe, TrialSpec
 from sweep.store import EpochRow, TrialDir
@@ -74,6 +75,8 @@ def train(
     schedule = Schedule(spec.recipe, len(data.train_images))
     trial = TrialDir(trial_dir)
     keeper = Keeper(trial.checkpoints, spec.recipe.epochs)
+    labels = intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
+    data = replace(data, train_labels=labels)
     run = Run(spec)
     checkpoint = next(newest_resumable(trial.checkpoints), None)
     if checkpoint is not None:
@@ -130,6 +133,7 @@ class Run:
         began = time.perf_counter()
         images, labels = batch
         self.net.train()
+        torch.manual_seed(seed_at(self.spec.data_seed, Stream.DROPOUT, self.step))
         with autocast(self.spec.recipe, self.device):
             logits = self.net(images)
             loss = cross_entropy(logits, labels)

@@ -12,8 +12,8 @@ from models.convnet import L2Pool2d
 from models.interventions import INTERVENTIONS
 
 SMALL = "simplified_mini"
-# A size at which each architecture runs quickly; its last map is smaller than at its own size.
-SIZES = {"simplified": 96, "simplified_mini": 56}
+# Sizes at which each architecture runs quickly; their last maps are 2x2 or larger.
+SIZES = {"simplified": 96, "simplified_mini": 56, "inception_v1": 96, "resnet50": 64, "vgg19": 48, "alexnet": 96}
 CELLS = [(architecture, intervention) for architecture in ARCHITECTURES for intervention in INTERVENTIONS]
 
 
@@ -34,6 +34,7 @@ def test_every_cell_runs_and_its_gradient_reaches_every_parameter(architecture: 
     cross_entropy(logits, torch.tensor([3, 4])).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+    assert INTERVENTIONS[intervention].meaningless(net) is None or intervention == "blur_pool"
 
 
 @pytest.mark.parametrize(("architecture", "intervention"), CELLS)
@@ -45,6 +46,7 @@ def test_the_final_convs_exist_last_first_and_have_spatial_kernels(architecture:
     assert all(min(kernel) >= 3 for kernel in kernels)
     last = [name for name, m in modules.items() if isinstance(m, nn.Conv2d) and min(m.kernel_size) > 1][-1]
     assert net.final_convs[0] == last
+    assert all(modules[name].padding_mode == "zeros" for name in net.final_convs) or "padding" in intervention
 
 
 @pytest.mark.parametrize("intervention", INTERVENTIONS)
