@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # A log or a pipe has no width of its own; 160 characters hold the tables without folding.
-console = Console() if sys.stdout.isatty() else Console(width=160)
+console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
 complaints = Console(stderr=True)
 
 Storage = Annotated[

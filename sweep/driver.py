@@ -9,8 +9,9 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output engine prints a banner whatever `verbose` says
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
@@ -150,7 +150,8 @@ def _fit(sweep: SweepDir, tasks: Sequence[Task], watcher: Watcher) -> bool:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )  # fmt: skip
-        tuner.fit()
+        with redirect_stdout(StringIO()):  # Tune prints a banner whatever `verbose` says
+            tuner.fit()
     stopped = False
     for task in tasks:
         trial = sweep.trial(task.trial_id)

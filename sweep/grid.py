@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
@@ -64,17 +65,34 @@ class Resources(Frozen):
     gpus: float = Field(0, ge=0)
 
 
+Seeds = tuple[Annotated[int, Field(ge=0)], ...]
+
+
 class Grid(Frozen):
-    """Architectures x interventions x seeds on one data set with one recipe."""
+    """Architectures x interventions x seeds on one data set with one recipe.
+
+    `architectures` and `interventions` may be `all`; `seeds_of` gives single interventions seeds of their own.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     architectures: tuple[Annotated[str, _known("architecture", ARCHITECTURES)], ...] = Field(min_length=1)
     interventions: tuple[Annotated[str, _known("intervention", INTERVENTIONS)], ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    seeds: Seeds = Field((0,), min_length=1)
+    seeds_of: dict[Annotated[str, _known("intervention", INTERVENTIONS)], Seeds] = Field(default_factory=dict)
     data: GridData
     recipe: GridRecipe
     analysis: Analysis = Analysis()
     resources: Resources = Resources()
+
+    @field_validator("architectures", mode="before")
+    @classmethod
+    def _all_architectures(cls, value: Any) -> Any:
+        return list(ARCHITECTURES) if value == "all" else value
+
+    @field_validator("interventions", mode="before")
+    @classmethod
+    def _all_interventions(cls, value: Any) -> Any:
+        return list(INTERVENTIONS) if value == "all" else value
 
     @model_validator(mode="after")
     def _no_repetition(self) -> Self:
@@ -100,9 +118,12 @@ class Expansion:
 
 def grid_names() -> list[str]:
     """Names of the grids that come with the project."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in files("sweep.grids").iterdir() if path.name.endswith(".yaml")
-    )
+    return _yaml_names(files("sweep.grids"))
+
+
+def preset_names(key: str) -> list[str]:
+    """Names of the recipes or data that come with the project."""
+    return _yaml_names(files("sweep.presets") / key)
 
 
 def load_grid(name_or_file: str, settings: list[str]) -> Grid:
@@ -112,8 +133,10 @@ def load_grid(name_or_file: str, settings: list[str]) -> Grid:
         ValueError: it is unknown, or a key or value in it is wrong; one line with the allowed ones and the nearest.
     """
     document = _read_document(name_or_file)
+    _fill_presets(document)
     for setting in settings:
         _apply(document, setting)
+        _fill_presets(document)
     try:
         return Grid.model_validate(document)
     except ValidationError as error:
@@ -156,7 +179,7 @@ def expand(grid: Grid) -> Expansion:
                 grid.root,
             )
             for intervention in grid.interventions
-            for seed in grid.seeds
+            for seed in grid.seeds_of.get(intervention, grid.seeds)
         ]
     return Expansion(plans, source)
 
@@ -205,6 +228,10 @@ def _network_on_meta(architecture: str, intervention: str, num_classes: int, ima
         return models.build(architecture, intervention, num_classes, image_size, seed=0)
 
 
+def _yaml_names(folder: Traversable) -> list[str]:
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
+
+
 def _read_document(name_or_file: str) -> dict[str, Any]:
     if name_or_file.endswith((".yaml", ".yml")):
         path = Path(name_or_file).expanduser()
@@ -221,6 +248,16 @@ def _read_document(name_or_file: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"grid {name_or_file} must be a mapping of keys to values")
     return document
+
+
+def _fill_presets(document: dict[str, Any]) -> None:
+    """Put the shipped recipe or data of a name in the name's place."""
+    for key in ("recipe", "data"):
+        name = document.get(key)
+        if isinstance(name, str):
+            folder = files("sweep.presets") / key
+            require_known(key, name, preset_names(key))
+            document[key] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:

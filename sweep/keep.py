@@ -54,6 +54,11 @@ class Keeper:
         folder = self._save(run)
         return folder if run.epoch in self._kept_epochs else None
 
+    def finish(self) -> None:
+        """Give back the space of the training state of a trial that has come to its end."""
+        for step in checkpoint_steps(self._checkpoints):
+            self._give_back(self._checkpoints / str(step))
+
     def save(self, run: Savable) -> None:
         """Save in the middle of an epoch."""
         self._save(run)
@@ -70,11 +75,14 @@ class Keeper:
         older = [step for step in checkpoint_steps(self._checkpoints) if step < newest]
         full = [step for step in older if has_training_state(self._checkpoints / str(step))]
         for step in full[_FULL - 1 :]:
-            folder = self._checkpoints / str(step)
-            if self._is_kept(folder):
-                drop_training_state(folder)
-            else:
-                remove_checkpoint(folder)
+            self._give_back(self._checkpoints / str(step))
+
+    def _give_back(self, folder: UPath) -> None:
+        """Free what neither the analysis nor a resumption needs."""
+        if self._is_kept(folder):
+            drop_training_state(folder)
+        else:
+            remove_checkpoint(folder)
 
     def _is_kept(self, folder: UPath) -> bool:
         progress = read_progress(folder)

@@ -20,7 +20,7 @@ from upath import UPath
 import models
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS, Intervention
-from sweep.checkpoint import Checkpoint, Progress, newest_resumable
+from sweep.checkpoint import Checkpoint, Progress, TornCheckpointError, newest_resumable, read_checkpoint
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.keep import Keeper
@@ -75,6 +75,9 @@ def train(
     schedule = Schedule(spec.recipe, len(data.train_images))
     trial = TrialDir(trial_dir)
     keeper = Keeper(trial.checkpoints, spec.recipe.epochs)
+    last_step = schedule.steps if intervention.trained else 0
+    if _is_complete(trial, last_step):
+        return trial.epochs()
     labels = intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
     data = replace(data, train_labels=labels)
     run = Run(spec)
@@ -105,6 +108,7 @@ def train(
                 keeper.save(run)
         run.epoch += 1
         finish_epoch(lr=schedule.learning_rate(epoch, schedule.steps_in(epoch) - 1))
+    keeper.finish()
     return rows
 
 
@@ -192,13 +196,14 @@ class Run:
         return dict(self.net.state_dict())
 
     def training_state(self) -> dict[str, Tensor]:
-        """Momentum of each parameter, by the parameter's name; zeros before the first step."""
+        """Momentum of each parameter, by the parameter's name; nothing before the first step."""
+        if self.step == 0:
+            return {}
         named = {id(parameter): name for name, parameter in self.net.named_parameters()}
         state: dict[str, Tensor] = {}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
-                buffer = self.optimizer.state[parameter].get("momentum_buffer")
-                state[named[id(parameter)]] = torch.zeros_like(parameter) if buffer is None else buffer
+                state[named[id(parameter)]] = self.optimizer.state[parameter]["momentum_buffer"]
         return state
 
     def metadata(self) -> dict[str, str]:
@@ -213,8 +218,6 @@ class Run:
         self.wall_s = progress.wall_s
         self._loss_sum.fill_(progress.loss_sum)
         self._correct.fill_(progress.correct)
-        if self.step == 0:
-            return  # SGD's first step sets the momentum to the gradient; zeros would be another computation
         for name, parameter in self.net.named_parameters():
             buffer = checkpoint.training[name].to(self.device, memory_format=torch.preserve_format)
             self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
@@ -228,7 +231,7 @@ def evaluate(
     loss_sum, correct = 0.0, 0
     with torch.no_grad(), autocast(recipe, device):
         for images, labels in zip(data.val_images.split(_VAL_BATCH), data.val_labels.split(_VAL_BATCH), strict=True):
-            images = intervention.transform(data.normalise(images.to(device)))
+            images = intervention.transform(data.validation_images(images.to(device)))
             labels = labels.to(device)
             logits = net(images.contiguous(memory_format=torch.channels_last)).float()
             loss_sum += cross_entropy(logits, labels, reduction="sum").item()
@@ -243,11 +246,21 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
+def _is_complete(trial: TrialDir, last_step: int) -> bool:
+    """Whether the last epoch's row and a valid checkpoint of its weights are there."""
+    if last_step not in [row["step"] for row in trial.epochs()]:
+        return False
+    try:
+        return read_checkpoint(trial.checkpoints / str(last_step)).progress.step == last_step
+    except TornCheckpointError:
+        return False
+
+
 def _batch(run: Run, data: PreparedData, indices: Tensor, intervention: Intervention) -> Batch:
     """The images and labels of one step, augmented; all randomness is a function of data seed and step."""
     draw = generator(run.spec.data_seed, Stream.AUGMENT, run.step)
-    images = data.normalise(data.train_images[indices].to(run.device))
-    images, labels = data.augment((images, data.train_labels[indices].to(run.device)), draw)
+    stored, labels = data.train_images[indices].to(run.device), data.train_labels[indices].to(run.device)
+    images, labels = data.training_batch(stored, labels, draw)
     images = intervention.augment(intervention.transform(images), draw)
     return images.contiguous(memory_format=torch.channels_last), labels
 

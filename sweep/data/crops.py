@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch
+from sweep.data.augment import mirror
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MIN_PICTURES = 10
@@ -102,9 +103,7 @@ def make_crops(options: CropsOptions, image_size: int, seed: int, pictures: Sequ
 
 def augment_crops(options: CropsOptions, batch: Batch, generator: torch.Generator) -> Batch:
     """Mirror each image left-right with probability 1/2 and add pixel noise."""
-    images, labels = batch
-    flipped = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-    images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    images, labels = mirror(batch[0], generator)[0], batch[1]
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     return images + options.noise * noise, labels
 

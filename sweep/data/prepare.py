@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
-from sweep.data.arrays import Arrays, Batch
+from sweep.data.arrays import Arrays, Batch, Pictures
+from sweep.data.augment import centre_window, random_window
 from sweep.data.registry import DATASETS
 from sweep.spec import DataSpec
 
@@ -31,14 +32,15 @@ class PreparedData:
     val_images: UInt8[Tensor, "m 3 h w"]
     val_labels: Int64[Tensor, "m"]
 
-    def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Tensor:
-        """Pixel levels to the network's input."""
-        return DATASETS[self.spec.name].normalise(images)
-
-    def augment(self, batch: Batch, generator: Generator) -> Batch:
-        """The data set's own random changes to a normalised training batch; all randomness is `generator`'s."""
+    def training_batch(self, images: UInt8[Tensor, "b 3 h w"], labels: Int64[Tensor, "b"], draw: Generator) -> Batch:
+        """Stored images as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]
-        return dataset.augment(dataset.options.model_validate(self.spec.options), batch, generator)
+        windows = random_window(dataset.normalise(images), self.spec.image_size, draw)
+        return dataset.augment(dataset.options.model_validate(self.spec.options), (windows, labels), draw)
+
+    def validation_images(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 s s"]:
+        """Stored images as a network sees them in validation."""
+        return centre_window(DATASETS[self.spec.name].normalise(images), self.spec.image_size)
 
 
 def cache_folder() -> Path:
@@ -80,7 +82,11 @@ def _make(spec: DataSpec, root: Path | None, folder: Path) -> None:
 
 def _write(arrays: Arrays, folder: Path) -> None:
     for name in _FILES:
-        np.save(folder / f"{name}.npy", getattr(arrays, name))
+        content, file = getattr(arrays, name), folder / f"{name}.npy"
+        if isinstance(content, Pictures):
+            content.write(file)
+        else:
+            np.save(file, content)
     (folder / "classes.json").write_text(json.dumps(arrays.class_names), encoding="utf-8")
 
 

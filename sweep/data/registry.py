@@ -12,9 +12,19 @@ import torch
 from jaxtyping import Float, UInt8
 from pydantic import BaseModel
 from torch import Generator, Tensor
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from sweep.data.arrays import Arrays, Batch
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
+from sweep.data.folders import (
+    CifarOptions,
+    FolderOptions,
+    make_cifar,
+    make_folders,
+    mirror_images,
+    open_cifar,
+    scan_classes,
+)
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
 
 
@@ -58,7 +68,7 @@ def _make_scenes(options: ScenesOptions, image_size: int, seed: int, root: Path 
 
 def _need_root(root: Path | None) -> Path:
     if root is None:
-        raise ValueError("the data set 'crops' needs a folder of pictures: --set data.root=FOLDER")
+        raise ValueError("this data set is read from a folder: --set data.root=FOLDER")
     return root.expanduser()
 
 
@@ -72,6 +82,37 @@ def _make_crops(options: CropsOptions, image_size: int, seed: int, root: Path | 
     return make_crops(options, image_size, seed, scan_folder(_need_root(root)).pictures)
 
 
+def _folders(name: str, classes: int | None, source: str) -> Dataset:
+    """A data set of class folders, with a known number of classes or any."""
+
+    def inspect(options: FolderOptions, root: Path | None) -> Source:
+        names, fingerprint = scan_classes(_need_root(root), name, classes)
+        return Source(num_classes=len(names), fingerprint=fingerprint)
+
+    def make(options: FolderOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
+        folder = _need_root(root)
+        return make_folders(options, image_size, folder, scan_classes(folder, name, classes)[0])
+
+    return Dataset(
+        options=FolderOptions, inspect=inspect, make=make, augment=mirror_images,
+        level_zero=118.0, level_unit=58.0, source=source,
+    )  # fmt: skip
+
+
+def _cifar(kind: type[CIFAR10], classes: int) -> Dataset:
+    def inspect(options: CifarOptions, root: Path | None) -> Source:
+        open_cifar(kind, _need_root(root), train=False)
+        return Source(num_classes=classes, fingerprint=kind.tgz_md5)
+
+    def make(options: CifarOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
+        return make_cifar(kind, image_size, _need_root(root))
+
+    return Dataset(
+        options=CifarOptions, inspect=inspect, make=make, augment=mirror_images,
+        level_zero=120.0, level_unit=63.0, source="Krizhevsky 2009, torchvision",
+    )  # fmt: skip
+
+
 DATASETS: dict[str, Dataset] = {
     "scenes": Dataset(
         options=ScenesOptions, inspect=_inspect_scenes, make=_make_scenes, augment=flip_scenes,
@@ -81,4 +122,9 @@ DATASETS: dict[str, Dataset] = {
         options=CropsOptions, inspect=_inspect_crops, make=_make_crops, augment=augment_crops,
         level_zero=128.0, level_unit=32.0, source="exemplar training, Dosovitskiy et al. 2014",
     ),
+    "folder": _folders("folder", None, "any folder of images in class folders"),
+    "imagenet": _folders("imagenet", 1000, "Russakovsky et al. 2015"),
+    "imagenette": _folders("imagenette", 10, "Howard 2019"),
+    "cifar10": _cifar(CIFAR10, 10),
+    "cifar100": _cifar(CIFAR100, 100),
 }  # fmt: skip

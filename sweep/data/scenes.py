@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch
+from sweep.data.augment import mirror
 
 TEXTURES = ("vertical", "rising", "falling")
 ZONES = 3
@@ -64,9 +65,7 @@ def make_scenes(options: ScenesOptions, image_size: int, seed: int) -> Arrays:
 def flip_scenes(options: ScenesOptions, batch: Batch, generator: torch.Generator) -> Batch:
     """Mirror each image left-right with probability 1/2, and its label with it: rising stripes become falling ones."""
     images, labels = batch
-    flipped = torch.rand(len(images), generator=generator) < 0.5
-    flipped = flipped.to(images.device)
-    images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    images, flipped = mirror(images, generator)
     mirrored = torch.from_numpy(_mirrored_classes(options)).to(labels.device)
     return images, torch.where(flipped, mirrored[labels], labels)
 

@@ -75,7 +75,19 @@ def test_untrained_takes_no_step(sweep: SweepDir) -> None:
     assert checkpoint_steps(sweep.trial("trial").checkpoints) == [0]
 
 
-def test_weights_stay_at_log_spaced_epochs_and_training_state_only_in_the_last_two(sweep: SweepDir) -> None:
+def test_training_state_is_in_the_last_two_checkpoints_of_a_running_trial(sweep: SweepDir) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.epochs=6"])).plans[0]
+    trial = sweep.trial("trial")
+    with pytest.raises(StoppedError):
+        train(plan.spec, prepare(plan.spec.data, None), trial.path, stop=stop_after(16))
+    resumable = {
+        step: bool(read_checkpoint(trial.checkpoints / str(step)).training)
+        for step in checkpoint_steps(trial.checkpoints)
+    }
+    assert resumable == {16: True, 15: True, 12: False, 6: False, 3: False, 0: False}
+
+
+def test_weights_stay_at_log_spaced_epochs(sweep: SweepDir) -> None:
     plan = expand(load_grid("demo", [*TINY, "recipe.epochs=6"])).plans[0]
     kept: list[int] = []
     trial = sweep.trial("trial")
@@ -90,7 +102,7 @@ def test_weights_stay_at_log_spaced_epochs_and_training_state_only_in_the_last_t
         step // 3: bool(read_checkpoint(trial.checkpoints / str(step)).training)
         for step in checkpoint_steps(trial.checkpoints)
     }
-    assert contents == {6: True, 5: True, 4: False, 2: False, 1: False, 0: False}
+    assert contents == {6: False, 4: False, 2: False, 1: False, 0: False}  # finished: nothing will be resumed
 
 
 def test_a_loss_that_is_no_number_fails_with_its_step(sweep: SweepDir) -> None:
