@@ -28,9 +28,9 @@ lint: $(INSTALLED)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED)  ## measure NMF and Ray's overhead (about 10 minutes); results go to docs/
-	$(BIN)/python benchmarks/nmf.py --json docs/nmf.json
-	$(BIN)/python benchmarks/overhead.py --json docs/overhead.json
+bench: $(INSTALLED)  ## measure NMF and Ray's overhead (about 6 minutes); results go to docs/results
+	$(BIN)/python benchmarks/nmf.py --json docs/results/nmf.json
+	$(BIN)/python benchmarks/overhead.py --json docs/results/overhead.json
 
 docs: $(INSTALLED)  ## make the README's tables anew
 	$(BIN)/python docs/generate.py

@@ -50,7 +50,20 @@ def results(name: str) -> str:
     seeds = len({trial["seed"] for trial in sweep["trials"]})
     table = markdown(["intervention", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"], rows)
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
-    return f"{table}\n\n{over}; {sweep['wall_s']:.0f} s in all on {sweep['machine']}."
+    took = f"{sweep['wall_s']:.0f} s in all" if sweep["wall_s"] else "time not measured as a whole"
+    return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."
+
+
+def measured(name: str) -> str:
+    """The rows that a benchmark wrote."""
+    facts: dict[str, Any] = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    if "rows" in facts:
+        header = list(facts["rows"][0])
+        return markdown(header, [[str(row[key]) for key in header] for row in facts["rows"]])
+    ways = {name: value for name, value in facts.items() if isinstance(value, dict)}
+    header = ["", *next(iter(ways.values()))]
+    rows = [[name.replace("_", " "), *(str(value) for value in values.values())] for name, values in ways.items()]
+    return f"{markdown(header, rows)}\n\nOverhead: {facts['overhead']:+.1%}."
 
 
 def spread(values: list[float]) -> str:
@@ -68,12 +81,12 @@ def verdicts(group: list[dict[str, Any]]) -> str:
 
 def generated(name: str) -> str:
     kind, _, argument = name.partition(" ")
-    return {"list": listed, "results": results}[kind](argument)
+    return {"list": listed, "results": results, "measured": measured}[kind](argument)
 
 
 def renewed(text: str) -> str:
     """A document with its generated parts made anew."""
-    pattern = re.compile(r"<!-- ((?:list|results) \S+) -->\n.*?<!-- end -->", re.DOTALL)
+    pattern = re.compile(r"<!-- ((?:list|results|measured) \S+) -->\n.*?<!-- end -->", re.DOTALL)
     return pattern.sub(lambda match: f"<!-- {match[1]} -->\n{generated(match[1])}\n<!-- end -->", text)
 
 

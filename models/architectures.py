@@ -16,6 +16,7 @@ from torchvision.models.googlenet import BasicConv2d, Inception
 from models.convnet import ConvNet, L2Pool2d, conv_block
 
 ARTICLE = "Petrov et al., Weight Banding, Distill 2021"
+HIDDEN = 4096  # units of each fully connected layer of VGG-19 and AlexNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +112,14 @@ def _children(net: nn.Module, but: Sequence[str]) -> nn.Sequential:
 
 
 def _with_hidden_layers(net: VGG | AlexNet, final: Sequence[str], num_classes: int, image_size: int) -> ConvNet:
-    """A network whose last conv is followed by max pool, average pool and fully connected layers of 4096 units."""
+    """A network whose last conv is followed by max pool, average pool and hidden fully connected layers."""
     *body, last_pool = net.features.children()
 
     def make_classifier(in_features: int, classes: int) -> nn.Module:
         return nn.Sequential(
-            nn.Linear(in_features, 4096), nn.ReLU(inplace=True), nn.Dropout(),
-            nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(),
-            nn.Linear(4096, classes),
+            nn.Linear(in_features, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(HIDDEN, classes),
         )  # fmt: skip
 
     pool = nn.Sequential(last_pool, net.avgpool)

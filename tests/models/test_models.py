@@ -1,52 +1,21 @@
-"""Every architecture with every intervention: builds, runs, learns, is reproducible, says where it comes from."""
+"""Architectures and interventions are what they claim, reproducible, and say where they come from."""
 
 import cloudpickle
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 import models
 from models.architectures import ARCHITECTURES
 from models.convnet import L2Pool2d
+from models.heads import ChannelGroups, MaskedAverage
 from models.interventions import INTERVENTIONS
 
 SMALL = "simplified_mini"
-# Sizes at which each architecture runs quickly; their last maps are 2x2 or larger.
-SIZES = {"simplified": 96, "simplified_mini": 56, "inception_v1": 96, "resnet50": 64, "vgg19": 48, "alexnet": 96}
-CELLS = [(architecture, intervention) for architecture in ARCHITECTURES for intervention in INTERVENTIONS]
 
 
-def images(architecture: str, number: int = 2) -> torch.Tensor:
-    size = SIZES[architecture]
-    return torch.randn(number, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize(("architecture", "intervention"), CELLS)
-def test_every_cell_runs_and_its_gradient_reaches_every_parameter(architecture: str, intervention: str) -> None:
-    net = models.build(architecture, intervention, 10, SIZES[architecture], seed=0)
-    change = INTERVENTIONS[intervention]
-    batch = change.augment(change.transform(images(architecture)), torch.Generator().manual_seed(0))
-    logits = net(batch)
-    assert logits.shape == (2, 10)
-    assert logits.dtype == torch.float32
-    assert logits.isfinite().all()
-    cross_entropy(logits, torch.tensor([3, 4])).backward()
-    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert without == []
-    assert INTERVENTIONS[intervention].meaningless(net) is None or intervention == "blur_pool"
-
-
-@pytest.mark.parametrize(("architecture", "intervention"), CELLS)
-def test_the_final_convs_exist_last_first_and_have_spatial_kernels(architecture: str, intervention: str) -> None:
-    net = models.build(architecture, intervention, 10, SIZES[architecture], seed=0)
-    modules = dict(net.named_modules())
-    kernels = [modules[name].kernel_size for name in net.final_convs]
-    assert len(kernels) >= 2
-    assert all(min(kernel) >= 3 for kernel in kernels)
-    last = [name for name, m in modules.items() if isinstance(m, nn.Conv2d) and min(m.kernel_size) > 1][-1]
-    assert net.final_convs[0] == last
-    assert all(modules[name].padding_mode == "zeros" for name in net.final_convs) or "padding" in intervention
+def images(number: int = 2) -> torch.Tensor:
+    return torch.randn(number, 3, 56, 56, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("intervention", INTERVENTIONS)
@@ -62,7 +31,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_global_randomness_alone(in
 def test_every_intervention_survives_a_trip_to_another_process(intervention: str) -> None:
     net = models.build(SMALL, intervention, 10, 56, seed=0).eval()
     copy = cloudpickle.loads(cloudpickle.dumps(net))
-    assert torch.equal(copy(images(SMALL)), net(images(SMALL)))
+    assert torch.equal(copy(images()), net(images()))
     assert cloudpickle.loads(cloudpickle.dumps(INTERVENTIONS[intervention])).what == INTERVENTIONS[intervention].what
 
 
@@ -141,3 +110,104 @@ def test_unknown_names_are_told_with_the_nearest_and_all_allowed(architecture: s
     with pytest.raises(ValueError, match=r"did you mean '(simplified|rotate90)'") as error:
         models.build(architecture, intervention, 10, 56, seed=0)
     assert "Allowed: " in str(error.value)
+
+
+def test_inception_has_true_5x5_kernels_in_its_5x5_branches() -> None:
+    with torch.device("meta"):
+        net = models.build("inception_v1", "baseline", 1001, 224, seed=0)
+    branches = [m for name, m in net.named_modules() if name.endswith("branch3.1.conv")]
+    assert len(branches) == 9
+    assert {conv.kernel_size for conv in branches} == {(5, 5)}
+    assert (branches[-1].in_channels, branches[-1].out_channels) == (48, 128)  # the article's mixed_5c
+
+
+@pytest.mark.parametrize(
+    ("architecture", "names", "kernel"),
+    [
+        ("resnet50", ["features.layer4.2.conv2", "features.layer4.1.conv2", "features.layer4.0.conv2"], 3),
+        ("vgg19", ["features.34", "features.32"], 3),
+        ("alexnet", ["features.10", "features.8"], 3),
+    ],
+)
+def test_torchvisions_networks_name_their_last_convs(architecture: str, names: list[str], kernel: int) -> None:
+    with torch.device("meta"):
+        net = models.build(architecture, "baseline", 1001, 224, seed=0)
+    assert list(net.final_convs) == names
+    assert {net.get_submodule(name).kernel_size for name in names} == {(kernel, kernel)}
+
+
+def test_no_pooling_of_vgg_removes_the_pools_in_front_of_its_hidden_layers() -> None:
+    with torch.device("meta"):
+        base, changed = (models.build("vgg19", name, 1001, 224, seed=0) for name in ("baseline", "no_pooling"))
+    assert base.head.classifier[0].in_features == 512 * 7 * 7
+    assert changed.head.classifier[0].in_features == 512 * 14 * 14
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
+def test_padding_is_changed_in_every_conv(mode: str) -> None:
+    net = models.build(SMALL, f"padding_{mode}", 10, 56, seed=0)
+    assert {m.padding_mode for m in net.modules() if isinstance(m, nn.Conv2d)} == {mode}
+    flat = torch.ones(1, 3, 56, 56)
+    features = net.eval().features(flat)
+    assert torch.allclose(features, features[..., :1, :1].expand_as(features), atol=1e-5)  # nothing tells the border
+
+
+def test_coord_conv_adds_row_and_column_to_two_convs() -> None:
+    net = models.build(SMALL, "coord_conv", 10, 56, seed=0)
+    convs = {name: m.in_channels for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+    assert convs["features.3b.conv"] == 48 + 2
+    assert convs["features.3a.conv"] == 24 + 2
+    assert convs["features.2a.conv"] == 16
+
+
+def test_blur_pool_replaces_every_subsampling_pool_and_keeps_the_map() -> None:
+    base, blurred = (models.build(SMALL, name, 10, 56, seed=0) for name in ("baseline", "blur_pool"))
+    assert not any(isinstance(m, L2Pool2d) for m in blurred.modules())
+    assert blurred.map_shape == base.map_shape
+
+
+def test_masks_weigh_positions_and_keep_masks_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pooled = MaskedAverage(3, 7, 7)(torch.rand(2, 5, 7, 7, generator=generator))
+    assert pooled.shape == (2, 5, 3)
+    assert not torch.allclose(pooled[..., 0], pooled[..., 1])
+    with torch.no_grad():
+        open_masks = MaskedAverage(1, 7, 7)
+        open_masks.masks.fill_(50.0)  # a sigmoid of 1: plain global average pooling
+        x = torch.rand(2, 5, 7, 7, generator=generator)
+        assert torch.allclose(open_masks(x)[..., 0], x.mean(dim=(2, 3)))
+
+
+def test_channel_groups_see_their_own_channels_only() -> None:
+    groups = ChannelGroups(48, 7, 7, groups=16, units=64).eval()
+    x = torch.rand(2, 48, 7, 7, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[:, :3] += 1
+    same = (groups(x) == groups(changed)).all(dim=0)
+    assert same.sum() == 15 * 64
+
+
+def test_shuffled_labels_are_the_same_labels_in_another_order() -> None:
+    labels = torch.arange(100)
+    shuffled = INTERVENTIONS["shuffled_labels"].relabel(labels, torch.Generator().manual_seed(0))
+    assert sorted(shuffled.tolist()) == labels.tolist()
+    assert not torch.equal(shuffled, labels)
+
+
+def test_heads_that_tell_positions_apart_are_excluded_where_there_is_one_position() -> None:
+    with torch.device("meta"):
+        tiny = models.build("resnet50", "baseline", 10, 32, seed=0)
+    assert tiny.map_shape == (2048, 1, 1)
+    reason = INTERVENTIONS["no_pooling"].meaningless(tiny)
+    assert reason == "the last map is 1x1: there are no positions to tell apart"
+    assert INTERVENTIONS["rotate90"].meaningless(tiny) is None
+
+
+def test_findings_are_the_articles() -> None:
+    def found(intervention: str, architecture: str) -> list[str]:
+        return [INTERVENTIONS[intervention].finding(architecture, position) for position in (1, 2)]
+
+    assert found("x_pool", "simplified") == ["none", "horizontal"]
+    assert found("no_pooling", "vgg19") == ["horizontal", "unknown"]
+    assert found("baseline", "alexnet") == ["none", "unknown"]
+    assert found("xy_pool", "simplified") == ["unknown", "unknown"]
