@@ -19,6 +19,7 @@ from sweep.data.augment import centre_window, random_window
 from sweep.data.registry import DATASETS
 from sweep.spec import DataSpec
 
+Stored = UInt8[Tensor, "b 3 stored_h stored_w"]
 _FILES = ("train_images", "train_labels", "val_images", "val_labels")
 
 
@@ -32,13 +33,13 @@ class PreparedData:
     val_images: UInt8[Tensor, "m 3 h w"]
     val_labels: Int64[Tensor, "m"]
 
-    def training_batch(self, images: UInt8[Tensor, "b 3 h w"], labels: Int64[Tensor, "b"], draw: Generator) -> Batch:
+    def training_batch(self, images: Stored, labels: Int64[Tensor, "b"], draw: Generator) -> Batch:
         """Stored images as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]
         windows = random_window(dataset.normalise(images), self.spec.image_size, draw)
         return dataset.augment(dataset.options.model_validate(self.spec.options), (windows, labels), draw)
 
-    def validation_images(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 s s"]:
+    def validation_images(self, images: Stored) -> Float[Tensor, "b 3 s s"]:
         """Stored images as a network sees them in validation."""
         return centre_window(DATASETS[self.spec.name].normalise(images), self.spec.image_size)
 

@@ -45,7 +45,7 @@ def test_any_harm_to_the_newest_leaves_the_one_before_it(
     write(folder, 3)
     file = write(folder, 9) / name
     data = bytearray(file.read_bytes())
-    position = min(int(where * len(data)), len(data) - 1)
+    position = min(int(where * len(data)), len(data) - 2)  # the manifest ends in a newline that carries nothing
     if harm == "cut":
         file.write_bytes(data[:position])
     elif harm == "flip":

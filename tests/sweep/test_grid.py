@@ -19,11 +19,32 @@ def test_a_grid_is_the_product_of_what_it_names() -> None:
     assert plans[0].layers == ("features.3b.conv", "features.3a.conv")
 
 
-@pytest.mark.parametrize("name", [name for name in grid_names() if name != "photos"])
+@pytest.mark.parametrize("name", grid_names())
 def test_every_shipped_grid_expands_and_opens_with_its_command(name: str) -> None:
-    assert expand(load_grid(name, [])).plans
+    assert expand(load_grid(name, ["data=tiny"])).plans
     text = (Path("sweep/grids") / f"{name}.yaml").read_text()
     assert text.startswith(f"# sweep launch {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "trials"), [("article-simplified", 17), ("article-common", 9), ("full", 156), ("interventions", 78)]
+)
+def test_the_articles_grids_have_the_articles_numbers_of_networks(name: str, trials: int) -> None:
+    assert len(expand(load_grid(name, ["data=tiny"])).plans) == trials
+
+
+def test_a_named_recipe_stands_for_its_content_and_can_be_changed() -> None:
+    assert load_grid("demo", ["recipe=article"]).recipe.epochs == 90
+    assert load_grid("demo", ["recipe=article", "recipe.epochs=3"]).recipe.epochs == 3
+    with pytest.raises(ValueError, match="unknown recipe 'artcle'; did you mean 'article'"):
+        load_grid("demo", ["recipe=artcle"])
+
+
+def test_a_cell_without_meaning_is_excluded_with_its_reason() -> None:
+    settings = ["data={name: scenes, image_size: 32}", "architectures=[resnet50]"]
+    plans = {plan.spec.intervention: plan for plan in expand(load_grid("demo", settings)).plans}
+    assert plans["no_pooling"].excluded == "the last map is 1x1: there are no positions to tell apart"
+    assert plans["baseline"].excluded is None
 
 
 def test_an_id_depends_on_the_whole_spec_and_on_nothing_else() -> None:
@@ -39,7 +60,7 @@ def test_an_id_depends_on_the_whole_spec_and_on_nothing_else() -> None:
 def test_the_id_of_a_spec_is_the_same_for_ever() -> None:
     """Ids are names of folders that people keep; if this fails, SCHEMA must rise."""
     ids = [plan.trial_id for plan in expand(load_grid("demo", [])).plans]
-    assert ids[0] == "simplified_mini-baseline-s0-e36e1d88dd2e"
+    assert ids[0] == "simplified_mini-baseline-s0-b6ddbfd3968f"
 
 
 def test_a_spec_survives_json() -> None:
