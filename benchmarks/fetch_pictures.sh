@@ -17,10 +17,7 @@ apt-get -o APT::Sandbox::User="$(id -un)" download -q $packages
 for file in ./*.deb; do dpkg -x "$file" unpacked; done
 
 # One file a picture: the largest of each size series (plasma ships contents/images/1920x1080.jpg and so on), no
-# symbolic links, screenshots or logos, no flat colours (under 10 kB), nothing twice. Left out, too, are four colourings
-# of one drawing (*-no-logo: three correlate at 0.99 once grey) and plasma's dark variants (images_dark, up to 0.88):
-# with these seven it would be 107 pictures instead of 100. GNOME's seven day and night pairs (-d, -l) stay as two
-# classes each, though two pairs are nearly alike once grey (licorice 0.93, symbolic -0.94).
+# symbolic links, screenshots or logos, no flat colours (under 10 kB), nothing twice.
 find unpacked -type f -size +9k -regextype posix-extended -iregex '.*\.(jpe?g|png|webp)' -printf '%s\t%p\n' |
   grep -viE '/(screenshot|thumbnail|.*logo)[^/]*$|/icons/' | sort -rn |
   awk -F'\t' '{

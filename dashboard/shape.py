@@ -1,80 +1,76 @@
-"""From results tables to what the pages show of trials. Pure functions of frames; no drawing."""
-
-from collections.abc import Mapping, Sequence
-from typing import Any
+"""From results tables to what the pages show. Pure functions of frames; no drawing."""
 
 import pandas as pd
 
-from dashboard.cells import SYMBOLS
 from sweep.results import final_layers
 
+STATES = ("finished", "running", "pending", "failed", "excluded")
+SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-", "waiting": "…"}
 THRESHOLD = 2 / 3
-_URGENCY = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
+
+
+def counts(trials: pd.DataFrame) -> dict[str, int]:
+    """How many trials are in each state."""
+    found = trials["status"].value_counts()
+    return {state: int(found.get(state, 0)) for state in STATES}
 
 
 def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: its facts and, where analysed, its last conv at the newest checkpoint (columns of `layers`).
-
-    `analysis_error` is the error of the newest checkpoint's analysis; the scores are then an older checkpoint's.
-    """
-    last = layers[layers["position"] == 1]
+    """One row a trial: its facts and, where analysed, its last conv at the newest checkpoint (columns of `layers`)."""
+    last = layers[(layers["position"] == 1) & layers["error"].isna()]
     columns = ["trial_id", "layer", "horizontal", "vertical", "verdict", "expected"]
-    valid = final_layers(last[last["error"].isna()])[[*columns, "step"]].rename(columns={"step": "analysed_step"})
-    newest = last.sort_values("step").drop_duplicates("trial_id", keep="last")
-    errors = newest[["trial_id", "error"]].rename(columns={"error": "analysis_error"})
-    return trials.merge(valid, on="trial_id", how="left").merge(errors, on="trial_id", how="left")
+    newest = final_layers(last)[[*columns, "step"]].rename(columns={"step": "analysed_step"})
+    return trials.merge(newest, on="trial_id", how="left")
 
 
-def narrowed(last: pd.DataFrame, chosen: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """The rows whose value is among those chosen, for each column; nothing chosen means all."""
-    keep = pd.Series(data=True, index=last.index)
-    for column, values in chosen.items():
-        if values:
-            keep &= last[column].isin(values)
-    return last[keep]
+def cells(last: pd.DataFrame) -> pd.DataFrame:
+    """The grid: a row for each data set, architecture and intervention, over its seeds.
+
+    `outcome` is the verdict most seeds share, or failed, excluded, waiting; `score` the mean of the score that the
+    verdict is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell says.
+    """
+    groups = last.groupby(["data", "architecture", "intervention"], sort=False)
+    return pd.DataFrame([dict(zip(groups.keys, key, strict=True)) | _cell(group) for key, group in groups])
 
 
-def trial_table(last: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many trials as a reader wants them: the worrying ones first, columns in words."""
-    ordered = last.sort_values("status", key=lambda status: status.map(_URGENCY), kind="stable").head(most)
-    found = ordered["verdict"].notna()
-    verdict = ordered["verdict"].map(SYMBOLS).str.cat(ordered["verdict"], sep=" ")
-    met = ordered["verdict"] == ordered["expected"]
-    known = found & ordered["expected"].notna() & (ordered["expected"] != "unknown")
-    return pd.DataFrame(
-        {
-            "Status": ordered["status"].str.capitalize(),
-            "Architecture": ordered["architecture"],
-            "Intervention": ordered["intervention"],
-            "Data": ordered["data"],
-            "Seed": ordered["seed"],
-            "Verdict": verdict,
-            "Expected": ordered["expected"].where(~known, met.map({True: "✓ ", False: "≠ "}) + ordered["expected"]),
-            "Horizontal": ordered["horizontal"],
-            "Vertical": ordered["vertical"],
-            "Accuracy": ordered["val_accuracy"],
-            "Epochs": ordered["epoch"].astype("string") + " of " + ordered["epochs"].astype("string"),
-            "Attempts": ordered["attempts"],
-            "Remark": ordered["error"].fillna(ordered["reason"]).fillna(ordered["analysis_error"]),
-            "Trial": ordered["trial_id"],
-        }
-    ).reset_index(drop=True)
+def trial_table(last: pd.DataFrame) -> pd.DataFrame:
+    """The trials as a reader wants them: the worrying ones first, columns in words."""
+    urgency = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
+    ordered = last.sort_values(
+        ["status", "architecture", "intervention", "seed"], key=lambda c: c.map(urgency) if c.name == "status" else c
+    )
+    names = {
+        "architecture": "Architecture",
+        "intervention": "Intervention",
+        "seed": "Seed",
+        "status": "Status",
+        "val_accuracy": "Accuracy",
+        "horizontal": "Horizontal",
+        "vertical": "Vertical",
+        "verdict": "Verdict",
+        "expected": "Expected",
+        "attempts": "Attempts",
+        "error": "Error",
+        "trial_id": "Trial",
+    }
+    return ordered[list(names)].rename(columns=names).reset_index(drop=True)
 
 
-def trajectory(own: pd.DataFrame) -> pd.DataFrame:
+def trajectory(layers: pd.DataFrame, trial_id: str) -> pd.DataFrame:
     """Scores of a trial's layers over its checkpoints, long: layer, epoch, direction, score, low, high."""
-    valid = own[own["error"].isna() & own["epoch"].notna()].sort_values(["position", "step"])
+    own = layers[(layers["trial_id"] == trial_id) & layers["error"].isna()]
     parts = [
-        valid[["layer", "epoch"]].assign(
-            direction=direction, score=valid[direction], low=valid[f"{direction}_low"], high=valid[f"{direction}_high"]
+        own[["layer", "epoch", "step"]].assign(
+            direction=direction, score=own[direction], low=own[f"{direction}_low"], high=own[f"{direction}_high"]
         )
         for direction in ("horizontal", "vertical")
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def curves(own: pd.DataFrame, quantity: str) -> pd.DataFrame:
+def curves(epochs: pd.DataFrame, trial_id: str, quantity: str) -> pd.DataFrame:
     """A trial's training and validation curve of `loss` or `accuracy`, long: epoch, images, value."""
+    own = epochs[epochs["trial_id"] == trial_id]
     parts = [
         own[["epoch"]].assign(images=images, value=own[f"{prefix}_{quantity}"])
         for images, prefix in (("training", "train"), ("validation", "val"))
@@ -82,60 +78,41 @@ def curves(own: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
-def checkpoint_names(of_layer: pd.DataFrame) -> dict[int, str]:
-    """What to call each analysed checkpoint, by step."""
-    return {
-        int(row["step"]): f"step {row['step']}" if pd.isna(row["epoch"]) else f"epoch {row['epoch']:g}"
-        for row in of_layer.to_dict("records")
+def _cell(group: pd.DataFrame) -> dict[str, object]:
+    analysed = group.dropna(subset="verdict")
+    states = counts(group)
+    outcome = _outcome(group, analysed)
+    facts: dict[str, object] = {
+        "outcome": outcome,
+        "seeds": len(group),
+        "state": ", ".join(f"{number} {state}" for state, number in states.items() if number),
+        "expected": next(iter(group["expected"].dropna()), "unknown"),
+        "reason": next(iter(group["reason"].dropna()), None) or next(iter(group["error"].dropna()), None),
+        "score": None,
+        "spread": None,
+        "trial_id": (analysed if len(analysed) else group)["trial_id"].iloc[0],
     }
-
-
-def analysis_errors(own: pd.DataFrame) -> list[str]:
-    """What failed in the analysis of a trial, in words."""
-    failed = own[own["error"].notna()]
-    return [f"{row['layer']} at step {row['step']}: {row['error']}" for row in failed.to_dict("records")]
-
-
-def spec_table(planned: Mapping[str, Any]) -> pd.DataFrame:
-    """A trial's spec as a reader wants it: part, setting, value."""
-    rows = []
-    for name, value in planned["spec"].items():
-        if isinstance(value, Mapping):
-            rows += [(_words(name), _words(key), _value(inner)) for key, inner in _flat(value).items()]
-        else:
-            rows.append(("Trial", _words(name), _value(value)))
-    return pd.DataFrame(rows, columns=["Part", "Setting", "Value"])
-
-
-def launch_line(launches: Sequence[Mapping[str, Any]]) -> str:
-    """When and how often a sweep was launched, in words."""
-    if not launches:
-        return "Not launched yet"
-    when = str(launches[-1]["launched_at"]).replace("T", " ").replace("Z", " UTC")
-    return f"Launched {when}" if len(launches) == 1 else f"Launched {len(launches)} times, last {when}"
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings on one level; inner ones keep their own names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value) if isinstance(value, Mapping) else {key: value}
-    return flat
-
-
-def _words(name: str) -> str:
-    return {"lr": "Learning rate", "lr_schedule": "Learning rate schedule"}.get(
-        name, name.replace("_", " ").capitalize()
+    if outcome in ("horizontal", "vertical", "none"):
+        scores = analysed["vertical" if outcome == "vertical" else "horizontal"].astype(float)
+        facts["score"] = float(scores.mean())
+        facts["spread"] = float(scores.std(ddof=1)) if len(scores) > 1 else None
+    facts["surprising"] = (
+        outcome in SYMBOLS and facts["expected"] not in (outcome, "unknown") and facts["score"] is not None
     )
+    facts["label"] = _label(outcome, facts["score"], facts["spread"], bool(facts["surprising"]), states["failed"])
+    return facts
 
 
-def _value(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(_value(item) for item in value)
-    if isinstance(value, Mapping):
-        return " ".join(f"{key.replace('_', ' ')} {_value(inner)}" for key, inner in value.items())
-    return str(value)
+def _outcome(group: pd.DataFrame, analysed: pd.DataFrame) -> str:
+    if (group["status"] == "excluded").all():
+        return "excluded"
+    if len(analysed):
+        return str(analysed["verdict"].mode().iloc[0])
+    return "failed" if (group["status"] == "failed").any() else "waiting"
+
+
+def _label(outcome: str, score: object, spread: object, surprising: bool, failed: int) -> str:
+    number = f" {score:.2f}" if isinstance(score, float) else f" {outcome}"
+    deviation = f" ± {spread:.2f}" if isinstance(spread, float) else ""
+    marks = ("  ≠ expected" if surprising else "") + (f"  ✕{failed}" if failed and outcome != "failed" else "")
+    return SYMBOLS[outcome] + number + deviation + marks

@@ -4,15 +4,12 @@ Knows neither torch nor Ray, so that the dashboard and reports start at once and
 The tables are written by `sweep.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import duckdb
 import numpy as np
 import pandas as pd
-import yaml
 from upath import UPath
 
 TableName = Literal["trials", "epochs", "layers", "neurons"]
@@ -82,17 +79,6 @@ def query(sweep: UPath, sql: str) -> pd.DataFrame:
         return connection.execute(sql).df()
 
 
-def read_launches(sweep: UPath) -> list[dict[str, Any]]:
-    """The launches recorded in `sweep.yaml`, oldest first, each with `launched_at` and its `grid`."""
-    document = yaml.safe_load((sweep / "sweep.yaml").read_text(encoding="utf-8"))
-    return list(document["launches"])
-
-
-def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any]:
-    """The full spec of a trial as it was planned, with its parameter count and expected findings."""
-    return dict(json.loads((sweep / "trials" / trial_id / "spec.json").read_text(encoding="utf-8")))
-
-
 def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
     """The reduced weights of one analysed layer, or None where it was not analysed."""
     path = sweep / "trials" / trial_id / "layers" / str(step) / f"{layer}.npz"
@@ -116,10 +102,3 @@ def read_error(sweep: UPath, trial_id: str) -> str | None:
 def final_layers(layers: pd.DataFrame) -> pd.DataFrame:
     """For each trial and layer, the row of its newest analysed checkpoint."""
     return layers.sort_values("step").groupby(["trial_id", "layer"], as_index=False, sort=False).tail(1)
-
-
-def iter_trial_ids(sweep: UPath) -> Iterator[str]:
-    """Identifiers of all trials of a sweep, sorted."""
-    trials = sweep / "trials"
-    if trials.exists():
-        yield from sorted(child.name for child in trials.iterdir())

@@ -65,35 +65,11 @@ def test_every_node_starts_with_token_authentication(config: dict[str, Any]) -> 
     assert "~/.ray/auth_token" in config["file_mounts"]
 
 
-def test_nodes_have_a_recent_image_and_rights_to_the_storage(config: dict[str, Any]) -> None:
-    for node_type in config["available_node_types"].values():
-        assert "ubuntu-24.04" in node_type["node_config"]["ImageId"]
-        assert node_type["node_config"]["IamInstanceProfile"] == {"Name": "weight-banding"}
-
-
-def test_every_node_gets_the_project_and_what_starts_more_nodes(config: dict[str, Any]) -> None:
-    install = next(command for command in config["setup_commands"] if "pip install" in command)
-    assert "weight-banding'[cluster]'" in install
-    assert "boto3" in install
-    assert "~/weight-banding" in config["file_mounts"]
-
-
-def unknown_keys(value: Any, shape: Any) -> list[str]:
-    """The keys in nested settings that an input shape of botocore doesn't have."""
-    if isinstance(value, dict):
-        own = [key for key in value if key not in shape.members]
-        return own + [bad for key in value.keys() - own for bad in unknown_keys(value[key], shape.members[key])]
-    if isinstance(value, list):
-        return [bad for item in value for bad in unknown_keys(item, shape.member)]
-    return []
-
-
 def test_node_settings_are_ones_that_ec2_knows(config: dict[str, Any]) -> None:
     session = pytest.importorskip("botocore.session", reason="botocore comes with the extra `cluster`")
     shape = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     for node_type in config["available_node_types"].values():
-        assert unknown_keys(node_type["node_config"], shape) == []
-    assert unknown_keys({"BlockDeviceMappings": [{"Ebs": {"VolumeSiz": 1}}], "InstanceTyp": 1}, shape) == [
-        "InstanceTyp",
-        "VolumeSiz",
-    ]
+        for key, value in node_type["node_config"].items():
+            assert key in shape.members
+            if isinstance(value, dict):
+                assert set(value) <= set(shape.members[key].members)

@@ -51,8 +51,8 @@ def test_overview_and_trial_show_what_banded(page: Page, address: str) -> None:
     expect(page.get_by_text("3 of 6 trials finished")).to_be_visible(timeout=WAIT_MS)
     expect(page.locator("canvas, svg.marks").first).to_be_visible(timeout=WAIT_MS)
     expect(page.locator("[data-testid=stImage] img")).to_have_count(3, timeout=WAIT_MS)
-    widths = page.locator("[data-testid=stImage] img").evaluate_all("images => images.map(i => i.naturalWidth)")
-    assert min(widths) > 300
+    loaded = "[...document.querySelectorAll('[data-testid=stImage] img')].every(image => image.naturalWidth > 300)"
+    page.wait_for_function(loaded, timeout=WAIT_MS)
 
 
 def test_a_deep_link_opens_a_trial_with_its_error(page: Page, address: str) -> None:

@@ -9,7 +9,7 @@ from upath import UPath
 
 from dashboard import shape
 from dashboard.launch import command
-from sweep.results import read_table
+from sweep.results import query, read_table
 from tests.dashboard.synthetic import trial_id, write_sweep
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
@@ -125,6 +125,11 @@ def test_a_trajectory_has_both_directions_of_both_layers(storage: Path) -> None:
     assert (scores["low"] < scores["high"]).all()
     last = scores[(scores["epoch"] == 2) & (scores["direction"] == "horizontal")]
     assert last["score"].tolist() == pytest.approx([0.91, 0.91])
+
+
+def test_sql_over_the_tables(storage: Path) -> None:
+    sql = "select intervention, max(horizontal) from trials join layers using (trial_id) group by all order by 2"
+    assert query(UPath(storage / "first"), sql)["intervention"].iloc[-1] == "baseline"
 
 
 def test_the_server_listens_to_this_machine_only() -> None:
