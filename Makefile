@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster,dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (about 4 minutes on 2 cores)
+demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (three to four minutes on 2 cores)
 	$(BIN)/sweep launch demo
 
 test: $(INSTALLED)  ## run all tests
