@@ -48,17 +48,17 @@ class BandScores:
 class _Sums:
     """Per neuron: `total` T[n], `rows` R[n], `columns` C[n], and the shares expected by chance."""
 
-    total: Float[np.ndarray, "n"]
-    rows: Float[np.ndarray, "n"]
-    columns: Float[np.ndarray, "n"]
+    total: Float[np.ndarray, " n"]
+    rows: Float[np.ndarray, " n"]
+    columns: Float[np.ndarray, " n"]
     expected_rows: float
     expected_columns: float
 
-    def horizontal(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
+    def horizontal(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
         """The score of each weighted set of neurons."""
         return _score(weights @ self.rows, weights @ self.total, self.expected_rows)
 
-    def vertical(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
+    def vertical(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
         return _score(weights @ self.columns, weights @ self.total, self.expected_columns)
 
 
@@ -107,7 +107,7 @@ def verdict(scores: BandScores) -> Verdict:
 
 def neuron_scores(
     reduced: Num[np.ndarray, "n y x f"],
-) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Horizontal and vertical score of each neuron alone; 0 for a neuron without variation."""
     sums = _sums(_checked(reduced))
     return (
@@ -116,7 +116,7 @@ def neuron_scores(
     )
 
 
-def sort_neurons(reduced: Num[np.ndarray, "n y x f"]) -> Int[np.ndarray, "n"]:
+def sort_neurons(reduced: Num[np.ndarray, "n y x f"]) -> Int[np.ndarray, " n"]:
     """An order in which neighbours look alike: along the first principal component of the reduced weights.
 
     Source: the article sorts by a one-dimensional embedding; one principal component is ours.
@@ -154,14 +154,14 @@ def _sums(reduced: Float[np.ndarray, "n y x f"]) -> _Sums:
     )
 
 
-def _score(part: Float[np.ndarray, "b"], total: Float[np.ndarray, "b"], expected: float) -> Float[np.ndarray, "b"]:
+def _score(part: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"], expected: float) -> Float[np.ndarray, " b"]:
     share = np.divide(part, total, out=np.full_like(total, expected), where=total > 0)
     return (share - expected) / (1 - expected)
 
 
 def _null(
     reduced: Float[np.ndarray, "n y x f"], sums: _Sums, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "s"], Float[np.ndarray, "s"]]:
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
     """Scores of the layer with the positions of each neuron shuffled; the total variation stays what it is."""
     n, ky, kx, f = reduced.shape
     centred = (reduced - reduced.mean(axis=(1, 2), keepdims=True)).reshape(n, ky * kx, f)

@@ -40,7 +40,7 @@ class LayerResult:
     scores: BandScores | None = None
     verdict: Verdict | None = None
     reduction: Reduction | None = None
-    order: Int[np.ndarray, "n"] | None = None
+    order: Int[np.ndarray, " n"] | None = None
 
 
 def analyze_file(path: AnyPath, layers: Sequence[str] | None = None) -> list[LayerResult]:

@@ -31,7 +31,7 @@ class Factors:
 
     w: Float[Tensor, "n p r"]
     h: Float[Tensor, "n r d"]
-    objective: Float[Tensor, "n"]
+    objective: Float[Tensor, " n"]
     history: Float[Tensor, "iterations n"]
 
 
@@ -120,7 +120,7 @@ class _Block:
                 if not len(active):
                     break
 
-    def _store(self, index: Int[Tensor, "m"], state: "_Active", chosen: Tensor) -> None:
+    def _store(self, index: Int[Tensor, " m"], state: "_Active", chosen: Tensor) -> None:
         """Take over factors with a last plain sweep of W, so that objective and factors belong together."""
         x, w, h = state.x[chosen], state.w[chosen], state.h[chosen]
         cross, gram = h @ x.mT, h @ h.mT
@@ -194,5 +194,5 @@ def _unit(vectors: tuple[Tensor, Tensor], norms: tuple[Tensor, Tensor]) -> tuple
     return vectors[0] / norms[0].clamp(min=_TINY), vectors[1] / norms[1].clamp(min=_TINY)
 
 
-def _inner(a: Float[Tensor, "n i j"], b: Float[Tensor, "n i j"]) -> Float[Tensor, "n"]:
+def _inner(a: Float[Tensor, "n i j"], b: Float[Tensor, "n i j"]) -> Float[Tensor, " n"]:
     return (a * b).sum(dim=(1, 2))

@@ -21,11 +21,11 @@ class FigureRow:
     label: str
     note: str
     reduced: Num[np.ndarray, "n y x 3"]
-    order: Int[np.ndarray, "n"]
+    order: Int[np.ndarray, " n"]
 
 
 def neuron_tiles(
-    reduced: Num[np.ndarray, "n y x 3"], order: Int[np.ndarray, "m"], columns: int, scale: int = 6
+    reduced: Num[np.ndarray, "n y x 3"], order: Int[np.ndarray, " m"], columns: int, scale: int = 6
 ) -> Image.Image:
     """The neurons in `order`, `columns` in a row, a position `scale` pixels wide; values in [0, 1] or uint8."""
     tiles = _levels(reduced)[order]
@@ -40,7 +40,7 @@ def neuron_tiles(
     return Image.fromarray(canvas)
 
 
-def evenly(order: Int[np.ndarray, "n"], count: int) -> Int[np.ndarray, "m"]:
+def evenly(order: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
     """At most `count` of the neurons, evenly spaced along their order."""
     if len(order) <= count:
         return order

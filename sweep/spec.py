@@ -7,7 +7,15 @@ import hashlib
 import json
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA: Literal[1] = 1
 
@@ -30,7 +38,9 @@ class Recipe(Frozen):
 
     `weight_decay_body` applies to all but the head, `weight_decay_head` to the head; batch norm and biases decay too.
     `one_cycle`: cosine from lr/25 up to lr over the first 30% of training, cosine down to lr/250000 over the rest
-    (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast.
+    (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast. `out_of_memory`: a step
+    that does not fit in memory makes the trial fail, or is split: the trial goes back to its last checkpoint and goes on
+    with half the images at a time, the same number of images a step; batch norm then sees the smaller batches.
     """
 
     epochs: int = Field(ge=1)
@@ -43,6 +53,15 @@ class Recipe(Frozen):
     weight_decay_body: float = Field(ge=0)
     weight_decay_head: float = Field(ge=0)
     precision: Literal["float32", "bf16"] = "float32"
+    out_of_memory: Literal["fail", "split"] = "fail"
+
+    @model_serializer(mode="wrap")
+    def _plain_where_nothing_is_new(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field added since schema 1 is written only where it says something new, so that older ids stay."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("out_of_memory") == "fail":
+            del values["out_of_memory"]
+        return values
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:

@@ -24,7 +24,7 @@ def overview(sweep: UPath) -> None:
         st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
     show_excluded(cells)
     show_pictures(sweep, last)
-    show_trials(last)
+    show_trials(sweep, last)
 
 
 def show_counts(trials: pd.DataFrame) -> None:
@@ -63,7 +63,7 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
             right.image(source.strip(layer, neurons=24, columns=24, scale=7))
 
 
-def show_trials(last: pd.DataFrame) -> None:
+def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.subheader("Trials")
     st.caption("Select a row to open the trial.")
     table = shape.trial_table(last)

@@ -39,11 +39,11 @@ class Arrays:
     """Training and validation images with their labels; classes are numbered from 0."""
 
     train_images: UInt8[np.ndarray, "n 3 h w"] | Pictures
-    train_labels: Int64[np.ndarray, "n"]
+    train_labels: Int64[np.ndarray, " n"]
     val_images: UInt8[np.ndarray, "m 3 h w"] | Pictures
-    val_labels: Int64[np.ndarray, "m"]
+    val_labels: Int64[np.ndarray, " m"]
     class_names: list[str]
 
 
-Batch = tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]
+Batch = tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]
 Augment = Callable[[Batch, Generator], Batch]

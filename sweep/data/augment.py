@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 Images = Float[Tensor, "b 3 h w"]
 
 
-def mirror(images: Images, generator: Generator) -> tuple[Images, Bool[Tensor, "b"]]:
+def mirror(images: Images, generator: Generator) -> tuple[Images, Bool[Tensor, " b"]]:
     """Mirror each image left-right with probability 1/2; also gives which were mirrored."""
     mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images), mirrored

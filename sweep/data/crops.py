@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch
 from sweep.data.augment import mirror
+from sweep.data.pictures import SUFFIXES, open_picture
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MIN_PICTURES = 10
 _KEPT_SIDE = 320  # pixels of the shorter side kept in memory: a crop of 0.45 of it still has 144
 
@@ -140,9 +140,7 @@ def _crop(options: CropsOptions, picture: Image.Image, image_size: int, rng: np.
 
 
 def _load(path: Path) -> Image.Image:
-    with Image.open(path) as file:
-        file.draft("RGB", (2 * _KEPT_SIDE, 2 * _KEPT_SIDE))  # JPEG decodes at a fraction of its size
-        picture = ImageOps.exif_transpose(file).convert("RGB")
+    picture = open_picture(path, 2 * _KEPT_SIDE)
     scale = _KEPT_SIDE / min(picture.size)
     if scale >= 1:
         return picture
@@ -151,17 +149,16 @@ def _load(path: Path) -> Image.Image:
 
 
 def _reason_unreadable(path: Path) -> str | None:
-    """Why a picture can't be used, or None. Decodes headers only where the format allows; `load` finds torn files."""
+    """Why a picture can't be used, or None."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                file.draft("RGB", (64, 64))
-                file.load()
-                size = min(file.size)
+            picture = open_picture(path, 64)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return f"{type(error).__name__}: {error}"
-    return None if size > 0 else "empty picture"
+    pixels = np.asarray(picture)
+    flat = bool((pixels == pixels[0, 0]).all())
+    return "one flat colour: its crops can't be told from other flat ones'" if flat else None
 
 
 def _sha256(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch, Pictures
 from sweep.data.augment import mirror
-from sweep.data.crops import SUFFIXES
+from sweep.data.pictures import SUFFIXES, open_picture
 
 _STORED = 8 / 7
 Labelled = list[tuple[Path, int]]
@@ -139,9 +139,7 @@ def _held_out(pictures: Labelled, val_share: float) -> tuple[Labelled, Labelled]
 def _load_square(path: Path, side: int) -> np.ndarray:
     """The largest square in the middle of a picture, resized; uint8[3, side, side]."""
     try:
-        with Image.open(path) as file:
-            file.draft("RGB", (2 * side, 2 * side))
-            picture = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (side, side))
+        picture = ImageOps.fit(open_picture(path, 2 * side), (side, side))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"can't read {path} ({error}); remove it and launch again") from error
     return np.asarray(picture).transpose(2, 0, 1)

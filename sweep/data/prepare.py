@@ -29,11 +29,11 @@ class PreparedData:
 
     spec: DataSpec
     train_images: UInt8[Tensor, "n 3 h w"]
-    train_labels: Int64[Tensor, "n"]
+    train_labels: Int64[Tensor, " n"]
     val_images: UInt8[Tensor, "m 3 h w"]
-    val_labels: Int64[Tensor, "m"]
+    val_labels: Int64[Tensor, " m"]
 
-    def training_batch(self, images: Stored, labels: Int64[Tensor, "b"], draw: Generator) -> Batch:
+    def training_batch(self, images: Stored, labels: Int64[Tensor, " b"], draw: Generator) -> Batch:
         """Stored images as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]
         windows = random_window(dataset.normalise(images), self.spec.image_size, draw)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
+from sweep.data.pictures import open_picture
 from sweep.data.prepare import prepare
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
 from sweep.grid import expand, load_grid
@@ -142,3 +143,16 @@ def test_counted_randomness_differs_between_streams_and_positions() -> None:
     assert len(set(draws.values())) == 100
     assert sorted(epoch_order(0, 3, 10).tolist()) == list(range(10))
     assert not torch.equal(epoch_order(0, 3, 10), epoch_order(0, 4, 10))
+
+
+def test_transparency_shows_white_and_a_picture_of_one_colour_is_left_out(pictures: Path) -> None:
+    clear = Image.new("RGBA", (120, 120), (0, 0, 0, 0))
+    clear.paste((0, 0, 0, 255), (30, 30, 60, 90))
+    clear.save(pictures / "drawing.png")
+    Image.new("RGBA", (120, 120), (9, 9, 9, 0)).save(pictures / "nothing.png")
+    drawn = np.asarray(open_picture(pictures / "drawing.png", 64))
+    assert drawn[0, 0].tolist() == [255, 255, 255]
+    assert drawn[45, 45].tolist() == [0, 0, 0]
+    folder = scan_folder(pictures)
+    assert pictures / "drawing.png" in folder.pictures
+    assert "one flat colour" in folder.unreadable[pictures / "nothing.png"]
