@@ -39,8 +39,8 @@ class Recipe(Frozen):
     `weight_decay_body` applies to all but the head, `weight_decay_head` to the head; batch norm and biases decay too.
     `one_cycle`: cosine from lr/25 up to lr over the first 30% of training, cosine down to lr/250000 over the rest
     (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast. `out_of_memory`: a step
-    that does not fit in memory makes the trial fail, or is split: the trial goes back to its last checkpoint and goes on
-    with half the images at a time, the same number of images a step; batch norm then sees the smaller batches.
+    that does not fit in memory makes the trial fail, or is split: the trial goes back to its last checkpoint and then
+    takes half the images at a time, as many a step as before; batch norm sees the smaller batches.
     """
 
     epochs: int = Field(ge=1)
