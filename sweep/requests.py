@@ -1,0 +1,107 @@
+"""What the dashboard asks of a sweep: to run a trial again.
+
+A request is a file, `requests/<trial_id>.json`, so that it outlives both who asks and who answers. The running driver
+picks it up, or else the next resume, and forgets it. Knows neither torch nor Ray.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from upath import UPath
+
+from sweep.files import read_json, write_json
+
+Start = Literal["checkpoint", "scratch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Run a trial again, from its last valid checkpoint or from scratch; `requested_at` is seconds since 1970."""
+
+    trial_id: str
+    start: Start
+    requested_at: float
+
+
+class Requests(NamedTuple):
+    """The requests of a sweep, oldest first, and why some files in their folder are none, each named."""
+
+    pending: list[Request]
+    damaged: list[str]
+
+
+def request_retry(sweep: UPath, trial_id: str, start: Start) -> None:
+    """Ask for a trial to be run again; a newer request takes the place of an older one.
+
+    Raises:
+        ValueError: the trial is not one of the sweep's, or there is no such start.
+    """
+    if start not in get_args(Start):
+        raise ValueError(f"a trial starts from {' or '.join(get_args(Start))}, not from {start!r}")
+    if not _is_planned(sweep, trial_id):
+        raise ValueError(f"{sweep.name} has no trial {trial_id!r}; see `sweep status {sweep}`")
+    request = Request(trial_id=trial_id, start=start, requested_at=time.time())
+    write_json(_file(sweep, trial_id), asdict(request))
+
+
+def read_requests(sweep: UPath) -> Requests:
+    """All requests of a sweep, with the damaged ones apart: none of them keeps the others from being answered."""
+    folder = sweep / "requests"
+    pending: list[Request] = []
+    damaged: list[str] = []
+    for file in sorted(folder.glob("*.json"), key=str) if folder.exists() else []:
+        try:
+            pending.append(_request(file))
+        except FileNotFoundError:
+            continue  # answered by another reader since the folder was listed
+        except ValueError as error:
+            damaged.append(str(error))
+    return Requests(sorted(pending, key=lambda request: request.requested_at), damaged)
+
+
+def pending_requests(sweep: UPath) -> list[Request]:
+    """The requests that can be answered, oldest first."""
+    return read_requests(sweep).pending
+
+
+def pending_request(sweep: UPath, trial_id: str) -> Request | None:
+    """The request for one trial, or None where there is none or it is damaged."""
+    try:
+        return _request(_file(sweep, trial_id))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def forget(sweep: UPath, request: Request) -> None:
+    """Remove an answered request, unless it is gone or a newer one for the same trial stands in its place."""
+    if pending_request(sweep, request.trial_id) in (request, None):
+        _file(sweep, request.trial_id).unlink(missing_ok=True)
+
+
+def _file(sweep: UPath, trial_id: str) -> UPath:
+    return sweep / "requests" / f"{trial_id}.json"
+
+
+def _is_planned(sweep: UPath, trial_id: str) -> bool:
+    plain = "/" not in trial_id and "\\" not in trial_id and trial_id not in ("", ".", "..")
+    return plain and (sweep / "trials" / trial_id).exists()
+
+
+def _request(file: UPath) -> Request:
+    """Read a request.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        ValueError: it is damaged, or is not for the trial that its name says; the message names it.
+    """
+    values: Any = read_json(file)
+    try:
+        request = Request(**values)
+    except TypeError as error:
+        raise ValueError(f"{file} is not a request ({error}); remove it and ask again") from error
+    if request.start not in get_args(Start) or file.name != f"{request.trial_id}.json":
+        raise ValueError(f"{file} is not a request for its trial ({values}); remove it and ask again")
+    if not isinstance(request.requested_at, int | float):
+        raise ValueError(f"{file} does not say when it was made ({values}); remove it and ask again")
+    return request
