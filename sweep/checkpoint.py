@@ -3,8 +3,8 @@
 ```
 checkpoints/<step>/model.safetensors      parameters and buffers; metadata names the convs to analyse
                    training.safetensors   optimizer state (absent from checkpoints that only serve the analysis)
-                   progress.json          where training stands
-                   manifest.json          sha256 of each file, written last
+                   progress.json          where training stands, with the rows of the epochs done
+                   manifest.json          sha256 of each file and of the manifest itself, written last
 ```
 """
 
@@ -18,15 +18,19 @@ import safetensors.torch
 from torch import Tensor
 from upath import UPath
 
-from sweep.files import write_bytes, write_json
+from sweep.files import remove_folder, write_bytes, write_json
 
-FORMAT = 1
+EpochRow = dict[str, float | int | None]
+FORMAT = 2
 MODEL, TRAINING, PROGRESS, MANIFEST = "model.safetensors", "training.safetensors", "progress.json", "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where training stands after `step` steps; the sums are those of the unfinished epoch."""
+    """Where training stands after `step` steps; the sums are those of the unfinished epoch.
+
+    `rows` are those of the finished epochs; `micro_batches` the parts into which each step's images are split.
+    """
 
     step: int
     epoch: int
@@ -34,6 +38,8 @@ class Progress:
     loss_sum: float
     correct: int
     wall_s: float
+    rows: list[EpochRow]
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,7 @@ def write_checkpoint(
     for name, data in files.items():
         write_bytes(folder / name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    write_json(folder / MANIFEST, {"format": FORMAT, "sha256": digests})
+    _write_manifest(folder, digests)
 
 
 def read_checkpoint(folder: UPath) -> Checkpoint:
@@ -127,33 +133,46 @@ def drop_training_state(folder: UPath) -> None:
     if not has_training_state(folder):
         return
     manifest = {name: digest for name, digest in _read_manifest(folder).items() if name != TRAINING}
-    write_json(folder / MANIFEST, {"format": FORMAT, "sha256": manifest})
+    _write_manifest(folder, manifest)
     (folder / TRAINING).unlink()
 
 
 def remove_checkpoint(folder: UPath) -> None:
     """Remove a checkpoint, its manifest first, so that no reader takes the rest for valid."""
-    for name in (MANIFEST, MODEL, TRAINING, PROGRESS):
-        (folder / name).unlink(missing_ok=True)
-    if folder.protocol in ("", "file"):
-        folder.rmdir()
+    (folder / MANIFEST).unlink(missing_ok=True)
+    remove_folder(folder)
+
+
+def _write_manifest(folder: UPath, digests: dict[str, str]) -> None:
+    content = {"format": FORMAT, "sha256": digests}
+    write_json(folder / MANIFEST, content | {"check": _check(content)})
 
 
 def _read_manifest(folder: UPath) -> dict[str, str]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-        version, digests = manifest["format"], dict(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = {"format": manifest["format"], "sha256": manifest["sha256"]}
+        whole = manifest["check"] == _check(content)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TornCheckpointError(f"{folder} has no readable manifest: {error}") from error
-    if version != FORMAT:
-        raise ValueError(f"{folder} has checkpoint format {version}, this version reads {FORMAT}; update the project")
-    return digests
+    if not whole:
+        raise TornCheckpointError(f"{folder / MANIFEST} is not what was written: its own sha256 differs")
+    if content["format"] != FORMAT:
+        raise ValueError(
+            f"{folder} has checkpoint format {content['format']}, this version reads {FORMAT}; update the project"
+        )
+    return dict(content["sha256"])
+
+
+def _check(content: dict[str, Any]) -> str:
+    """What tells a manifest of another version from a damaged one."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _verified(path: UPath, digest: str) -> bytes:
     try:
         data: bytes = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise TornCheckpointError(f"{path} is missing") from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise TornCheckpointError(f"{path} is not what was written: its sha256 differs from the manifest's")

@@ -6,9 +6,12 @@ Heavy libraries are imported by the commands that need them, so that `sweep --he
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +33,9 @@ Storage = Annotated[
     str, typer.Option(help="Where sweeps lie: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE")
 ]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, or HOST:PORT. Default: a local one.")]
+MaxFailures = Annotated[
+    int, typer.Option(min=0, help="How often a trial may fail in this launch and go on from its last checkpoint.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -44,8 +50,17 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        complaints.print(f"sweep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _complain(str(error))
         sys.exit(2)
+    except OSError as error:
+        from sweep.trial import summary
+
+        _complain(summary(error))
+        sys.exit(1)
+
+
+def _complain(said: str) -> None:
+    complaints.print(f"sweep: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -54,6 +69,7 @@ def launch(
     settings: Annotated[list[str], typer.Option("--set", help="key=value over the grid's, e.g. recipe.epochs=3")] = [],  # noqa: B006  # typer copies it
     storage: Storage = "runs",
     address: Address = None,
+    max_failures: MaxFailures = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")] = False,
 ) -> None:
     """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
@@ -64,22 +80,33 @@ def launch(
     if dry_run:
         console.print(_plan_table(expand(loaded).plans))
         return
-    sweep, outcome = service.launch(loaded, UPath(storage), address, console)
+    with _terminable():
+        cluster = service.Cluster(address=address, max_failures=max_failures)
+        sweep, outcome = service.launch(loaded, UPath(storage), cluster, console)
     _conclude(sweep, outcome)
 
 
 @app.command()
 def resume(
     sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
-    only: Annotated[str | None, typer.Option(help="`failed`, or a trial id (a pattern with * works).")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="`failed`, or a trial id (a pattern with * works); may be given again.")
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Begin anew; what there is stays beside it, under attempts/.")
+    ] = False,
     storage: Storage = "runs",
     address: Address = None,
+    max_failures: MaxFailures = 3,
 ) -> None:
     """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
     from sweep import launch as service
 
     opened = service.open_sweep(sweep, UPath(storage))
-    outcome = service.complete(opened, service.last_grid(opened), console, address, service.chooser(opened, only))
+    choice = service.choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
+    with _terminable():
+        cluster = service.Cluster(address=address, max_failures=max_failures)
+        outcome = service.resume(opened, console, cluster, choice)
     _conclude(opened, outcome)
 
 
@@ -126,8 +153,9 @@ def analyze(
             console.print(show.layer_results_table(results))
         return
     opened = service.open_sweep(target, UPath(storage))
-    service.forget_analysis(opened)
-    _conclude(opened, service.complete(opened, service.last_grid(opened), console, None, service.no_trial))
+    with _terminable():
+        outcome = service.analyse_again(opened, console, service.Cluster())
+    _conclude(opened, outcome)
 
 
 @app.command()
@@ -138,6 +166,19 @@ def dashboard(
     """Open the dashboard on this machine."""
     command = [sys.executable, "-m", "dashboard.launch", storage, *([] if port is None else [str(port)])]
     raise typer.Exit(subprocess.call(command))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, which `ray job stop` and machines that go down send, stops as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    except KeyboardInterrupt:  # outside Tune's loop, which handles it itself; nothing is half-written
+        complaints.print("stopped; run the same command again to go on", style="yellow")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _plan_table(plans: list[Plan]) -> Table:

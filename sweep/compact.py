@@ -1,12 +1,15 @@
-"""Rebuild the results tables from the trial directories.
+"""Keep the results tables up to date with the trial directories.
 
+A settled trial, finished and analysed, is read from its files once; from then on its rows are those of the tables. So
+looking at a sweep costs what its unsettled trials cost. Remove `results/` to have everything read again.
 Every row carries its trial's id; the trial's row carries code and library versions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,32 +17,70 @@ import pandas as pd
 from upath import UPath
 
 from sweep.files import read_json, write_bytes
-from sweep.results import COLUMNS, TableName
-from sweep.store import Plan, Status, SweepDir, TrialDir
+from sweep.results import COLUMNS, TableName, read_table
+from sweep.store import Plan, Seat, Status, SweepDir, TrialDir
 
 Row = dict[str, Any]
+Trials = Sequence[tuple[Plan, Status]]
+SMALL: tuple[TableName, ...] = ("epochs", "layers", "trials")
+"""Tables that are kept up to date while a sweep runs; `trials` is written last, since it says what is settled."""
 
 
-@dataclass
-class Rows:
-    """The rows of one trial or of many, by table."""
+@dataclass(frozen=True)
+class Survey:
+    """A sweep as it stands: its tables, and plans and statuses of the trials that are not settled."""
 
-    trials: list[Row] = field(default_factory=list)
-    epochs: list[Row] = field(default_factory=list)
-    layers: list[Row] = field(default_factory=list)
-    neurons: list[pd.DataFrame] = field(default_factory=list)
+    tables: dict[TableName, pd.DataFrame]
+    unsettled: Trials
+
+
+def survey(sweep: SweepDir) -> Survey:
+    """Read a sweep: settled trials from the tables, the others from their files."""
+    known, settled = _known(sweep)
+    unsettled = sweep.read(trial for trial in sweep.trials() if trial.trial_id not in settled)
+    with ThreadPoolExecutor(16) as pool:
+        fresh = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
+    places = sweep.places()
+    tables: dict[TableName, pd.DataFrame] = {}
+    rank: dict[str, int] = {}
+    names: tuple[TableName, ...] = ("trials", "epochs", "layers")
+    for name in names:
+        kept = known[name][known[name]["trial_id"].isin(settled)]
+        new = _frame(name, chain.from_iterable(rows[name] for rows in fresh))
+        table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+        rank = rank or _ranks(table, places)
+        tables[name] = table.sort_values("trial_id", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
+    return Survey(tables, unsettled)
 
 
 def compact(sweep: SweepDir) -> None:
-    """Write `results/*.parquet` anew, each file as a whole."""
-    with ThreadPoolExecutor(16) as pool:
-        parts = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), sweep.read_all()))
-    folder = sweep.path / "results"
-    _write(folder, "trials", _frame("trials", (row for part in parts for row in part.trials)))
-    _write(folder, "epochs", _frame("epochs", (row for part in parts for row in part.epochs)))
-    _write(folder, "layers", _frame("layers", (row for part in parts for row in part.layers)))
-    neurons = [frame for part in parts for frame in part.neurons]
-    _write(folder, "neurons", pd.concat(neurons) if neurons else _frame("neurons", []))
+    """Write the small tables anew, each file as a whole."""
+    tables = survey(sweep).tables
+    for name in SMALL:
+        _write(sweep, name, tables[name])
+
+
+def compact_all(sweep: SweepDir) -> None:
+    """Write all tables anew, the neurons' too."""
+    tables = survey(sweep).tables
+    _write(sweep, "neurons", _neurons(sweep, tables["layers"]))
+    for name in SMALL:
+        _write(sweep, name, tables[name])
+
+
+def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
+    """Have trials read from their files again; call it before these change."""
+    known, settled = _known(sweep)
+    if settled & trial_ids:
+        known["neurons"] = read_table(sweep.path, "neurons")
+        changing: tuple[TableName, ...] = ("trials", "neurons")
+        for name in changing:
+            _write(sweep, name, known[name][~known[name]["trial_id"].isin(trial_ids)])
+
+
+def settled_trials(sweep: SweepDir) -> Set[str]:
+    """Ids of the trials that the tables know to be finished and analysed."""
+    return _known(sweep)[1]
 
 
 def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
@@ -59,7 +100,26 @@ def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
     return rows
 
 
-def trial_row(plan: Plan, status: Status) -> Row:
+def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
+    """The tables as they were written, and the trials settled in them; none where a table is missing or damaged."""
+    try:
+        tables = {name: read_table(sweep.path, name) for name in SMALL}
+    except ValueError:
+        tables = {name: _frame(name, []) for name in SMALL}
+    trials = tables["trials"]
+    return tables, set(trials.loc[trials["settled"].fillna(False), "trial_id"])
+
+
+def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
+    settled = status.status == "excluded" or (status.status == "finished" and not trial.unanalysed(plan))
+    return {
+        "trials": [_trial_row(plan, status) | {"settled": settled}],
+        "epochs": [{"trial_id": plan.trial_id} | row for row in trial.epochs()],
+        "layers": layer_rows(trial, plan),
+    }
+
+
+def _trial_row(plan: Plan, status: Status) -> Row:
     """A trial's row: what it is and how it stands."""
     spec = plan.spec
     return {
@@ -74,21 +134,31 @@ def trial_row(plan: Plan, status: Status) -> Row:
     }
 
 
-def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> Rows:
-    layers = layer_rows(trial, plan)
-    return Rows(
-        trials=[trial_row(plan, status)],
-        epochs=[{"trial_id": plan.trial_id} | row for row in trial.epochs()],
-        layers=layers,
-        neurons=[_neurons(trial, row) for row in layers if row["error"] is None],
-    )
+def _ranks(trials: pd.DataFrame, place: Callable[[Seat], Any]) -> dict[str, int]:
+    """Where each trial stands in the tables."""
+    seats = trials[["architecture", "intervention", "seed", "trial_id"]].itertuples(index=False, name=None)
+    return {seat[3]: rank for rank, seat in enumerate(sorted(seats, key=place))}
 
 
-def _neurons(trial: TrialDir, row: Row) -> pd.DataFrame:
-    path: UPath = trial.layers / str(row["step"]) / f"{row['layer']}.npz"
+def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
+    """The neurons' table for a table of layers; what was read before is not read again."""
+    known = read_table(sweep.path, "neurons")
+    keys = ["trial_id", "step", "layer"]
+    analysed = layers.loc[layers["error"].isna(), keys]
+    kept = known[known["trial_id"].isin(settled_trials(sweep))].merge(analysed, on=keys)
+    have = set(map(tuple, kept[keys].drop_duplicates().itertuples(index=False)))
+    missing = [key for key in analysed.itertuples(index=False, name=None) if key not in have]
+    with ThreadPoolExecutor(16) as pool:
+        read = list(pool.map(lambda key: _neurons_of(sweep.trial(key[0]), key[1], key[2]), missing))
+    frames = [frame for frame in (kept, *read) if len(frame)]
+    return pd.concat(frames, ignore_index=True) if frames else _frame("neurons", [])
+
+
+def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
+    path: UPath = trial.layers / str(step) / f"{layer}.npz"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         columns = {name: arrays[name] for name in ("horizontal", "vertical")}
-    facts = {"trial_id": trial.trial_id, "step": row["step"], "layer": row["layer"]}
+    facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
     frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
     return frame.astype(COLUMNS["neurons"])
 
@@ -97,7 +167,7 @@ def _frame(name: TableName, rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(COLUMNS[name])).astype(COLUMNS[name])
 
 
-def _write(folder: UPath, name: TableName, frame: pd.DataFrame) -> None:
+def _write(sweep: SweepDir, name: TableName, frame: pd.DataFrame) -> None:
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False)
-    write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+    write_bytes(sweep.path / "results" / f"{name}.parquet", buffer.getvalue())

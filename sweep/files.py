@@ -43,6 +43,26 @@ def write_json(path: UPath, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def create_json(path: UPath, value: Any) -> None:
+    """Create a JSON file that must not exist yet: of several who try at once, one succeeds.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    if path.protocol not in ("", "file"):
+        path.fs.pipe_file(path.path, data, mode="create")
+        return
+    target = Path(path.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+    written.write_bytes(data)
+    try:
+        target.hardlink_to(written)  # the name appears with its whole content, or not at all
+    finally:
+        written.unlink()
+
+
 def read_json(path: UPath) -> Any:
     """The content of a JSON file.
 
@@ -53,6 +73,19 @@ def read_json(path: UPath) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and run `sweep resume`") from error
+
+
+def remove_folder(folder: UPath) -> None:
+    """Remove a folder and all in it; one that is not there is no error."""
+    with suppress(FileNotFoundError):
+        folder.fs.rm(folder.path, recursive=True)
+
+
+def remove_unfinished(folder: UPath) -> None:
+    """Remove what writers of this folder that were killed have left behind."""
+    if folder.protocol in ("", "file"):
+        for path in Path(folder.path).glob(".*.part"):
+            path.unlink(missing_ok=True)
 
 
 def require_writable(folder: UPath) -> None:

@@ -19,6 +19,7 @@ from models.build import require_known
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.registry import DATASETS, Source
+from sweep.keep import SAVE_EVERY_S
 from sweep.spec import DataSpec, Frozen, Recipe, TrialSpec
 from sweep.store import Plan
 
@@ -59,10 +60,14 @@ class Analysis(Frozen):
 
 
 class Resources(Frozen):
-    """What one trial occupies; `cpus` is also its number of threads. Several small trials may share a GPU."""
+    """What one trial occupies; `cpus` is also its number of threads. Several small trials may share a GPU.
+
+    A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
+    """
 
     cpus: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0)
+    save_every_s: float = Field(SAVE_EVERY_S, gt=0)
 
 
 Seeds = tuple[Annotated[int, Field(ge=0)], ...]

@@ -5,13 +5,16 @@ shows when banding appears.
 """
 
 import time
+from collections.abc import Set
 from typing import Protocol
 
 from torch import Tensor
 from upath import UPath
 
 from sweep.checkpoint import (
+    MANIFEST,
     Progress,
+    TornCheckpointError,
     checkpoint_steps,
     drop_training_state,
     has_training_state,
@@ -19,6 +22,7 @@ from sweep.checkpoint import (
     remove_checkpoint,
     write_checkpoint,
 )
+from sweep.files import remove_folder, remove_unfinished
 from sweep.schedule import epochs_to_keep
 
 SAVE_EVERY_S = 300.0
@@ -55,9 +59,13 @@ class Keeper:
         return folder if run.epoch in self._kept_epochs else None
 
     def finish(self) -> None:
-        """Give back the space of the training state of a trial that has come to its end."""
-        for step in checkpoint_steps(self._checkpoints):
-            self._give_back(self._checkpoints / str(step))
+        """Leave only what the analysis looks at, when a trial has come to its end."""
+        for folder in self._checkpoints.iterdir():
+            if (folder / MANIFEST).exists():
+                remove_unfinished(folder)
+                self._give_back(folder)
+            else:
+                remove_folder(folder)
 
     def save(self, run: Savable) -> None:
         """Save in the middle of an epoch."""
@@ -79,18 +87,23 @@ class Keeper:
 
     def _give_back(self, folder: UPath) -> None:
         """Free what neither the analysis nor a resumption needs."""
-        if self._is_kept(folder):
+        if _is_kept(folder, self._kept_epochs):
             drop_training_state(folder)
         else:
             remove_checkpoint(folder)
 
-    def _is_kept(self, folder: UPath) -> bool:
-        progress = read_progress(folder)
-        return progress.images == 0 and progress.epoch in self._kept_epochs
-
 
 def kept_checkpoints(checkpoints: UPath, epochs: int) -> list[UPath]:
     """Folders of the checkpoints that the analysis looks at, newest first."""
-    keeper = Keeper(checkpoints, epochs)
+    kept_epochs = set(epochs_to_keep(epochs))
     folders = [checkpoints / str(step) for step in checkpoint_steps(checkpoints)]
-    return [folder for folder in folders if keeper._is_kept(folder)]
+    return [folder for folder in folders if _is_kept(folder, kept_epochs)]
+
+
+def _is_kept(folder: UPath, kept_epochs: Set[int]) -> bool:
+    """Whether a checkpoint is valid and stands at the end of one of the epochs to keep."""
+    try:
+        progress = read_progress(folder)
+    except TornCheckpointError:
+        return False
+    return progress.images == 0 and progress.epoch in kept_epochs

@@ -1,38 +1,50 @@
 """Make a sweep directory complete: plan what a grid means, train what is not finished, analyse what is not analysed.
 
-Launch, extend, resume and retry are this one operation; each may be repeated and interrupted.
+Launch, extend, resume and retry are this one operation; each may be repeated and interrupted. One driver at a time
+works on a sweep (sweep.lease).
 """
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from upath import UPath
 
 from analysis.layers import RESULTS
 from models.interventions import INTERVENTIONS
+from sweep.compact import settled_trials, survey, unsettle
 from sweep.data.prepare import prepare
 from sweep.files import require_writable
 from sweep.grid import Grid, expand
-from sweep.keep import kept_checkpoints
+from sweep.lease import Lease, hold
 from sweep.progress import display
+from sweep.requests import Request, forget, read_requests
 from sweep.results import sweep_names
 from sweep.store import Plan, Status, SweepDir
 
-Chooser = Callable[[Plan, Status], bool]
+MAX_FAILURES = 3
+Start = Literal["checkpoint", "scratch"]
 
 
-def every_trial(plan: Plan, status: Status) -> bool:
-    """Choose all."""
-    return True
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which trials a resume runs, and from where: `trial_ids` (None: all), only the failed ones, from scratch."""
+
+    trial_ids: Set[str] | None = None
+    failed: bool = False
+    start: Start = "checkpoint"
+
+    def takes(self, trial_id: str, status: Status) -> bool:
+        if self.failed and status.status != "failed":
+            return False
+        return self.trial_ids is None or trial_id in self.trial_ids
 
 
-def no_trial(plan: Plan, status: Status) -> bool:
-    """Choose none: only the analysis is made complete."""
-    return False
+EVERY_TRIAL, NO_TRIAL = Choice(), Choice(trial_ids=frozenset())
 
 
 @dataclass(frozen=True)
@@ -49,62 +61,86 @@ class Outcome:
         return 1 if self.failed else 0
 
 
-def launch(grid: Grid, storage: UPath, address: str | None, console: Console) -> tuple[SweepDir, Outcome]:
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where and how a launch runs: a Ray address (None: a local cluster) and how often a trial may fail and go on."""
+
+    address: str | None = None
+    max_failures: int = MAX_FAILURES
+
+
+def launch(grid: Grid, storage: UPath, cluster: Cluster, console: Console) -> tuple[SweepDir, Outcome]:
     """Add a grid's trials to its sweep and run all of the sweep's trials that are not finished.
 
     Raises:
-        ValueError: the grid, its data or the storage is not usable; nothing has been trained.
+        ValueError: the grid, its data or the storage is not usable, or another driver works on the sweep; nothing
+            has been trained.
     """
     expansion = expand(grid)
     require_writable(storage)
     sweep = SweepDir(storage / grid.name)
-    new = sweep.add(expansion.plans)
-    sweep.record_launch(grid.model_dump(mode="json"))
-    for remark in expansion.source.remarks:
-        console.print(remark, style="yellow", highlight=False)
-    console.print(f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new", highlight=False)
-    return sweep, complete(sweep, grid, console, address)
+    with hold(sweep.path) as lease:
+        new = sweep.add(expansion.plans, settled_trials(sweep))
+        sweep.record_launch(grid.model_dump(mode="json"))
+        for remark in expansion.source.remarks:
+            console.print(remark, style="yellow", highlight=False)
+        console.print(f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new", highlight=False)
+        return sweep, _complete(sweep, grid, console, cluster, EVERY_TRIAL, lease)
 
 
-def complete(
-    sweep: SweepDir,
-    grid: Grid,
-    console: Console,
-    address: str | None = None,
-    choose: Chooser = every_trial,
-) -> Outcome:
-    """Train the chosen trials that are neither finished nor excluded, and analyse all checkpoints."""
-    from sweep.driver import Task, cluster, train_all  # imports Ray, which takes a second
+def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice = EVERY_TRIAL) -> Outcome:
+    """Run the chosen trials that are not finished, and analyse all checkpoints.
 
-    trials = sweep.read_all()
-    todo = [
-        (plan, status)
-        for plan, status in trials
-        if status.status not in ("finished", "excluded") and choose(plan, status)
-    ]
-    waiting = unanalysed(sweep, trials)
-    if not todo and not waiting:
-        console.print("nothing to do: every trial is finished and analysed", highlight=False)
-        return _outcome(sweep, ran_to_end=True)
-    for plan in {plan.spec.data.key: plan for plan, _ in todo}.values():
-        with console.status(f"preparing the data set {plan.spec.data.name}"):
-            prepare(plan.spec.data, None if plan.root is None else Path(plan.root))
-    tasks = [Task(trial_id=plan.trial_id, root=plan.root, resources=grid.resources) for plan, _ in todo]
-    epochs = sum(_epochs(plan) for plan, _ in todo)
-    with cluster(address), display(console, len(tasks), epochs, sum(status.epoch for _, status in todo)) as shown:
-        ran_to_end = train_all(sweep, tasks, waiting, grid.analysis, shown)
-    return _outcome(sweep, ran_to_end)
+    Raises:
+        ValueError: another driver works on the sweep.
+    """
+    grid = last_grid(sweep)
+    with hold(sweep.path) as lease:
+        if choice.start == "scratch":
+            begin_from_scratch(sweep, choice)
+        return _complete(sweep, grid, console, cluster, choice, lease)
 
 
-def unanalysed(sweep: SweepDir, trials: Sequence[tuple[Plan, Status]]) -> list[UPath]:
-    """The checkpoints kept for the analysis that have no results yet."""
-    return [
-        folder
-        for plan, _ in trials
-        if plan.excluded is None
-        for folder in kept_checkpoints(sweep.trial(plan.trial_id).checkpoints, plan.spec.recipe.epochs)
-        if not (sweep.trial(plan.trial_id).layers / folder.name / RESULTS).exists()
-    ]
+def analyse_again(sweep: SweepDir, console: Console, cluster: Cluster) -> Outcome:
+    """Make all analyses of a sweep anew; no trial is trained."""
+    grid = last_grid(sweep)
+    with hold(sweep.path) as lease:
+        unsettle(sweep, settled_trials(sweep))
+        for trial in sweep.trials():
+            for results in trial.layers.glob(f"*/{RESULTS}"):
+                results.unlink()
+        return _complete(sweep, grid, console, cluster, NO_TRIAL, lease)
+
+
+def begin_from_scratch(sweep: SweepDir, choice: Choice) -> None:
+    """Set aside what the chosen trials have come to; finished ones only where they are named."""
+    trials = {trial.trial_id: trial for trial in sweep.trials()}
+    if choice.trial_ids is not None:
+        trials = {trial_id: trial for trial_id, trial in trials.items() if trial_id in choice.trial_ids}
+    chosen = []
+    for plan, status in sweep.read(trials.values()):
+        ended = status.status == "excluded" or (status.status == "finished" and choice.trial_ids is None)
+        if not ended and choice.takes(plan.trial_id, status):
+            chosen.append(plan.trial_id)
+    unsettle(sweep, set(chosen))
+    for trial_id in chosen:
+        trials[trial_id].set_aside()
+
+
+def answer(sweep: SweepDir, request: Request) -> Plan | None:
+    """Make a requested trial ready to run; None if there is nothing to run: it is excluded, unknown or finished."""
+    trial = sweep.trial(request.trial_id)
+    found = sweep.read([trial])
+    forget(sweep.path, request)
+    if not found or found[0][1].status == "excluded":
+        return None
+    ((plan, status),) = found
+    if request.start == "scratch":
+        unsettle(sweep, {request.trial_id})
+        trial.set_aside()
+    elif status.status == "finished":
+        return None
+    return plan
 
 
 def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
@@ -125,29 +161,66 @@ def last_grid(sweep: SweepDir) -> Grid:
     return Grid.model_validate(sweep.launches()[-1]["grid"])
 
 
-def chooser(sweep: SweepDir, only: str | None) -> Chooser:
-    """Which trials to run: all (None), the failed ones (`failed`), or those whose id fits a pattern.
+def choose(sweep: SweepDir, only: Sequence[str], start: Start = "checkpoint") -> Choice:
+    """Which trials to run: all (nothing said), the failed ones (`failed`), and those whose ids fit a pattern.
 
     Raises:
-        ValueError: no trial of the sweep fits the pattern.
+        ValueError: no trial of the sweep fits a pattern.
     """
-    if only is None:
-        return every_trial
-    if only == "failed":
-        return lambda _, status: status.status == "failed"
+    patterns = [pattern for pattern in only if pattern != "failed"]
+    failed = len(patterns) < len(only)
+    if not patterns:
+        return Choice(failed=failed, start=start)
     names = [trial.trial_id for trial in sweep.trials()]
-    if not fnmatch.filter(names, only):
-        nearest = ", ".join(difflib.get_close_matches(only, names, n=1, cutoff=0.0))
-        raise ValueError(f"no trial of {sweep.name} fits {only!r}; the nearest is {nearest}")
-    return lambda plan, _: fnmatch.fnmatchcase(plan.trial_id, only)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        fitting = fnmatch.filter(names, pattern)
+        if not fitting:
+            nearest = ", ".join(difflib.get_close_matches(pattern, names, n=1, cutoff=0.0))
+            raise ValueError(f"no trial of {sweep.name} fits {pattern!r}; the nearest is {nearest}")
+        chosen.update(fitting)
+    return Choice(trial_ids=chosen, failed=failed, start=start)
 
 
-def forget_analysis(sweep: SweepDir) -> None:
-    """Remove the results of all analyses, so that they are made again; checkpoints stay."""
-    for trial in sweep.trials():
-        if trial.layers.exists():
-            for results in trial.layers.glob(f"*/{RESULTS}"):
-                results.unlink()
+def _complete(sweep: SweepDir, grid: Grid, console: Console, cluster: Cluster, choice: Choice, lease: Lease) -> Outcome:
+    """Train the chosen and the requested trials that are not finished, and analyse all checkpoints."""
+    asked = _answer_all(sweep, console)
+    trials = survey(sweep).unsettled
+    todo = [
+        (plan, status)
+        for plan, status in trials
+        if status.status not in ("finished", "excluded")
+        and (choice.takes(plan.trial_id, status) or plan.trial_id in asked)
+    ]
+    waiting = [folder for plan, _ in trials for folder in sweep.trial(plan.trial_id).unanalysed(plan)]
+    if not todo and not waiting:
+        which = "every trial" if choice == EVERY_TRIAL else "every chosen trial"
+        console.print(f"nothing to do: {which} is finished and analysed", highlight=False)
+        return _outcome(sweep, ran_to_end=True)
+    for plan, status in todo:
+        if status.status == "running":  # its driver has died: this one holds the lease
+            reason = f"was cut off on {status.host}; its last checkpoint stands"
+            sweep.trial(plan.trial_id).write_status(replace(status, status="pending", reason=reason))
+    for plan in {plan.spec.data.key: plan for plan, _ in todo}.values():
+        with console.status(f"preparing the data set {plan.spec.data.name}"):
+            prepare(plan.spec.data, None if plan.root is None else Path(plan.root))
+    from sweep.driver import Driver, connected  # imports Ray, which takes a second
+
+    epochs = sum(_epochs(plan) for plan, _ in todo)
+    done = sum(status.epoch for _, status in todo)
+    with connected(cluster.address), display(console, len(todo), epochs, done) as shown:
+        driver = Driver(sweep, grid, shown, lease, cluster.max_failures)
+        ran_to_end = driver.run([plan for plan, _ in todo], waiting)
+    return _outcome(sweep, ran_to_end)
+
+
+def _answer_all(sweep: SweepDir, console: Console) -> Set[str]:
+    """Make ready what was asked for while no driver ran; gives the trials' ids."""
+    requests = read_requests(sweep.path)
+    for said in requests.damaged:
+        console.print(said, style="yellow", highlight=False, markup=False)
+    plans = [answer(sweep, request) for request in requests.pending]
+    return {plan.trial_id for plan in plans if plan is not None}
 
 
 def _epochs(plan: Plan) -> int:
@@ -155,5 +228,5 @@ def _epochs(plan: Plan) -> int:
 
 
 def _outcome(sweep: SweepDir, ran_to_end: bool) -> Outcome:
-    failed = sum(status.status == "failed" for _, status in sweep.read_all())
-    return Outcome(complete=ran_to_end, failed=failed)
+    trials = survey(sweep).tables["trials"]
+    return Outcome(complete=ran_to_end, failed=int((trials["status"] == "failed").sum()))

@@ -29,6 +29,12 @@ class Display(Protocol):
     def ended(self, trial_id: str, outcome: str) -> None:
         """A trial is finished or has failed."""
 
+    def more_trials(self, count: int) -> None:
+        """So many trials have come to those that were to run."""
+
+    def remark(self, line: str) -> None:
+        """Something that the user should know meanwhile."""
+
     def analysed(self, done: int, waiting: int) -> None:
         """So many checkpoints are analysed, so many wait."""
 
@@ -49,6 +55,13 @@ class Bars:
     def ended(self, trial_id: str, outcome: str) -> None:
         self._progress.console.print(f"{trial_id}: {outcome}", highlight=False)
         self._progress.advance(self._trials)
+
+    def more_trials(self, count: int) -> None:
+        task = next(task for task in self._progress.tasks if task.id == self._trials)
+        self._progress.update(self._trials, total=(task.total or 0) + count)
+
+    def remark(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False, markup=False)
 
     def analysed(self, done: int, waiting: int) -> None:
         self._progress.update(self._analysed, completed=done, total=done + waiting)
@@ -74,6 +87,12 @@ class Lines:
     def ended(self, trial_id: str, outcome: str) -> None:
         self._ended += 1
         self._print(f"trial {self._ended}/{self._trials} {trial_id}: {outcome}")
+
+    def more_trials(self, count: int) -> None:
+        self._trials += count
+
+    def remark(self, line: str) -> None:
+        self._print(line)
 
     def analysed(self, done: int, waiting: int) -> None:
         pass  # the table at the end says it

@@ -20,7 +20,7 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "seed": "Int64", "status": "string", "reason": "string", "attempts": "Int64", "error": "string",
         "host": "string", "epoch": "Int64", "epochs": "Int64", "step": "Int64", "steps": "Int64",
         "val_accuracy": "Float64", "wall_s": "Float64", "parameters": "Int64", "heartbeat_at": "Float64",
-        "code_version": "string", "torch_version": "string",
+        "code_version": "string", "torch_version": "string", "settled": "boolean",
     },
     "epochs": {
         "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
@@ -41,8 +41,9 @@ COLUMNS: dict[TableName, dict[str, str]] = {
     },
 }  # fmt: skip
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
-an excluded cell makes no sense; `error` is the last line of the traceback; `position` 1 is the last conv;
-times ending in `_at` are seconds since 1970."""
+an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
+the last conv; times ending in `_at` are seconds since 1970; `settled` trials are finished and analysed: their rows
+change no more."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in COLUMNS[name].items()})
     with path.open("rb") as file:
-        return pd.read_parquet(file).astype(COLUMNS[name])
+        return pd.read_parquet(file).reindex(columns=list(COLUMNS[name])).astype(COLUMNS[name])
 
 
 def query(sweep: UPath, sql: str) -> pd.DataFrame:

@@ -1,46 +1,50 @@
 """What the command line prints and draws of a sweep: tables, JSON, the picture of its weights."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, get_args
 
 import pandas as pd
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from upath import UPath
 
 from analysis.layers import LayerResult
 from analysis.picture import FigureRow, figure
-from sweep.compact import layer_rows
+from sweep.compact import survey
 from sweep.files import write_bytes
+from sweep.lease import Holder, holder
 from sweep.results import final_layers, read_reduced, read_table
-from sweep.store import Plan, State, Status, SweepDir
+from sweep.store import State, SweepDir
 
+Row = dict[str, Any]
 _STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
 
 
 def sweep_table(sweep: SweepDir) -> Table:
     """The results so far: one row a trial and final layer, newest checkpoint."""
-    table = Table(title=sweep.name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    seen = _look(sweep)
+    table = Table(title=_title(sweep, seen), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("trial", "status", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"):
         table.add_column(column, justify="right" if column == "accuracy" else "left", overflow="fold")
-    for plan, status in sweep.read_all():
-        layers = _newest_layers(sweep, plan) or [{}]
-        for index, row in enumerate(layers):
-            facts = _trial_cells(plan, status) if index == 0 else ["", "", ""]
+    for trial in seen.trials:
+        for index, row in enumerate(seen.layers.get(trial["trial_id"], [{}])):
+            facts = _trial_cells(trial) if index == 0 else ["", "", ""]
             table.add_row(*facts, *_layer_cells(row))
     return table
 
 
 def sweep_json(sweep: SweepDir) -> dict[str, Any]:
     """The sweep as `sweep status --json` prints it."""
-    trials = sweep.read_all()
-    counts = Counter(status.status for _, status in trials)
+    seen = _look(sweep)
     return {
         "sweep": sweep.name,
-        "counts": {state: counts[state] for state in get_args(State)},
-        "trials": [_trial_json(sweep, plan, status) for plan, status in trials],
+        "counts": seen.counts,
+        "trials": [_trial_json(trial, seen.layers.get(trial["trial_id"], [])) for trial in seen.trials],
     }
 
 
@@ -101,23 +105,63 @@ def draw_sweep(sweep: SweepDir) -> UPath | None:
     return path
 
 
-def _newest_layers(sweep: SweepDir, plan: Plan) -> list[dict[str, Any]]:
-    rows = layer_rows(sweep.trial(plan.trial_id), plan)
-    if not rows:
-        return []
-    newest = final_layers(pd.DataFrame(rows)).sort_values("position")
-    return list(newest.to_dict("records"))  # type: ignore[arg-type]  # the keys are column names
+@dataclass(frozen=True)
+class _Seen:
+    """A sweep as it stands: who works on it, its trials, and the newest layers of each, the last conv first."""
+
+    driver: Holder | None
+    counts: dict[str, int]
+    trials: list[Row]
+    layers: dict[str, list[Row]]
 
 
-def _trial_cells(plan: Plan, status: Status) -> list[str]:
-    accuracy = "" if status.val_accuracy is None else f"{status.val_accuracy:.3f}"
-    remark = status.error or status.reason
-    return [_readable(plan), _coloured(status.status) + (f": {remark}" if remark else ""), accuracy]
+def _look(sweep: SweepDir) -> _Seen:
+    tables = survey(sweep).tables
+    driver = holder(sweep.path)
+    trials = _rows(tables["trials"])
+    for trial in trials:
+        if trial["status"] == "running" and driver is None:
+            trial |= {"status": "pending", "reason": f"was cut off on {trial['host']}"}
+    counts = Counter(trial["status"] for trial in trials)
+    layers: dict[str, list[Row]] = {}
+    for row in _rows(final_layers(tables["layers"]).sort_values("position")):
+        layers.setdefault(row["trial_id"], []).append(row)
+    return _Seen(driver, {state: counts[state] for state in get_args(State)}, trials, layers)
 
 
-def _readable(plan: Plan) -> str:
+def _rows(table: pd.DataFrame) -> list[Row]:
+    """A table's rows, with None where a value is missing."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
+
+
+def _title(sweep: SweepDir, seen: _Seen) -> str:
+    counts = ", ".join(f"{number} {state}" for state, number in seen.counts.items() if number) or "no trials"
+    driver = seen.driver
+    works = f"; process {driver.pid} on {driver.host} works on it, {driver.age_s:.0f} s ago" if driver else ""
+    return f"{sweep.name}: {counts}{works}"
+
+
+def _trial_cells(trial: Row) -> list[str]:
+    accuracy = "" if trial["val_accuracy"] is None else f"{trial['val_accuracy']:.3f}"
+    return [_readable(trial["trial_id"]), _course(trial), accuracy]
+
+
+def _course(trial: Row) -> str:
+    """A trial's status with what a reader needs to know of it."""
+    said = [_coloured(trial["status"])]
+    if trial["status"] == "running":
+        beat = "" if trial["heartbeat_at"] is None else f", {time.time() - trial['heartbeat_at']:.0f} s ago"
+        said.append(f"epoch {trial['epoch']} of {trial['epochs']} on {trial['host']}{beat}")
+    if (trial["attempts"] or 0) > 1:
+        said.append(f"attempt {trial['attempts']}")
+    remark = trial["error"] or trial["reason"]
+    return ", ".join(said) + (f": {escape(remark)}" if remark else "")
+
+
+def _readable(trial_id: str) -> str:
     """A trial's id without its hash."""
-    return plan.trial_id.rpartition("-")[0]
+    return trial_id.rpartition("-")[0]
 
 
 def _layer_cells(row: dict[str, Any]) -> list[str]:
@@ -129,18 +173,14 @@ def _layer_cells(row: dict[str, Any]) -> list[str]:
     return [row["layer"], *intervals, _coloured(row["verdict"]), row["expected"] or ""]
 
 
-def _trial_json(sweep: SweepDir, plan: Plan, status: Status) -> dict[str, Any]:
+def _trial_json(trial: Row, layers: list[Row]) -> Row:
     keys = ("layer", "step", "horizontal", "vertical", "verdict", "expected")
+    own = ("trial_id", "architecture", "intervention", "seed", "status", "attempts")
     return {
-        "trial_id": plan.trial_id,
-        "architecture": plan.spec.architecture,
-        "intervention": plan.spec.intervention,
-        "seed": plan.spec.init_seed,
-        "status": status.status,
-        "attempts": status.attempts,
-        "error": status.error or status.reason,
-        "val_accuracy": status.val_accuracy,
-        "layers": [{key: row[key] for key in keys} for row in _newest_layers(sweep, plan)],
+        **{key: trial[key] for key in own},
+        "error": trial["error"] or trial["reason"],
+        "val_accuracy": trial["val_accuracy"],
+        "layers": [{key: row[key] for key in keys} for row in layers],
     }
 
 

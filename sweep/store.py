@@ -2,9 +2,12 @@
 
 ```
 <storage>/<sweep>/sweep.yaml           what was launched
+                  driver/<n>.json      who works on it (sweep.lease)
+                  requests/            what the dashboard asks for (sweep.requests)
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt
                     checkpoints/<step>/
                     layers/<step>/
+                    attempts/<n>/      what an attempt had left when another was begun from scratch
                   results/*.parquet    compacted tables, rebuilt from the above at any time
 ```
 """
@@ -13,29 +16,40 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, NotRequired, Self
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 from upath import UPath
 
+from analysis.layers import RESULTS
+from sweep.checkpoint import EpochRow
 from sweep.files import read_json, write_json, write_text
+from sweep.keep import kept_checkpoints
 from sweep.spec import SCHEMA, TrialSpec
 
+_THREADS = 16
+Seat = tuple[str, str, int, str]
+"""Architecture, intervention, seed and id of a trial."""
 State = Literal["pending", "running", "finished", "failed", "excluded"]
-EpochRow = dict[str, float | int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is known of a trial's course; times ending in `_at` are seconds since 1970."""
+    """What is known of a trial's course; times ending in `_at` are seconds since 1970.
+
+    `reason` says why a cell is excluded or a trial was interrupted; `final` that failing again is certain.
+    """
 
     status: State = "pending"
     reason: str | None = None
     attempts: int = 0
     error: str | None = None
+    final: bool = False
     host: str | None = None
     pid: int | None = None
     started_at: float | None = None
@@ -47,6 +61,17 @@ class Status:
     wall_s: float = 0.0
     code_version: str | None = None
     torch_version: str | None = None
+
+
+class Launch(TypedDict):
+    """One launch: when, and the grid as it was written."""
+
+    launched_at: NotRequired[str]
+    grid: dict[str, Any]
+
+
+_STATUS = TypeAdapter(Status)
+_LAUNCHES = TypeAdapter(list[Launch])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +137,7 @@ class SweepDir:
         return TrialDir(self.path / "trials" / trial_id)
 
     def trials(self) -> list["TrialDir"]:
-        """All planned trials, by id."""
+        """All trials, by id."""
         folder = self.path / "trials"
         return [TrialDir(child) for child in sorted(folder.iterdir(), key=str)] if folder.exists() else []
 
@@ -122,9 +147,11 @@ class SweepDir:
         if not file.exists():
             return []
         try:
-            return list(yaml.safe_load(file.read_text(encoding="utf-8"))["launches"])
-        except (yaml.YAMLError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged ({error}); restore it, or launch the grid again without it") from error
+            launches = _LAUNCHES.validate_python(yaml.safe_load(file.read_text(encoding="utf-8"))["launches"])
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{file} is damaged ({said}); restore it, or launch the grid again without it") from error
+        return [dict(launch) for launch in launches]
 
     def record_launch(self, grid: dict[str, Any]) -> None:
         """Add a grid to `sweep.yaml` unless it is the one launched last."""
@@ -135,35 +162,56 @@ class SweepDir:
         document = yaml.safe_dump({"schema": SCHEMA, "launches": launches}, sort_keys=False)
         write_text(self.path / "sweep.yaml", document)
 
-    def add(self, plans: Sequence[Plan]) -> int:
-        """Plan trials; of those already planned only the root may change. Gives the number of new ones."""
-        new = 0
-        for plan in plans:
-            trial = self.trial(plan.trial_id)
-            known = trial.plan() if trial.spec_file.exists() else None
-            if known is None or known.root != plan.root:
-                trial.write_plan(plan)
-            new += known is None
-        return new
+    def add(self, plans: Sequence[Plan], known: Set[str] = frozenset()) -> int:
+        """Plan trials; of those already planned only the root may change. Gives the number of new ones.
+
+        A damaged spec is written anew. `known` trials without a root are taken for planned without a look.
+        """
+        todo = [plan for plan in plans if plan.root is not None or plan.trial_id not in known]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return sum(pool.map(self._add, todo))
+
+    def _add(self, plan: Plan) -> bool:
+        trial = self.trial(plan.trial_id)
+        try:
+            planned = trial.plan()
+        except FileNotFoundError:
+            trial.write_plan(plan)
+            return True
+        except ValueError:
+            trial.write_plan(plan)
+            return False
+        if planned.root != plan.root:
+            trial.write_plan(plan)
+        return False
+
+    def read(self, trials: Iterable["TrialDir"]) -> list[tuple[Plan, Status]]:
+        """Plans and statuses of some trials, in the order in which the launched grids name them."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = [pair for pair in pool.map(_read, trials) if pair is not None]
+        place = self.places()
+        return sorted(found, key=lambda pair: place(_seat(pair[0].spec)))
 
     def read_all(self) -> list[tuple[Plan, Status]]:
-        """Plans and statuses of all trials, in the order in which the launched grids name them."""
-        with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(lambda trial: (trial.plan(), trial.status()), self.trials()))
-        grids = [launch["grid"] for launch in self.launches()]
-        architectures = _places(name for grid in grids for name in grid["architectures"])
-        interventions = _places(name for grid in grids for name in grid["interventions"])
+        """Plans and statuses of all trials, each from its own files."""
+        return self.read(self.trials())
 
-        def place(pair: tuple[Plan, Status]) -> tuple[int, int, int, str]:
-            spec = pair[0].spec
+    def places(self) -> Callable[[Seat], tuple[int, int, int, str]]:
+        """A sort key: the order in which the launched grids name architectures and interventions, then seeds."""
+        grids = [launch["grid"] for launch in self.launches()]
+        architectures = _places(name for grid in grids for name in grid.get("architectures", []))
+        interventions = _places(name for grid in grids for name in grid.get("interventions", []))
+
+        def place(seat: Seat) -> tuple[int, int, int, str]:
+            architecture, intervention, seed, trial_id = seat
             return (
-                architectures.get(spec.architecture, len(architectures)),
-                interventions.get(spec.intervention, len(interventions)),
-                spec.init_seed,
-                pair[0].trial_id,
+                architectures.get(architecture, len(architectures)),
+                interventions.get(intervention, len(interventions)),
+                seed,
+                trial_id,
             )
 
-        return sorted(found, key=place)
+        return place
 
 
 @dataclass(frozen=True)
@@ -195,38 +243,87 @@ class TrialDir:
         write_json(self.spec_file, plan.to_json())
 
     def plan(self) -> Plan:
-        return Plan.from_json(read_json(self.spec_file))
+        """What was planned.
+
+        Raises:
+            ValueError: the file is damaged or of another version; launching its grid again writes it anew.
+        """
+        values = read_json(self.spec_file)
+        try:
+            return Plan.from_json(values)
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{self.spec_file} is damaged ({said}); launch its grid again") from error
 
     def status(self) -> Status:
-        """The trial's status; pending where none was written yet."""
+        """The trial's status; pending where none was written yet, or what was written is damaged."""
         file = self.path / "status.json"
         try:
-            values = read_json(file)
+            return _STATUS.validate_python(read_json(file))
         except FileNotFoundError:
             return Status()
-        try:
-            return Status(**values)
-        except TypeError as error:
-            raise ValueError(f"{file} is not a status ({error}); remove it and run `sweep resume`") from error
+        except ValueError:  # checkpoints and rows tell how far the trial came
+            return Status(reason="its status was damaged")
 
     def write_status(self, status: Status) -> None:
         write_json(self.path / "status.json", asdict(status))
 
     def epochs(self) -> list[EpochRow]:
-        """The rows of the finished epochs; the first one, of epoch 0, is the untrained network's."""
-        file = self.path / "epochs.jsonl"
-        if not file.exists():
-            return []
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        """The rows of the finished epochs, up to the first damaged line; epoch 0 is the untrained network's."""
+        rows: list[EpochRow] = []
+        try:
+            lines = (self.path / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+            rows.extend(json.loads(line) for line in lines)
+        except (FileNotFoundError, ValueError):  # each checkpoint holds the rows, and training writes them anew
+            return rows
+        return rows
 
     def write_epochs(self, rows: Sequence[EpochRow]) -> None:
         write_text(self.path / "epochs.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def unanalysed(self, plan: Plan) -> list[UPath]:
+        """The checkpoints kept for the analysis that have no results yet, newest first."""
+        if plan.excluded is not None:
+            return []
+        kept = kept_checkpoints(self.checkpoints, plan.spec.recipe.epochs)
+        return [folder for folder in kept if not (self.layers / folder.name / RESULTS).exists()]
+
+    def set_aside(self) -> None:
+        """Move what the trial has come to into `attempts/<n>/`, so that it begins from scratch.
+
+        The status comes first: cut short in between, the trial is pending and goes on from what is left.
+        """
+        attempts = self.path / "attempts"
+        taken = [int(path.name) for path in attempts.iterdir() if path.name.isdecimal()] if attempts.exists() else []
+        beside = attempts / str(max(taken, default=0) + 1)
+        status = self.status()
+        write_json(beside / "status.json", asdict(status))
+        self.write_status(Status(attempts=status.attempts, reason="begins from scratch"))
+        for name in ("checkpoints", "layers", "epochs.jsonl", "error.txt", "probe.json"):
+            if (self.path / name).exists():
+                self.path.fs.mv((self.path / name).path, (beside / name).path, recursive=True)
 
     def write_error(self, traceback: str) -> None:
         write_text(self.path / "error.txt", traceback)
 
     def clear_error(self) -> None:
         (self.path / "error.txt").unlink(missing_ok=True)
+
+
+def _read(trial: TrialDir) -> tuple[Plan, Status] | None:
+    """A trial's plan and status, or None where its planning was cut short."""
+    try:
+        plan = trial.plan()
+    except FileNotFoundError:
+        return None
+    status = trial.status()
+    if plan.excluded is not None and status.status != "excluded":
+        status = Status(status="excluded", reason=plan.excluded)
+    return plan, status
+
+
+def _seat(spec: TrialSpec) -> Seat:
+    return spec.architecture, spec.intervention, spec.init_seed, spec.trial_id
 
 
 def this_process() -> dict[str, Any]:

@@ -7,7 +7,7 @@ A trial that is run again goes on from its last valid checkpoint and ends bit fo
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
@@ -20,17 +20,25 @@ from upath import UPath
 import models
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS, Intervention
-from sweep.checkpoint import Checkpoint, Progress, TornCheckpointError, newest_resumable, read_checkpoint
+from sweep.checkpoint import (
+    Checkpoint,
+    EpochRow,
+    Progress,
+    TornCheckpointError,
+    newest_resumable,
+    read_checkpoint,
+)
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
-from sweep.keep import Keeper
+from sweep.keep import SAVE_EVERY_S, Keeper
 from sweep.randomness import Stream, epoch_order, generator, seed_at
 from sweep.schedule import Schedule
 from sweep.spec import Recipe, TrialSpec
-from sweep.store import EpochRow, TrialDir
+from sweep.store import TrialDir
 
 _CHECK_LOSS_EVERY = 50  # steps; reading the loss makes a GPU wait
 _VAL_BATCH = 250
+_SMALLEST_PART = 2  # images that batch norm can average over
 
 
 class Report(Protocol):
@@ -39,21 +47,29 @@ class Report(Protocol):
     def __call__(self, row: EpochRow, kept: UPath | None) -> None: ...
 
 
+Stop = Callable[[int], bool]
+"""Asked after each step, with the number of steps done, whether to save and stop."""
+
+
 def ignore(row: EpochRow, kept: UPath | None) -> None:
     """Report to nobody."""
 
 
-def never() -> bool:
+def never(step: int) -> bool:
     """Do not stop before the end."""
     return False
 
 
 class DivergedError(RuntimeError):
-    """The loss is not a finite number."""
+    """The loss is not a finite number; training again would come to the same."""
 
 
 class StoppedError(RuntimeError):
     """Training was asked to stop; its state is saved."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """A step does not fit in memory."""
 
 
 def train(
@@ -61,59 +77,90 @@ def train(
     data: PreparedData,
     trial_dir: UPath,
     report: Report = ignore,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
+    save_every_s: float = SAVE_EVERY_S,
 ) -> list[EpochRow]:
     """Train a trial to its end, from its last valid checkpoint if there is one, and give the rows of all its epochs.
 
-    Writes `epochs.jsonl` and `checkpoints/` in `trial_dir`; `stop` is asked after each step.
+    Writes `epochs.jsonl` and `checkpoints/` in `trial_dir`.
 
     Raises:
         DivergedError: the loss became NaN or infinite; the message names the step.
         StoppedError: `stop` said so; a checkpoint of the step reached has been written.
+        OutOfMemoryError: a step does not fit in memory, and the recipe does not let it be split, or it can't be.
     """
+    for row, kept in course(spec, data, trial_dir, stop, save_every_s):
+        report(row, kept)
+    return TrialDir(trial_dir).epochs()
+
+
+def course(
+    spec: TrialSpec, data: PreparedData, trial_dir: UPath, stop: Stop = never, save_every_s: float = SAVE_EVERY_S
+) -> Iterator[tuple[EpochRow, UPath | None]]:
+    """`train` epoch by epoch: gives each epoch's row, and the checkpoint's folder if its weights are kept.
+
+    An epoch that a step without enough memory cut short is given once more, where the recipe lets steps be split.
+    """
+    micro_batches = 1
+    while True:
+        try:
+            yield from _course(spec, data, TrialDir(trial_dir), stop, save_every_s, micro_batches)
+        except OutOfMemoryError:
+            smallest = min(phase.size for phase in spec.recipe.batch_size)
+            micro_batches *= 2
+            if spec.recipe.out_of_memory == "fail" or smallest // micro_batches < _SMALLEST_PART:
+                raise
+        else:
+            return
+        torch.cuda.empty_cache()  # only here, where the error no longer holds the step's tensors
+
+
+def _course(
+    spec: TrialSpec, data: PreparedData, trial: TrialDir, stop: Stop, save_every_s: float, micro_batches: int
+) -> Iterator[tuple[EpochRow, UPath | None]]:
     intervention = INTERVENTIONS[spec.intervention]
     schedule = Schedule(spec.recipe, len(data.train_images))
-    trial = TrialDir(trial_dir)
-    keeper = Keeper(trial.checkpoints, spec.recipe.epochs)
-    last_step = schedule.steps if intervention.trained else 0
-    if _is_complete(trial, last_step):
-        return trial.epochs()
+    keeper = Keeper(trial.checkpoints, spec.recipe.epochs, save_every_s)
+    if _restore_finished(trial, schedule.steps if intervention.trained else 0):
+        keeper.finish()
+        return
     labels = intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
     data = replace(data, train_labels=labels)
     run = Run(spec)
     checkpoint = next(newest_resumable(trial.checkpoints), None)
     if checkpoint is not None:
         run.load(checkpoint)
-    # An epoch's row is written before its checkpoint: rows past the checkpoint are dropped and made again.
-    rows = [row for row in trial.epochs() if checkpoint and int(row["step"] or 0) <= run.step]
+    run.micro_batches = max(run.micro_batches, micro_batches)
 
-    def finish_epoch(lr: float | None) -> None:
-        rows.append(run.epoch_row(lr) | evaluate(run.net, data, intervention, spec.recipe, run.device))
-        trial.write_epochs(rows)
+    def finish_epoch(lr: float | None) -> tuple[EpochRow, UPath | None]:
+        run.rows.append(run.epoch_row(lr) | evaluate(run.net, data, intervention, spec.recipe, run.device))
         run.start_epoch()
-        report(rows[-1], keeper.save_epoch(run))
+        trial.write_epochs(run.rows)
+        return run.rows[-1], keeper.save_epoch(run)
 
-    if not rows:
-        finish_epoch(lr=None)
+    if not run.rows:
+        yield finish_epoch(lr=None)
     for epoch in range(run.epoch, spec.recipe.epochs if intervention.trained else 0):
         order = epoch_order(spec.data_seed, epoch, schedule.images)
         size = schedule.batch_size(epoch)
         for index in range(run.step - schedule.first_step(epoch), schedule.steps_in(epoch)):
             batch = _batch(run, data, order[index * size : (index + 1) * size], intervention)
             run.learn(batch, schedule.learning_rate(epoch, index))
-            if stop():
+            if stop(run.step):
                 keeper.save(run)
                 raise StoppedError(f"stopped at step {run.step}")
             if keeper.due():
                 keeper.save(run)
         run.epoch += 1
-        finish_epoch(lr=schedule.learning_rate(epoch, schedule.steps_in(epoch) - 1))
+        yield finish_epoch(lr=schedule.learning_rate(epoch, schedule.steps_in(epoch) - 1))
     keeper.finish()
-    return rows
 
 
 class Run:
-    """The state of one trial in memory: network, optimizer, where training stands, sums over the unfinished epoch."""
+    """The state of one trial in memory: network, optimizer, where training stands, sums over the unfinished epoch.
+
+    `micro_batches` is the number of parts into which a step's images are split to fit in memory.
+    """
 
     def __init__(self, spec: TrialSpec) -> None:
         self.spec = spec
@@ -128,33 +175,60 @@ class Run:
         self.epoch = 0
         self.images = 0
         self.wall_s = 0.0
+        self.rows: list[EpochRow] = []
+        self.micro_batches = 1
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self._diverged_at = torch.full((), torch.inf, dtype=torch.float64, device=self.device)
 
     def learn(self, batch: Batch, lr: float) -> None:
-        """One optimizer step."""
+        """One optimizer step.
+
+        Raises:
+            OutOfMemoryError: it does not fit in memory; the state is no longer whole, load a checkpoint.
+        """
         began = time.perf_counter()
-        images, labels = batch
         self.net.train()
         torch.manual_seed(seed_at(self.spec.data_seed, Stream.DROPOUT, self.step))
-        with autocast(self.spec.recipe, self.device):
-            logits = self.net(images)
-            loss = cross_entropy(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        try:
+            loss = self._descend(batch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"out of memory at step {self.step + 1}; lower recipe.batch_size, or let steps be split: "
+                "--set recipe.out_of_memory=split"
+            ) from error
         self.step += 1
-        self.images += len(images)
-        loss = loss.detach().double()
-        self._loss_sum += loss * len(images)
-        self._correct += (logits.detach().argmax(1) == labels).sum()
+        self.images += len(batch[0])
+        self._loss_sum += loss * len(batch[0])
         self._diverged_at = torch.where(loss.isfinite(), self._diverged_at, self._diverged_at.clamp(max=self.step))
         if self.step % _CHECK_LOSS_EVERY == 0:
             self.require_finite()
         self.wall_s += time.perf_counter() - began
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [b, classes] of a part of a step's images."""
+        logits: Tensor = self.net(images)
+        return logits
+
+    def _descend(self, batch: Batch) -> Tensor:
+        """Gradients of a step, and its mean loss float64[]."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        parts = zip(*(tensor.tensor_split(self.micro_batches) for tensor in batch), strict=True)
+        for images, labels in parts:
+            share = len(images) / len(batch[0])
+            with autocast(self.spec.recipe, self.device):
+                logits = self.forward(images)
+                loss = cross_entropy(logits, labels)
+            (loss * share).backward()
+            total += loss.detach().double() * share
+            self._correct += (logits.detach().argmax(1) == labels).sum()
+        return total
 
     def require_finite(self) -> None:
         """Raise a DivergedError if any loss so far was not finite."""
@@ -190,6 +264,8 @@ class Run:
             loss_sum=self._loss_sum.item(),
             correct=int(self._correct.item()),
             wall_s=self.wall_s,
+            rows=list(self.rows),
+            micro_batches=self.micro_batches,
         )
 
     def model_state(self) -> dict[str, Tensor]:
@@ -215,7 +291,8 @@ class Run:
         self.net.load_state_dict(checkpoint.model)
         progress = checkpoint.progress
         self.step, self.epoch, self.images = progress.step, progress.epoch, progress.images
-        self.wall_s = progress.wall_s
+        self.wall_s, self.rows = progress.wall_s, list(progress.rows)
+        self.micro_batches = progress.micro_batches
         self._loss_sum.fill_(progress.loss_sum)
         self._correct.fill_(progress.correct)
         for name, parameter in self.net.named_parameters():
@@ -246,14 +323,22 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
-def _is_complete(trial: TrialDir, last_step: int) -> bool:
-    """Whether the last epoch's row and a valid checkpoint of its weights are there."""
-    if last_step not in [row["step"] for row in trial.epochs()]:
-        return False
+def _restore_finished(trial: TrialDir, last_step: int) -> bool:
+    """Whether a valid checkpoint of the last step is there; then its rows are the trial's."""
     try:
-        return read_checkpoint(trial.checkpoints / str(last_step)).progress.step == last_step
+        rows = read_checkpoint(trial.checkpoints / str(last_step)).progress.rows
     except TornCheckpointError:
         return False
+    if last_step not in [row["step"] for row in rows]:
+        return False
+    if trial.epochs() != rows:
+        trial.write_epochs(rows)
+    return True
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
 def _batch(run: Run, data: PreparedData, indices: Tensor, intervention: Intervention) -> Batch:

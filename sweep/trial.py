@@ -1,9 +1,11 @@
 """Run one trial of a sweep directory: train it, and keep its status and error up to date."""
 
+import errno
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -13,10 +15,19 @@ from typing import Any
 import torch
 from upath import UPath
 
+from sweep.checkpoint import EpochRow
 from sweep.data.prepare import prepare
+from sweep.files import remove_unfinished
+from sweep.keep import SAVE_EVERY_S
 from sweep.schedule import Schedule
-from sweep.store import EpochRow, Status, TrialDir, this_process
-from sweep.train import Report, StoppedError, ignore, never, train
+from sweep.store import Status, TrialDir, this_process
+from sweep.train import DivergedError, Report, Stop, StoppedError, course, ignore, never
+
+HEARTBEAT_S = 15.0
+
+
+class SupersededError(RuntimeError):
+    """The same trial has been started elsewhere meanwhile; this process must leave its files alone."""
 
 
 def run_trial(
@@ -24,44 +35,102 @@ def run_trial(
     root: Path | None,
     threads: int,
     report: Report = ignore,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
+    save_every_s: float = SAVE_EVERY_S,
 ) -> Status:
     """Train a planned trial to its end with a number of CPU threads, and give its last status.
 
     Whatever training raises is recorded in `status.json` and `error.txt` and raised again.
     """
+    for row, kept in trial_course(trial, root, threads, stop, save_every_s):
+        report(row, kept)
+    return trial.status()
+
+
+def trial_course(
+    trial: TrialDir, root: Path | None, threads: int, stop: Stop = never, save_every_s: float = SAVE_EVERY_S
+) -> Iterator[tuple[EpochRow, UPath | None]]:
+    """`run_trial` epoch by epoch: gives each epoch's row, and the checkpoint's folder if its weights are kept."""
     torch.set_num_threads(threads)
     spec = trial.plan().spec
-    before = trial.status()
-    status = Status(
-        status="running", attempts=before.attempts + 1, started_at=time.time(), heartbeat_at=time.time(),
-        epoch=before.epoch, step=before.step, val_accuracy=before.val_accuracy, wall_s=before.wall_s,
-        code_version=code_version(), torch_version=torch.__version__, **this_process(),
-    )  # fmt: skip
-    trial.write_status(status)
-    trial.clear_error()
-
-    def record(row: EpochRow, kept: UPath | None) -> None:
-        nonlocal status
-        status = replace(status, heartbeat_at=time.time(), **_reached(row))
-        trial.write_status(status)
-        report(row, kept)
-
+    record = _Record(trial)
     try:
         data = prepare(spec.data, root)
-        status = replace(status, steps=Schedule(spec.recipe, len(data.train_images)).steps)
-        rows = train(spec, data, trial.path, record, stop)
-    except StoppedError:
-        trial.write_status(replace(status, status="pending", heartbeat_at=time.time()))
+        record.write(steps=Schedule(spec.recipe, len(data.train_images)).steps)
+        for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s):
+            record.write(**_reached(row))
+            yield row, kept
+        record.write(status="finished", **_reached(trial.epochs()[-1]))
+    except SupersededError:
+        raise
+    except (StoppedError, GeneratorExit):
+        record.write(status="pending", reason="stopped; its last checkpoint stands")
         raise
     except Exception as error:
-        trial.write_error(traceback.format_exc())
-        summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        trial.write_status(replace(status, status="failed", error=summary, heartbeat_at=time.time()))
+        record.fail(error)
         raise
-    status = replace(status, status="finished", heartbeat_at=time.time(), **_reached(rows[-1]))
-    trial.write_status(status)
-    return status
+
+
+class _Record:
+    """The status of the trial that this process runs, as long as no other process has taken the trial over."""
+
+    def __init__(self, trial: TrialDir) -> None:
+        before = trial.status()
+        remove_unfinished(trial.path)
+        self._trial = trial
+        self._status = Status(
+            status="running", attempts=before.attempts + 1, started_at=time.time(),
+            epoch=before.epoch, step=before.step, val_accuracy=before.val_accuracy, wall_s=before.wall_s,
+            code_version=code_version(), torch_version=torch.__version__, **this_process(),
+        )  # fmt: skip
+        self._beat_at = time.monotonic()
+        trial.write_status(replace(self._status, heartbeat_at=time.time()))
+        trial.clear_error()
+
+    def watched(self, stop: Stop) -> Stop:
+        """`stop`, with a heartbeat from time to time."""
+
+        def watch(step: int) -> bool:
+            if time.monotonic() - self._beat_at >= HEARTBEAT_S:
+                self.write(step=step)
+            return stop(step)
+
+        return watch
+
+    def write(self, **changes: Any) -> None:
+        """Write the status with changes.
+
+        Raises:
+            SupersededError: another process has started the trial.
+        """
+        attempts = self._trial.status().attempts
+        if attempts > self._status.attempts:
+            raise SupersededError(f"attempt {attempts} has begun elsewhere; this was attempt {self._status.attempts}")
+        self._beat_at = time.monotonic()
+        self._status = replace(self._status, heartbeat_at=time.time(), **changes)
+        self._trial.write_status(self._status)
+
+    def fail(self, error: Exception) -> None:
+        """Record an error as far as the storage lets itself be written; the driver knows of it in any case."""
+        with suppress(OSError):
+            self._trial.write_error("".join(traceback.format_exception(error)))
+        with suppress(OSError):
+            self.write(status="failed", error=summary(error), final=isinstance(error, DivergedError | ValueError))
+
+
+def summary(error: BaseException) -> str:
+    """An error in one line, with a cure where there is one."""
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    cure = _CURES.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"{said}; {cure}" if cure else said
+
+
+_CURES = {
+    errno.ENOSPC: "the storage is full: free space, then `sweep resume`",
+    errno.EDQUOT: "the storage's quota is used up: free space, then `sweep resume`",
+    errno.EACCES: "the storage may no longer be written: restore the permission, then `sweep resume`",
+    errno.EROFS: "the storage has become read-only: restore it, then `sweep resume`",
+}
 
 
 @cache

@@ -1,8 +1,10 @@
 """As a user: launch, look, break, resume. Each test runs the real command line with a real local Ray."""
 
+import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import yaml
 from upath import UPath
 
+from sweep.lease import hold
+from sweep.requests import pending_requests, request_retry
 from sweep.results import read_error, read_reduced, read_table
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
@@ -41,8 +45,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trial = storage / "demo" / "trials" / trial_id
     (trial / "checkpoints").mkdir(parents=True)
     (trial / "checkpoints" / "0").write_text("a file where a folder should be")
-    printed = run("launch", "demo", *TINY, "--storage", str(storage), code=1)
+    printed = run("launch", "demo", *TINY, "--storage", str(storage), "--max-failures", "1", code=1)
     assert "FileExistsError" in printed
+    assert "failure 1 of 1 that are tried again, in 1 s" in printed
     assert "1 trial failed; go on with: sweep resume" in printed
     return storage
 
@@ -86,11 +91,49 @@ def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path) 
     after = {trial["trial_id"]: trial for trial in status(launched)["trials"]}
     assert {trial["status"] for trial in after.values()} == {"finished"}
     assert {trial_id: trial["attempts"] for trial_id, trial in after.items()} == {
-        trial_id: 2 if trial_id == broken else 1 for trial_id in after
+        trial_id: 3 if trial_id == broken else 1 for trial_id in after
     }
     assert read_error(UPath(launched / "demo"), broken) is None
     assert "nothing to do" in run("resume", "demo", "--storage", str(launched))
-    assert "0 of them new" in run("launch", "demo", *TINY, "--storage", str(launched))
+    printed = run("launch", "demo", *TINY, "--storage", str(launched))
+    assert "0 of them new" in printed
+    assert "nothing to do" in printed
+    assert "nothing to do" in run("resume", "demo", "--only", "failed", "--storage", str(launched))
+
+
+def test_from_scratch_keeps_the_old_attempt_beside_the_new_one(launched: Path) -> None:
+    storage = ["--storage", str(launched)]
+    run("resume", "demo", "--only", "*-rotate90-*", "--from-scratch", *storage)
+    (trial,) = (launched / "demo" / "trials").glob("*-rotate90-*")
+    report = {trial["trial_id"]: trial for trial in status(launched)["trials"]}[trial.name]
+    assert (report["status"], report["attempts"]) == ("finished", 2)
+    old = trial / "attempts" / "1"
+    assert json.loads((old / "status.json").read_text())["status"] == "finished"
+    for folder in (old, trial):
+        digest = hashlib.sha256((folder / "checkpoints" / "6" / "model.safetensors").read_bytes()).hexdigest()
+        assert (folder / "epochs.jsonl").exists()
+        assert (folder / "layers" / "6" / "layers.json").exists()
+    assert digest == hashlib.sha256((old / "checkpoints" / "6" / "model.safetensors").read_bytes()).hexdigest()
+    assert len(read_table(UPath(launched / "demo"), "neurons")) == 48 * 2 * (3 + 3 + 3 + 1)
+
+
+def test_what_the_dashboard_asked_for_is_done_by_the_next_resume(launched: Path) -> None:
+    sweep = UPath(launched / "demo")
+    (trial,) = (launched / "demo" / "trials").glob("*-untrained-*")
+    request_retry(sweep, trial.name, "scratch")
+    run("resume", "demo", "--only", "failed", "--storage", str(launched))
+    assert pending_requests(sweep) == []
+    assert (trial / "attempts" / "1" / "epochs.jsonl").exists()
+    assert {trial["status"] for trial in status(launched)["trials"]} == {"finished"}
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(launched: Path) -> None:
+    with hold(UPath(launched / "demo")):
+        printed = run("resume", "demo", "--storage", str(launched), code=2)
+        assert f"process {os.getpid()} on {socket.gethostname()}, heartbeat" in printed
+        assert "Traceback" not in printed
+        assert f"process {os.getpid()}" in run("status", "demo", "--storage", str(launched))
+    run("resume", "demo", "--storage", str(launched))
 
 
 def test_analyze_scores_a_checkpoint_of_the_sweep(launched: Path) -> None:
@@ -104,7 +147,8 @@ def test_analyze_scores_a_checkpoint_of_the_sweep(launched: Path) -> None:
     assert "features.3b.conv" in run("analyze", str(file))
 
 
-def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(tmp_path: Path, sent: signal.Signals) -> None:
     arguments = ["launch", "demo", "--set", DATA, "--set", "recipe.batch_size=16", "--storage", str(tmp_path)]
     arguments += ["--set", "recipe.epochs=400", "--set", "interventions=[baseline]"]
     environment = os.environ | {"SWEEP_LINE_EVERY_S": "1"}
@@ -113,7 +157,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(tmp_path
         for line in process.stdout:
             if line.startswith("epochs "):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         printed = process.stdout.read()
     assert process.returncode == 130
     assert "stopped; go on with: sweep resume" in printed

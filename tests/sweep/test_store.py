@@ -39,12 +39,51 @@ def test_a_status_survives_its_file(sweep: SweepDir, plan: Plan) -> None:
     assert trial.status() == status
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"status": "failed"', '{"colour": 1}', "[]", "null"])
-def test_a_damaged_status_is_told_with_its_file_and_a_cure(sweep: SweepDir, plan: Plan, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "{", '{"status": "failed"', '{"status": "fled"}', "[]", "null", "\xff"])
+def test_a_damaged_status_makes_the_trial_pending(sweep: SweepDir, plan: Plan, content: str) -> None:
+    sweep.add([plan])
+    write_text(sweep.trial(plan.trial_id).path / "status.json", content)
+    ((_, status),) = sweep.read_all()
+    assert (status.status, status.reason) == ("pending", "its status was damaged")
+
+
+def test_a_damaged_status_does_not_make_an_excluded_cell_run(sweep: SweepDir, plan: Plan) -> None:
+    sweep.add([replace(plan, excluded="has no pooling to remove")])
+    write_text(sweep.trial(plan.trial_id).path / "status.json", "{")
+    assert sweep.read_all()[0][1].status == "excluded"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "7", '{"trial_id": 3}', '{"spec": [], "trial_id": "a"}'])
+def test_a_damaged_spec_is_told_with_its_file_and_launching_again_mends_it(
+    sweep: SweepDir, plan: Plan, content: str
+) -> None:
+    sweep.add([plan])
+    write_text(sweep.trial(plan.trial_id).spec_file, content)
+    with pytest.raises(ValueError, match=r"spec\.json is damaged"):
+        sweep.read_all()
+    assert sweep.add([plan]) == 0
+    assert sweep.read_all()[0][0] == plan
+
+
+def test_a_trial_whose_planning_was_cut_short_is_planned_again(sweep: SweepDir, plan: Plan) -> None:
+    sweep.trial(plan.trial_id).write_status(Status())
+    assert sweep.read_all() == []
+    assert sweep.add([plan]) == 1
+
+
+def test_setting_aside_keeps_everything_beside_and_the_count_of_attempts(sweep: SweepDir, plan: Plan) -> None:
+    sweep.add([plan])
     trial = sweep.trial(plan.trial_id)
-    write_text(trial.path / "status.json", content)
-    with pytest.raises(ValueError, match=r"status\.json .*sweep resume"):
-        trial.status()
+    for attempts in (1, 2):
+        trial.write_status(Status(status="finished", attempts=attempts))
+        write_text(trial.checkpoints / "7" / "manifest.json", str(attempts))
+        trial.set_aside()
+        assert (trial.status().status, trial.status().attempts) == ("pending", attempts)
+        assert not trial.checkpoints.exists()
+        assert (trial.path / "attempts" / str(attempts) / "checkpoints" / "7" / "manifest.json").read_text() == str(
+            attempts
+        )
+    assert sweep.read_all()[0][0] == plan
 
 
 def test_a_spec_of_another_version_or_changed_by_hand_is_refused(sweep: SweepDir, plan: Plan) -> None:

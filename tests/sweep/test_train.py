@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from upath import UPath
 
-from sweep.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.checkpoint import EpochRow, checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid import expand, load_grid
-from sweep.store import EpochRow, Plan, SweepDir, TrialDir
-from sweep.train import DivergedError, StoppedError, train
+from sweep.store import Plan, SweepDir, TrialDir
+from sweep.train import DivergedError, OutOfMemoryError, Run, Stop, StoppedError, train
 from tests.sweep.conftest import TINY
 from tests.sweep.golden import losses
 
@@ -26,9 +26,9 @@ def without_times(rows: list[EpochRow]) -> list[EpochRow]:
     return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
 
 
-def stop_after(steps: int) -> Callable[[], bool]:
+def stop_after(steps: int) -> Stop:
     left = iter(range(steps - 1, -1, -1))
-    return lambda: next(left) == 0
+    return lambda _step: next(left) == 0
 
 
 @pytest.mark.parametrize("stops", [[1], [2], [3], [4], [1, 1, 1], [4, 4]])
@@ -58,6 +58,63 @@ def test_a_torn_newest_checkpoint_costs_steps_but_changes_nothing(plan: Plan, sw
     train(plan.spec, data, torn.path)
     assert weights(torn) == weights(whole)
     assert without_times(torn.epochs()) == without_times(whole.epochs())
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"epoch": 0, "st', "no json\n"])
+def test_damaged_rows_come_back_from_the_checkpoint(plan: Plan, sweep: SweepDir, content: str) -> None:
+    data = prepare(plan.spec.data, None)
+    trial = sweep.trial("trial")
+    with pytest.raises(StoppedError):
+        train(plan.spec, data, trial.path, stop=stop_after(7))
+    for _ in range(2):  # in the middle of training, and after its end
+        (trial.path / "epochs.jsonl").write_text(content)
+        rows = train(plan.spec, data, trial.path)
+        assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+
+
+class Narrow:
+    """A machine in whose memory only so many images fit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+        self.parts: list[int] = []
+        through = Run.forward
+
+        def forward(run: Run, batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) > images:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.parts.append(len(batch))
+            return through(run, batch)
+
+        monkeypatch.setattr(Run, "forward", forward)
+
+
+def test_a_step_that_does_not_fit_in_memory_fails_with_a_cure(
+    plan: Plan, sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Narrow(monkeypatch, images=8)
+    with pytest.raises(OutOfMemoryError, match=r"at step 1; .*recipe\.out_of_memory=split"):
+        train(plan.spec, prepare(plan.spec.data, None), sweep.trial("trial").path)
+
+
+def test_a_step_may_be_split_and_stays_split_when_resumed(sweep: SweepDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.out_of_memory=split"])).plans[0]
+    data = prepare(plan.spec.data, None)
+    narrow = Narrow(monkeypatch, images=5)
+    with pytest.raises(StoppedError):
+        train(plan.spec, data, sweep.trial("trial").path, stop=stop_after(7))
+    assert set(narrow.parts) == {4}  # 16 images a step, in fewer and fewer parts until they fit
+    wide = Narrow(monkeypatch, images=100)
+    rows = train(plan.spec, data, sweep.trial("trial").path)
+    assert set(wide.parts) == {4}
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert rows[-1]["step"] == 9
+
+
+def test_a_step_that_can_not_be_split_far_enough_fails(sweep: SweepDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.out_of_memory=split"])).plans[0]
+    Narrow(monkeypatch, images=1)
+    with pytest.raises(OutOfMemoryError):
+        train(plan.spec, prepare(plan.spec.data, None), sweep.trial("trial").path)
 
 
 def test_a_finished_trial_trains_no_further_step(plan: Plan, sweep: SweepDir) -> None:

@@ -1,0 +1,168 @@
+"""One driver at a time for each sweep, on a local disk or an object store. Knows neither torch nor Ray.
+
+A lease is a file `driver/<n>.json`; the highest number holds it. Whoever finds that one stale or given back takes
+over by creating number n + 1, which only one of several can do. The holder writes a heartbeat into its file, and stops
+when a higher number appears. Hosts' clocks may differ by less than `STALE_S`.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from uuid import uuid4
+
+from upath import UPath
+
+from sweep.files import create_json, read_json, write_json
+
+BEAT_S = 5.0
+STALE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """The driver that holds a sweep, or held it last; times are seconds since 1970."""
+
+    host: str
+    pid: int
+    token: str
+    started_at: float
+    heartbeat_at: float
+    released: bool = False
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last heartbeat."""
+        return max(0.0, time.time() - self.heartbeat_at)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the driver still works on the sweep, as far as can be told from here."""
+        if self.released or self.age_s > STALE_S:
+            return False
+        return self.host != socket.gethostname() or _runs(self.pid)
+
+
+class BusyError(ValueError):
+    """Another driver works on the sweep."""
+
+
+class LostLeaseError(RuntimeError):
+    """Another driver has taken the sweep over, since this one's heartbeat was missing for too long."""
+
+
+def holder(sweep: UPath) -> Holder | None:
+    """Who works on a sweep now, or None."""
+    held = _newest(sweep)
+    return held[1] if held and held[1].alive else None
+
+
+class Lease:
+    """What a driver holds while it works; its heartbeat is a thread."""
+
+    def __init__(self, sweep: UPath, number: int, held: Holder) -> None:
+        self._sweep, self._number, self._held = sweep, number, held
+        self._lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread.start()
+
+    def require(self) -> None:
+        """Raise a LostLeaseError if another driver has taken over."""
+        if self._lost:
+            raise LostLeaseError(f"another driver has taken {self._sweep} over; this one stops")
+
+    def release(self) -> None:
+        """Give the lease back."""
+        self._ended.set()
+        self._thread.join()
+        if not self._lost:
+            with suppress(OSError):  # then it goes stale by itself
+                write_json(_file(self._sweep, self._number), asdict(replace(self._held, released=True)))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with suppress(OSError):  # the storage is away: the lease stands until it is stale
+                newest = _newest(self._sweep)
+                if newest is not None and newest[1].token != self._held.token:
+                    self._lost = True
+                    return
+                self._held = replace(self._held, heartbeat_at=time.time())
+                write_json(_file(self._sweep, self._number), asdict(self._held))
+
+
+@contextmanager
+def hold(sweep: UPath) -> Iterator[Lease]:
+    """Hold a sweep for the time of the block.
+
+    Raises:
+        BusyError: another driver works on it; the message tells its host, process and heartbeat.
+    """
+    lease = _acquire(sweep)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _acquire(sweep: UPath) -> Lease:
+    now = time.time()
+    mine = Holder(host=socket.gethostname(), pid=os.getpid(), token=uuid4().hex, started_at=now, heartbeat_at=now)
+    newest = _newest(sweep)
+    if newest is not None and newest[1].alive:
+        raise BusyError(_busy(sweep, newest[1]))
+    number = 1 if newest is None else newest[0] + 1
+    with suppress(FileExistsError):  # another was quicker
+        create_json(_file(sweep, number), asdict(mine))
+    newest = _newest(sweep)
+    assert newest is not None
+    if newest[1].token != mine.token:  # also where numbers have gone on since they were listed
+        raise BusyError(_busy(sweep, newest[1]))
+    for older in _numbers(sweep):
+        if older < number:
+            _file(sweep, older).unlink(missing_ok=True)
+    return Lease(sweep, number, mine)
+
+
+def _busy(sweep: UPath, other: Holder) -> str:
+    return (
+        f"another driver works on {sweep}: process {other.pid} on {other.host}, heartbeat {other.age_s:.0f} s ago; "
+        f"wait for it, stop it, or if it is gone try again in {STALE_S:.0f} s"
+    )
+
+
+def _newest(sweep: UPath) -> tuple[int, Holder] | None:
+    numbers = _numbers(sweep)
+    if not numbers:
+        return None
+    file = _file(sweep, numbers[-1])
+    try:
+        return numbers[-1], Holder(**read_json(file))
+    except FileNotFoundError:  # its successor has removed it meanwhile
+        return _newest(sweep)
+    except (ValueError, TypeError):  # damaged: nobody's heartbeat is in it
+        return numbers[-1], Holder(host="unknown", pid=0, token="", started_at=0, heartbeat_at=0)
+
+
+def _numbers(sweep: UPath) -> list[int]:
+    folder = sweep / "driver"
+    if not folder.exists():
+        return []
+    return sorted(int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdecimal())
+
+
+def _file(sweep: UPath, number: int) -> UPath:
+    return sweep / "driver" / f"{number}.json"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

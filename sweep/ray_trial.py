@@ -1,0 +1,79 @@
+"""A trial as Ray Tune runs it: an epoch a step, saved and stopped at the next step when its machine is to go."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from upath import UPath
+
+from sweep.checkpoint import EpochRow
+from sweep.store import TrialDir
+from sweep.train import StoppedError
+from sweep.trial import trial_course
+
+_LOOK_EVERY_S = 2.0
+
+
+class RayTrial(tune.Trainable):
+    """Runs `trial_course`. A preempted trial ends without an error and says so, and is handed out again."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        task = config["task"]
+        self._delay_s = task["delay_s"]
+        self._notice = PreemptionNotice()
+        self._epochs: Iterator[tuple[EpochRow, UPath | None]] = trial_course(
+            TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"]),
+            None if task["root"] is None else Path(task["root"]),
+            task["cpus"],
+            self._notice,
+            task["save_every_s"],
+        )
+
+    def step(self) -> dict[str, Any]:
+        """One epoch; `done` at the end, or where the machine is to go."""
+        time.sleep(self._delay_s)  # a trial that failed goes on after a while
+        self._delay_s = 0.0
+        try:
+            row, kept = next(self._epochs)
+        except StopIteration:
+            return {"done": True}
+        except StoppedError:
+            return {"done": True, "preempted": True}
+        return {
+            "epoch": row["epoch"],
+            "val_accuracy": row["val_accuracy"],
+            "kept": None if kept is None else str(kept),
+        }
+
+    def cleanup(self) -> None:
+        """Tune stops the trial: what it had saved stands."""
+        self._notice.close()
+        self._epochs.close()  # type: ignore[attr-defined]  # a generator
+
+
+class PreemptionNotice:
+    """Whether this process is told to end, by SIGTERM or because its Ray node is being drained."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._look_at = 0.0
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def __call__(self, step: int) -> bool:
+        if not self._told and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+            self._told = self._node_id in ray._private.state.state.get_draining_nodes()
+        return self._told
+
+    def close(self) -> None:
+        """Give the signal back to Ray."""
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._told = True

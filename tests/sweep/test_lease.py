@@ -1,0 +1,100 @@
+"""One driver at a time: the second is refused, a dead one's place is taken, by one of many."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from sweep import lease
+from sweep.files import write_json
+from sweep.lease import BusyError, Holder, LostLeaseError, hold, holder
+
+
+@pytest.fixture(params=["disk", "object store"])
+def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
+    return UPath(tmp_path) if request.param == "disk" else UPath(f"memory://lease{tmp_path}")
+
+
+def other(sweep: UPath, **changes: object) -> None:
+    """A driver on another machine has taken the sweep."""
+    now = time.time()
+    facts = asdict(Holder(host="node-7", pid=5, token="other", started_at=now, heartbeat_at=now))
+    write_json(sweep / "driver" / "1.json", facts | changes)
+
+
+def test_the_second_is_refused_and_the_first_gives_back(sweep: UPath) -> None:
+    with hold(sweep):
+        held = holder(sweep)
+        assert held is not None
+        assert (held.host, held.pid) == (socket.gethostname(), os.getpid())
+        with pytest.raises(BusyError, match=rf"process {os.getpid()} on .*, heartbeat \d+ s ago"), hold(sweep):
+            pass
+    assert holder(sweep) is None
+    with hold(sweep):
+        pass
+
+
+def test_a_driver_elsewhere_is_believed_until_its_heartbeat_is_stale(sweep: UPath) -> None:
+    other(sweep)
+    with pytest.raises(BusyError, match="process 5 on node-7"), hold(sweep):
+        pass
+    other(sweep, heartbeat_at=time.time() - lease.STALE_S - 1)
+    assert holder(sweep) is None
+    with hold(sweep):
+        assert holder(sweep) is not None
+
+
+def test_a_dead_process_of_this_machine_is_replaced_at_once(sweep: UPath) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pid = process.pid
+    other(sweep, host=socket.gethostname(), pid=pid)
+    with hold(sweep):
+        held = holder(sweep)
+        assert held is not None
+        assert held.pid == os.getpid()
+
+
+def test_of_many_who_find_a_dead_driver_one_takes_over(sweep: UPath) -> None:
+    other(sweep, heartbeat_at=0)
+
+    def attempt(_: int) -> bool:
+        try:
+            with hold(sweep):
+                time.sleep(0.3)  # longer than the others need to come
+                return True
+        except BusyError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(8))) == 1
+
+
+def test_a_driver_that_was_away_too_long_learns_that_it_is_replaced(
+    sweep: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+    with hold(sweep) as mine:
+        mine.require()
+        now = time.time()
+        taken = Holder(host="node-7", pid=5, token="other", started_at=now, heartbeat_at=now)
+        write_json(sweep / "driver" / "9.json", asdict(taken))
+        mine._thread.join(timeout=10)
+        with pytest.raises(LostLeaseError, match="taken"):
+            mine.require()
+    assert holder(sweep) == taken
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}'])
+def test_a_damaged_lease_is_nobodys(sweep: UPath, content: str) -> None:
+    (sweep / "driver").mkdir(parents=True)
+    (sweep / "driver" / "3.json").write_text(content)
+    assert holder(sweep) is None
+    with hold(sweep):
+        assert holder(sweep) is not None
