@@ -11,6 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from analysis.picture import evenly, neuron_tiles
+from dashboard.address import choose_one
 from sweep.results import ReducedLayer, TableName, read_reduced, read_table, sweep_names
 
 REFRESH_S = 5
@@ -28,7 +29,7 @@ def chosen_sweep() -> UPath:
         st.code(f"sweep launch demo --storage {argument}", language="shell")
         st.stop()
     with st.sidebar:
-        name = st.selectbox("Sweep", names, key="sweep", bind="query-params")
+        name = choose_one("Sweep", names, "sweep")
     return path / name
 
 

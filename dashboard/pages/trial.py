@@ -5,6 +5,7 @@ import streamlit as st
 from upath import UPath
 
 from dashboard import charts, shape, source
+from dashboard.address import choose_one
 from sweep.results import read_error
 
 
@@ -12,7 +13,7 @@ def choose(trials: pd.DataFrame) -> str:
     """The trial of the address (`?trial=`), or one chosen in the sidebar."""
     names = trials["trial_id"].tolist()
     with st.sidebar:
-        return str(st.selectbox("Trial", names, key="trial", bind="query-params"))
+        return choose_one("Trial", names, "trial")
 
 
 def show_header(sweep: UPath, trial: pd.Series) -> None:

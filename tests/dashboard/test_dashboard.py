@@ -31,6 +31,12 @@ def words(page: AppTest) -> str:
     return "\n".join(str(element.value) for element in elements)
 
 
+def said_by_address(page: AppTest, name: str) -> list[str]:
+    """A query parameter; AppTest gives a single value as it finds it, alone or in a list."""
+    value = page.query_params.get(name, [])
+    return [value] if isinstance(value, str) else list(value)
+
+
 def test_the_overview_counts_and_shows_every_trial(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = app(monkeypatch, storage).run()
     assert not page.exception
@@ -90,6 +96,33 @@ def test_a_trials_page_by_its_address(storage: Path, monkeypatch: pytest.MonkeyP
     assert not page.exception
     assert page.selectbox(key="trial").value == chosen
     assert said in words(page)
+
+
+def test_a_selected_row_opens_its_trial_of_the_same_sweep(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(storage / "second")
+    page = app(monkeypatch, storage)
+    page.query_params["sweep"] = "second"
+    page.run()
+    page.session_state["trials"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    page.run()
+    assert not page.exception
+    assert page.title[0].value == "simplified_mini · no_pooling"
+    assert page.selectbox(key="trial").value == trial_id("no_pooling", 0)
+    assert page.selectbox(key="sweep").value == "second"
+
+
+@pytest.mark.parametrize("asked", ["second", "nothing"])
+def test_the_address_names_what_is_shown(storage: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    write_sweep(storage / "second")
+    page = app(monkeypatch, storage)
+    page.query_params["sweep"] = asked
+    page.run()
+    shown = "second" if asked == "second" else "first"
+    assert f"Weight banding · {shown}" in words(page)
+    assert said_by_address(page, "sweep") == [shown]
+    page.selectbox(key="sweep").set_value("first").run()
+    assert said_by_address(page, "sweep") == ["first"]
+    assert "Weight banding · first" in words(page)
 
 
 def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,45 @@
+"""Choices that live in the page's address, so that a link shows what its sender saw.
+
+The address is the truth: a widget shows what it says and writes into it what its user picks. What was picked is
+remembered for the session too, because a link of the navigation opens its page without the address's choices.
+Streamlit's own `bind="query-params"` does not serve: it forbids `st.switch_page` to name the choices of the page it
+opens, and the choice of a sweep is lost on the way (Streamlit 1.67).
+"""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+
+def choose_one(label: str, options: Sequence[str], name: str) -> str:
+    """A select box over options, of which there is at least one; the first one unless the address names another."""
+    wanted = [value for value in _wanted(name) if value in options] or [options[0]]
+    st.session_state[name] = wanted[0]
+    _write(name, wanted[:1])
+    st.selectbox(label, options, key=name, on_change=lambda: _write(name, [st.session_state[name]]))
+    return wanted[0]
+
+
+def choose_some(label: str, options: Sequence[str], name: str) -> list[str]:
+    """A box for several of the options; none chosen means all."""
+    wanted = [value for value in _wanted(name) if value in options]
+    st.session_state[name] = wanted
+    _write(name, wanted)
+    st.multiselect(label, options, key=name, placeholder="all", on_change=lambda: _write(name, st.session_state[name]))
+    return wanted
+
+
+def _wanted(name: str) -> list[str]:
+    return st.query_params.get_all(name) or st.session_state.get(_remembered(name), [])
+
+
+def _write(name: str, values: Sequence[str]) -> None:
+    st.session_state[_remembered(name)] = list(values)
+    if values and st.query_params.get_all(name) != list(values):
+        st.query_params[name] = list(values)
+    elif not values and name in st.query_params:
+        del st.query_params[name]
+
+
+def _remembered(name: str) -> str:
+    return f"chosen {name}"
