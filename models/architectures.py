@@ -1,11 +1,13 @@
 """The architectures by name.
 
 To add one: write a function of `(num_classes, image_size)`, add a line to `ARCHITECTURES`.
+Beside those, `timm:NAME` is any convolutional model of timm.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torchvision
@@ -13,7 +15,9 @@ from torch import nn
 from torchvision.models import VGG, AlexNet
 from torchvision.models.googlenet import BasicConv2d, Inception
 
+from models import from_timm
 from models.convnet import ConvNet, L2Pool2d, conv_block
+from models.names import require_known
 
 ARTICLE = "Petrov et al., Weight Banding, Distill 2021"
 HIDDEN = 4096  # units of each fully connected layer of VGG-19 and AlexNet
@@ -21,11 +25,15 @@ HIDDEN = 4096  # units of each fully connected layer of VGG-19 and AlexNet
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """How to build a network, at which image size (pixels) by default, and where its definition comes from."""
+    """How to build a network, at which image size (pixels) by default, and where its definition comes from.
+
+    `interventions` names those defined for it; None stands for all.
+    """
 
     build: Callable[[int, int], ConvNet]
     image_size: int
     source: str
+    interventions: tuple[str, ...] | None = None
 
 
 def simplified(num_classes: int, image_size: int) -> ConvNet:
@@ -87,6 +95,24 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vgg19": Architecture(build=vgg19, image_size=224, source="Simonyan and Zisserman 2015, torchvision"),
     "alexnet": Architecture(build=alexnet, image_size=224, source="Krizhevsky 2014, torchvision"),
 }
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture of a name, from `ARCHITECTURES` or, with the prefix `timm:`, from timm.
+
+    Raises:
+        ValueError: there is none; the message names the nearest.
+    """
+    if name.startswith(from_timm.PREFIX):
+        model = name.removeprefix(from_timm.PREFIX)
+        return Architecture(
+            build=partial(from_timm.build_timm, model),
+            image_size=from_timm.default_image_size(model),
+            source="timm",
+            interventions=from_timm.INTERVENTIONS,
+        )
+    require_known("architecture", name, [*ARCHITECTURES, f"{from_timm.PREFIX}NAME"])
+    return ARCHITECTURES[name]
 
 
 def _groups(widths: Sequence[Sequence[int]]) -> nn.Sequential:

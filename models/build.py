@@ -1,13 +1,11 @@
 """Build a network by the names of its architecture and intervention."""
 
-import difflib
-from collections.abc import Iterable
-
 import torch
 
-from models.architectures import ARCHITECTURES
+from models.architectures import architecture_named
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
+from models.names import require_known
 
 
 def build(architecture: str, intervention: str, num_classes: int, image_size: int, seed: int) -> ConvNet:
@@ -18,19 +16,10 @@ def build(architecture: str, intervention: str, num_classes: int, image_size: in
     Raises:
         ValueError: a name is unknown; the message lists the allowed names and the nearest.
     """
-    require_known("architecture", architecture, ARCHITECTURES)
+    found = architecture_named(architecture)
     require_known("intervention", intervention, INTERVENTIONS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ARCHITECTURES[architecture].build(num_classes, image_size)
+        net = found.build(num_classes, image_size)
         INTERVENTIONS[intervention].change_network(net)
     return net
-
-
-def require_known(kind: str, name: str, allowed: Iterable[str]) -> None:
-    """Raise a ValueError that names the nearest and all allowed names unless `name` is among them."""
-    names = list(allowed)
-    if name in names:
-        return
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest[0]!r}? Allowed: {', '.join(names)}")

@@ -353,7 +353,7 @@ INTERVENTIONS: dict[str, Intervention] = {
         for mode in ("reflect", "circular", "replicate")
     },
     "blur_pool": Intervention(
-        what="smoothing before every pool's subsampling",
+        what="smoothing before every pool's subsampling; strided convolutions stay as they are",
         source="ours, after Zhang 2019 (arXiv:1904.11486)",
         expected={},
         change_network=blur_pool,

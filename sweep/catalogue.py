@@ -5,9 +5,12 @@ from importlib.resources import files
 
 import torch
 from rich.table import Table
+from torch import nn
 
 import models
+from models import from_timm
 from models.architectures import ARCHITECTURES
+from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.grid import grid_names
 
@@ -21,21 +24,33 @@ def architectures() -> Rows:
     """Name, image size, layers analysed, parameters with the article's 1001 classes, source."""
     rows = []
     for name, architecture in ARCHITECTURES.items():
-        with torch.device("meta"):
-            net = models.build(name, "baseline", _CLASSES, architecture.image_size, seed=0)
-        parameters = sum(parameter.numel() for parameter in net.parameters())
+        net = _on_meta(name, "baseline")
         layers = ", ".join(conv.removeprefix("features.").removesuffix(".conv") for conv in net.final_convs)
-        rows.append([name, str(architecture.image_size), layers, f"{parameters:,}", architecture.source])
+        rows.append([name, str(architecture.image_size), layers, _count(net), architecture.source])
+    source = f"any convolutional model of timm (pip install timm), with {', '.join(from_timm.INTERVENTIONS)}"
+    rows.append([f"{from_timm.PREFIX}NAME", "the model's", "last three spatial convs", "the model's", source])
     return ["architecture", "image size", "layers analysed", "parameters", "source"], rows
 
 
 def interventions() -> Rows:
-    """Name, what changes, the finding expected in `simplified` from the last conv on, source."""
-    rows = [
-        [name, intervention.what, ", ".join(intervention.expected.get("simplified", ("unknown",))), intervention.source]
-        for name, intervention in INTERVENTIONS.items()
+    """Name, what changes, parameters of `simplified` under it, the finding expected there, source.
+
+    Parameters are those of its head and of the whole network, with the article's 1001 classes.
+    """
+    rows = []
+    for name, intervention in INTERVENTIONS.items():
+        net = _on_meta("simplified", name)
+        expected = ", ".join(intervention.expected.get("simplified", ("unknown",)))
+        rows.append([name, intervention.what, _count(net.head), _count(net), expected, intervention.source])
+    header = [
+        "intervention",
+        "what changes",
+        "head's parameters",
+        "all parameters",
+        "expected (last conv first)",
+        "source",
     ]
-    return ["intervention", "what changes", "expected (last conv first)", "source"], rows
+    return header, rows
 
 
 def grids() -> Rows:
@@ -64,3 +79,13 @@ def table(what: str) -> Table:
     for row in rows:
         printed.add_row(*row)
     return printed
+
+
+def _on_meta(architecture: str, intervention: str) -> ConvNet:
+    """A network without memory, for its numbers alone."""
+    with torch.device("meta"):
+        return models.build(architecture, intervention, _CLASSES, ARCHITECTURES[architecture].image_size, seed=0)
+
+
+def _count(module: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in module.parameters()):,}"

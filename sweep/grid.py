@@ -14,10 +14,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError, field_validator, model_validator
 
 import models
-from models.architectures import ARCHITECTURES
-from models.build import require_known
+from models.architectures import ARCHITECTURES, architecture_named
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
+from models.names import require_known
 from sweep.data.registry import DATASETS, Source
 from sweep.keep import SAVE_EVERY_S
 from sweep.spec import DataSpec, Frozen, Recipe, TrialSpec
@@ -30,6 +30,11 @@ def _known(kind: str, allowed: dict[str, Any]) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def _known_architecture(name: str) -> str:
+    architecture_named(name)
+    return name
 
 
 class GridData(Frozen):
@@ -76,11 +81,12 @@ Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 class Grid(Frozen):
     """Architectures x interventions x seeds on one data set with one recipe.
 
-    `architectures` and `interventions` may be `all`; `seeds_of` gives single interventions seeds of their own.
+    `architectures` and `interventions` may be `all`, which stands for those that the project names itself, without
+    timm's; `seeds_of` gives single interventions seeds of their own.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    architectures: tuple[Annotated[str, _known("architecture", ARCHITECTURES)], ...] = Field(min_length=1)
+    architectures: tuple[Annotated[str, AfterValidator(_known_architecture)], ...] = Field(min_length=1)
     interventions: tuple[Annotated[str, _known("intervention", INTERVENTIONS)], ...] = Field(min_length=1)
     seeds: Seeds = Field((0,), min_length=1)
     seeds_of: dict[Annotated[str, _known("intervention", INTERVENTIONS)], Seeds] = Field(default_factory=dict)
@@ -165,7 +171,7 @@ def expand(grid: Grid) -> Expansion:
     for architecture in grid.architectures:
         data = DataSpec(
             name=grid.data.name,
-            image_size=grid.data.image_size or ARCHITECTURES[architecture].image_size,
+            image_size=grid.data.image_size or architecture_named(architecture).image_size,
             num_classes=source.num_classes,
             seed=grid.data.seed,
             options=options.model_dump(mode="json"),
@@ -210,7 +216,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _plan(spec: TrialSpec, root: Path | None) -> Plan:
     """A trial as it enters the sweep directory; networks are built without memory, for their facts alone."""
     intervention = INTERVENTIONS[spec.intervention]
-    excluded = intervention.meaningless(_facts_of(spec, "baseline"))
+    excluded = _undefined(spec) or intervention.meaningless(_facts_of(spec, "baseline"))
     net = _facts_of(spec, "baseline" if excluded else spec.intervention)
     positions = range(1, len(net.final_convs) + 1)
     return Plan(
@@ -221,6 +227,14 @@ def _plan(spec: TrialSpec, root: Path | None) -> Plan:
         expected=tuple(intervention.finding(spec.architecture, position) for position in positions),
         excluded=excluded,
     )
+
+
+def _undefined(spec: TrialSpec) -> str | None:
+    """Why a cell has no definition, or None: models from elsewhere have a few interventions only."""
+    defined = architecture_named(spec.architecture).interventions
+    if defined is None or spec.intervention in defined:
+        return None
+    return f"only {', '.join(defined[:-1])} and {defined[-1]} are defined for {spec.architecture}"
 
 
 def _facts_of(spec: TrialSpec, intervention: str) -> ConvNet:

@@ -5,6 +5,7 @@ Resources (GPUs, CPUs, threads) and paths are not part of it: the same spec has 
 
 import hashlib
 import json
+import re
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -100,8 +101,9 @@ class TrialSpec(Frozen):
 
     @property
     def trial_id(self) -> str:
-        """A readable prefix and the hash of the canonical JSON of the whole spec."""
-        return f"{self.architecture}-{self.intervention}-s{self.init_seed}-{_digest(self.model_dump(mode='json'))}"
+        """A readable prefix and the hash of the canonical JSON of the whole spec; safe as the name of a folder."""
+        prefix = re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.architecture}-{self.intervention}-s{self.init_seed}")
+        return f"{prefix}-{_digest(self.model_dump(mode='json'))}"
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -11,6 +12,10 @@ REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 # Before Ray is imported: no token file in the tester's home, no usage report, few processes.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# The same examples in every run, and no limit that a busy machine would break.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True)

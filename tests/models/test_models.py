@@ -3,6 +3,8 @@
 import cloudpickle
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import models
@@ -75,26 +77,47 @@ def test_random_rotation_turns_each_image_by_itself_and_only_in_training() -> No
     assert torch.equal(turned, again)
 
 
-def head(intervention: str) -> nn.Module:
-    return models.build(SMALL, intervention, 10, 56, seed=0).head.eval()
+@pytest.fixture(scope="module")
+def heads() -> dict[str, nn.Module]:
+    """Heads for maps of 48 x 7 x 7."""
+    return {
+        intervention: models.build(SMALL, intervention, 10, 56, seed=0).head.double().eval()
+        for intervention in ("baseline", "x_pool", "no_pooling")
+    }
 
 
-def test_what_each_head_can_know_of_position() -> None:
-    generator = torch.Generator().manual_seed(0)
-    last_map = torch.rand(3, 48, 7, 7, generator=generator)
-    columns = torch.randperm(7, generator=generator)
-    column_shuffled = last_map[..., columns]
-    row_shuffled = last_map[:, :, columns]
+def random_map(seed: int) -> torch.Tensor:
+    return torch.rand(2, 48, 7, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-    def forgets(intervention: str, changed: torch.Tensor) -> bool:
-        return torch.allclose(head(intervention)(changed), head(intervention)(last_map), atol=1e-5)
 
-    assert forgets("baseline", column_shuffled)
-    assert forgets("baseline", row_shuffled)
-    assert forgets("x_pool", column_shuffled)
-    assert not forgets("x_pool", row_shuffled)
-    assert not forgets("no_pooling", column_shuffled)
-    assert not forgets("no_pooling", row_shuffled)
+SEEDS, PLACES = st.integers(0, 2**31), st.integers(0, 6)
+
+
+@given(SEEDS, st.permutations(range(49)))
+def test_gap_forgets_all_positions_and_no_pooling_none(heads, seed: int, order: list[int]) -> None:
+    last_map = random_map(seed)
+    shuffled = last_map.flatten(2)[..., order].reshape(last_map.shape)
+    assert torch.allclose(heads["baseline"](shuffled), heads["baseline"](last_map))
+    unmoved = order == sorted(order)
+    assert torch.allclose(heads["no_pooling"](shuffled), heads["no_pooling"](last_map)) == unmoved
+
+
+@given(SEEDS, st.lists(st.permutations(range(7)), min_size=7, max_size=7))
+def test_x_pool_forgets_columns_within_each_row(heads, seed: int, orders: list[list[int]]) -> None:
+    last_map = random_map(seed)
+    shuffled = torch.stack([last_map[:, :, row, order] for row, order in enumerate(orders)], dim=2)
+    assert torch.allclose(heads["x_pool"](shuffled), heads["x_pool"](last_map))
+
+
+@given(SEEDS, PLACES, PLACES)
+def test_x_pool_keeps_rows_apart(heads, seed: int, first: int, second: int) -> None:
+    last_map = random_map(seed)
+    order = list(range(7))
+    order[first], order[second] = second, first
+    pool = heads["x_pool"].pool
+    assert torch.equal(pool(last_map[:, :, order]), pool(last_map)[:, :, order])
+    swapped = heads["x_pool"](last_map[:, :, order])
+    assert torch.allclose(swapped, heads["x_pool"](last_map)) == (first == second)
 
 
 def test_l2_pooling_is_the_root_mean_square_with_a_finite_gradient_at_zero() -> None:

@@ -1,37 +1,58 @@
 """Every cell of architectures x interventions that has a meaning: builds, learns a step, comes back, is analysed."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models import vgg
 from upath import UPath
 
+from analysis import banding
 from analysis.layers import analyze_checkpoint
 from models import architectures
 from models.interventions import INTERVENTIONS
 from sweep.checkpoint import read_checkpoint, write_checkpoint
+from sweep.data.prepare import prepare
 from sweep.grid import expand, load_grid
-from sweep.train import Run
+from sweep.store import TrialDir
+from sweep.train import Run, train
 
 PLANS = {plan.trial_id: plan for plan in expand(load_grid("smoke-full", [])).plans}
 CELLS = [trial_id for trial_id, plan in PLANS.items() if plan.excluded is None]
-# Every intervention on the small network; on the large ones, those that change the network's body or its head's size.
-QUICK = ("simplified_mini-", "-baseline-", "-no_pooling-", "-coord_conv-", "-blur_pool-", "-padding_reflect-")
-
-
-def marked(trial_id: str) -> object:
-    quick = any(part in trial_id for part in QUICK)
-    return trial_id if quick else pytest.param(trial_id, marks=pytest.mark.slow)
+WIDTH = 64  # channels at most, so that all cells fit in a test run; names, kernels, strides and heads stay
 
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VGG-19 and AlexNet with hidden layers of 64 units instead of 4096, which would be 100 million weights."""
-    monkeypatch.setattr(architectures, "HIDDEN", 64)
+    """The architectures with few channels, hidden layers of 64 units, and a short bootstrap of the scores."""
+    groups, initialise = architectures._groups, nn.Linear.reset_parameters
+
+    def initialise_unless_large(layer: nn.Linear) -> None:
+        if layer.weight.numel() < 10**7:  # torchvision's own hidden layers are built, but our heads take their place
+            initialise(layer)
+
+    def narrow_groups(widths: list[list[int]]) -> nn.Sequential:
+        return groups([[min(width, WIDTH) for width in group] for group in widths])
+
+    monkeypatch.setattr(architectures, "HIDDEN", WIDTH)
+    monkeypatch.setattr(architectures, "_groups", narrow_groups)
+    monkeypatch.setattr(nn.Linear, "reset_parameters", initialise_unless_large)
+    monkeypatch.setattr(torchvision.models, "resnet50", partial(torchvision.models.resnet50, width_per_group=8))
+    plan = [width if width == "M" else min(width, WIDTH) for width in vgg.cfgs["E"]]
+    monkeypatch.setitem(vgg.cfgs, "E", plan)
+    monkeypatch.setattr(banding, "_RESAMPLES", 20)
+    monkeypatch.setattr(banding, "_SHUFFLES", 20)
 
 
-@pytest.mark.parametrize("trial_id", [marked(trial_id) for trial_id in CELLS])
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert list(first) == list(second)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.mark.parametrize("trial_id", CELLS)
 def test_cell(trial_id: str, tmp_path: Path) -> None:
     spec = PLANS[trial_id].spec
     change = INTERVENTIONS[spec.intervention]
@@ -56,12 +77,28 @@ def test_cell(trial_id: str, tmp_path: Path) -> None:
     write_checkpoint(folder, run.progress(), run.model_state(), run.training_state(), run.metadata())
     back = Run(spec)
     back.load(read_checkpoint(folder))
-    for name, tensor in run.model_state().items():
-        assert torch.equal(back.model_state()[name], tensor), name
-    for name, tensor in run.training_state().items():
-        assert torch.equal(back.training_state()[name], tensor), name
+    assert_equal(back.model_state(), run.model_state())
+    assert_equal(back.training_state(), run.training_state())
 
     rows = analyze_checkpoint(folder / "model.safetensors", folder / "layers")
     assert [row["layer"] for row in rows] == list(PLANS[trial_id].layers)
     assert [row["error"] for row in rows] == [None] * len(rows)
     assert {row["verdict"] for row in rows} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("resnet18", None), ("mobilenetv3_small_050", "depthwise"), ("convnext_atto", "depthwise")],
+)
+def test_a_model_of_timm_trains_and_its_dense_convs_are_scored(tmp_path: Path, name: str, reason: str | None) -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    settings = [f"architectures=[timm:{name}]", "interventions=[rotate90]", "data.image_size=64"]
+    (plan,) = expand(load_grid("smoke-full", settings)).plans
+    trial = TrialDir(UPath(tmp_path))
+    rows = train(plan.spec, prepare(plan.spec.data, None), trial.path)
+    assert [row["step"] for row in rows] == [0, 2]
+    layers = analyze_checkpoint(trial.checkpoints / "2" / "model.safetensors", trial.layers)
+    assert [row["layer"] for row in layers] == list(plan.layers)
+    scored = [reason is None or not layer.endswith("conv_dw") for layer in plan.layers]
+    assert [row["error"] is None for row in layers] == scored
+    assert all(reason in row["error"] for row in layers if row["error"])

@@ -1,16 +1,22 @@
 """Labelled pictures on disk: read whole, never downloaded, a missing root told with what to put where."""
 
+import hashlib
 import pickle
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100
+from upath import UPath
 
+from sweep.checkpoint import checkpoint_steps
 from sweep.data.augment import centre_window, random_window
 from sweep.data.prepare import prepare
 from sweep.grid import expand, load_grid
+from sweep.train import train
 
 
 def picture(path: Path, level: int) -> None:
@@ -82,6 +88,99 @@ def test_cifar_in_the_wrong_place_is_not_downloaded(tmp_path: Path) -> None:
     (folder / "data_batch_1").write_bytes(pickle.dumps({}))
     with pytest.raises(ValueError, match="extract its archive there"):
         data_spec("cifar10", tmp_path)
+
+
+def trained(name: str, root: Path, folder: Path) -> list[dict[str, float | int | None]]:
+    """The rows of a trial of two steps on a data set, read from its files as a sweep reads them."""
+    settings = [f"data={{name: {name}, root: {root}}}", "interventions=[baseline]", "recipe=tiny"]
+    (plan,) = expand(load_grid("demo", [*settings, "recipe.batch_size=10"])).plans
+    rows = train(plan.spec, prepare(plan.spec.data, root), UPath(folder))
+    assert checkpoint_steps(UPath(folder) / "checkpoints") == [2, 0]
+    assert all(np.isfinite(row["val_loss"]) for row in rows)
+    return rows
+
+
+def cifar_batch(rng: np.random.Generator, images: int, labels: str, classes: int) -> bytes:
+    """A batch file as CIFAR's authors write it: rows of 3072 bytes, red, green and blue planes one after the other."""
+    data = rng.integers(256, size=(images, 3072), dtype=np.uint8)
+    return pickle.dumps({"data": data, labels: rng.integers(classes, size=images).tolist()})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "classes", "labels", "train_files"),
+    [
+        ("cifar10", CIFAR10, 10, "labels", [f"data_batch_{index}" for index in range(1, 6)]),
+        ("cifar100", CIFAR100, 100, "fine_labels", ["train"]),
+    ],
+)
+def test_cifar_is_trained_on_from_its_own_files(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: type[CIFAR10],
+    classes: int,
+    labels: str,
+    train_files: list[str],
+) -> None:
+    """Small files in CIFAR's format; torchvision verifies them by the checksums of these instead of the real ones."""
+    rng = np.random.default_rng(0)
+    (test_file,) = (file for file, _ in kind.test_list)
+    content = {file: cifar_batch(rng, 20 // len(train_files), labels, classes) for file in train_files}
+    content |= {test_file: cifar_batch(rng, 6, labels, classes)}
+    meta = pickle.dumps({kind.meta["key"]: [f"class {index}" for index in range(classes)]})
+    folder = tmp_path / "root" / kind.base_folder
+    folder.mkdir(parents=True)
+    for file, data in (content | {kind.meta["filename"]: meta}).items():
+        (folder / file).write_bytes(data)
+    sums = {file: hashlib.md5(data).hexdigest() for file, data in content.items()}
+    monkeypatch.setattr(kind, "train_list", [[file, sums[file]] for file in train_files])
+    monkeypatch.setattr(kind, "test_list", [[test_file, sums[test_file]]])
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": hashlib.md5(meta).hexdigest()})
+    monkeypatch.setattr(kind, "tgz_md5", f"small {name}")
+
+    data = prepare(data_spec(name, tmp_path / "root"), tmp_path / "root")
+    assert data.train_images.shape == (20, 3, 64, 64)
+    first = pickle.loads(content[train_files[0]])
+    red = first["data"][0].reshape(3, 32, 32)[0].astype(float)
+    assert data.train_images[0, 0].float().mean().item() == pytest.approx(red.mean(), abs=2)
+    assert data.train_labels[: len(first[labels])].tolist() == first[labels]
+    assert len(trained(name, tmp_path / "root", tmp_path / "trial")) == 2
+
+    (folder / test_file).write_bytes(content[test_file][:-1] + b"!")
+    with pytest.raises(ValueError, match="extract its archive there"):
+        data_spec(name, tmp_path / "root")
+
+
+def jpeg(level: int) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(np.full((48, 64, 3), level, dtype=np.uint8)).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+def as_imagenet(root: Path, classes: int, train_images: int) -> Path:
+    """Class folders of JPEG files with ImageNet's names and upper-case suffix; the class is the level of grey."""
+    for index in range(classes):
+        wnid, data = f"n{1440764 + index:08}", jpeg(index * 255 // classes)
+        for part, count in (("train", train_images), ("val", 1)):
+            (root / part / wnid).mkdir(parents=True)
+            for number in range(count):
+                (root / part / wnid / f"{wnid}_{number}.JPEG").write_bytes(data)
+    return root
+
+
+def test_imagenette_is_trained_on_from_its_class_folders(tmp_path: Path) -> None:
+    root = as_imagenet(tmp_path / "imagenette2-320", classes=10, train_images=2)
+    assert len(trained("imagenette", root, tmp_path / "trial")) == 2
+
+
+def test_imagenet_is_a_thousand_class_folders(tmp_path: Path) -> None:
+    root = as_imagenet(tmp_path / "imagenet", classes=1000, train_images=1)
+    spec = data_spec("imagenet", root)
+    data = prepare(spec, root)
+    assert spec.num_classes == 1000
+    assert data.val_labels.tolist() == list(range(1000))
+    levels = data.val_images.float().mean(dim=(1, 2, 3))
+    assert levels.sub(torch.arange(1000) * 255 // 1000).abs().max() < 2
 
 
 def test_windows_are_parts_of_the_image_drawn_from_the_generator_alone() -> None:

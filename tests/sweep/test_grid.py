@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models
+from sweep.compact import trial_row
 from sweep.grid import expand, grid_names, load_grid
 from sweep.spec import TrialSpec
+from sweep.store import Plan, Status
 
 
 def test_a_grid_is_the_product_of_what_it_names() -> None:
@@ -47,6 +50,41 @@ def test_a_cell_without_meaning_is_excluded_with_its_reason() -> None:
     assert plans["baseline"].excluded is None
 
 
+def timm_plans(*names: str) -> dict[tuple[str, str], Plan]:
+    settings = [f"architectures=[{', '.join(f'timm:{name}' for name in names)}]", "interventions=all", "data=tiny"]
+    plans = expand(load_grid("demo", settings)).plans
+    return {(plan.spec.architecture, plan.spec.intervention): plan for plan in plans}
+
+
+def test_models_of_timm_have_the_interventions_that_fit_any_model() -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    plans = timm_plans("resnet18", "vgg11")
+    excluded = {intervention: plan.excluded for (name, intervention), plan in plans.items() if name == "timm:resnet18"}
+    assert [name for name, reason in excluded.items() if reason is None] == ["baseline", "rotate90", "no_pooling"]
+    assert excluded["x_pool"] == "only baseline, rotate90 and no_pooling are defined for timm:resnet18"
+    assert "there are no positions to tell apart" in (plans["timm:vgg11", "no_pooling"].excluded or "")
+    assert plans["timm:resnet18", "baseline"].expected == ("unknown",) * 3
+
+
+def test_an_id_is_the_name_of_one_folder_whatever_the_architecture_is_called() -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    plan = timm_plans("resnet18")["timm:resnet18", "rotate90"]
+    assert plan.trial_id.startswith("timm-resnet18-rotate90-s0-")
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).spec.architecture == "timm:resnet18"
+    odd = plan.spec.model_copy(update={"architecture": "timm:hub/a b"})
+    assert odd.trial_id.startswith("timm-hub-a-b-rotate90-s0-")
+    assert odd.trial_id != odd.model_copy(update={"architecture": "timm-hub/a b"}).trial_id
+
+
+def test_parameters_are_counted_as_they_are_trained_and_stand_in_the_results() -> None:
+    plans = expand(load_grid("demo", ["interventions=all"])).plans
+    for plan in plans:
+        data = plan.spec.data
+        net = models.build(plan.spec.architecture, plan.spec.intervention, data.num_classes, data.image_size, seed=0)
+        assert plan.parameters == sum(parameter.numel() for parameter in net.parameters())
+        assert trial_row(plan, Status())["parameters"] == plan.parameters
+
+
 def test_an_id_depends_on_the_whole_spec_and_on_nothing_else() -> None:
     def ids(*settings: str) -> set[str]:
         return {plan.trial_id for plan in expand(load_grid("demo", list(settings))).plans}
@@ -76,6 +114,8 @@ def test_a_spec_survives_json() -> None:
     [
         ("demoo", [], "unknown grid 'demoo'; did you mean 'demo'? Allowed:"),
         ("demo", ["architectures=[simplified_min]"], "did you mean 'simplified_mini'?"),
+        ("demo", ["architectures=[timm:resnet19]"], "timm has no model 'resnet19'; did you mean 'timm:resnet18'?"),
+        ("demo", ["architectures=[timm:vit_tiny_patch16_224]"], "only convolutional models can"),
         ("demo", ["interventions=[no_poolin]"], "did you mean 'no_pooling'?"),
         ("demo", ["recipe.epoch=3"], "unknown key 'recipe.epoch'; did you mean 'epochs'? Allowed: epochs, "),
         ("demo", ["recipe.lr_schedule=onecycle"], "did you mean 'one_cycle'? Allowed: one_cycle, constant"),

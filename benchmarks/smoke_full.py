@@ -1,0 +1,77 @@
+"""Every architecture x every intervention through Ray, two steps each: how the cells end, how long it takes.
+
+    python benchmarks/smoke_full.py [--storage FOLDER] [--json FILE]
+
+About 25 minutes on 2 busy CPU cores, and 40 GB in FOLDER (default: a temporary one), which is removed afterwards.
+Expect every cell finished or excluded, and every layer of every checkpoint analysed without an error.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from upath import UPath
+
+from sweep.results import read_table
+
+SWEEP = [sys.executable, "-m", "sweep.cli"]
+GRID = "smoke-full"
+
+
+def measure(storage: Path) -> dict[str, Any]:
+    """Launch the grid into an empty folder and say what came of it."""
+    began = time.perf_counter()
+    launched = subprocess.run([*SWEEP, "launch", GRID, "--storage", str(storage)], check=False)
+    wall_s = time.perf_counter() - began
+    status = subprocess.run(
+        [*SWEEP, "status", GRID, "--storage", str(storage), "--json"], check=True, capture_output=True, text=True
+    )
+    trials, layers = (read_table(UPath(storage / GRID), name) for name in ("trials", "layers"))
+    return {
+        "command": f"sweep launch {GRID}",
+        "exit_code": launched.returncode,
+        "cells": len(trials),
+        "counts": json.loads(status.stdout)["counts"],
+        "wall_s": round(wall_s),
+        "training_wall_s": round(float(trials["wall_s"].sum())),
+        "parameters": int(trials["parameters"].sum()),
+        "layers_analysed": int(layers["error"].isna().sum()),
+        "layers_with_error": int(layers["error"].notna().sum()),
+        "analysis_wall_s": round(float(layers["analysis_wall_s"].sum())),
+        "kept_gb": round(sum(file.stat().st_size for file in storage.rglob("*") if file.is_file()) / 1e9, 1),
+        "machine": f"{os.cpu_count()} cores of {platform.machine()}",
+        "load_average": round(os.getloadavg()[2], 1),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage", type=Path, help="an empty folder, removed afterwards")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    storage = arguments.storage or Path(tempfile.mkdtemp(prefix="smoke-full-"))
+    storage.mkdir(exist_ok=True)
+    if any(storage.iterdir()):
+        sys.exit(f"{storage} is not empty, and would be removed")
+    try:
+        facts = measure(storage)
+    finally:
+        shutil.rmtree(storage)
+    print(json.dumps(facts, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+    sys.exit(facts["exit_code"])
+
+
+if __name__ == "__main__":
+    main()

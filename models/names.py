@@ -1,0 +1,13 @@
+"""Names that users write."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def require_known(kind: str, name: str, allowed: Iterable[str]) -> None:
+    """Raise a ValueError that names the nearest and all allowed names unless `name` is among them."""
+    names = list(allowed)
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest[0]!r}? Allowed: {', '.join(names)}")
