@@ -7,6 +7,7 @@ Tune's own files go to a temporary folder and are thrown away.
 
 import logging
 import os
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -52,7 +53,9 @@ def connected(address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": 128 * 2**20}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(**options)
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
     try:
         yield
     finally:

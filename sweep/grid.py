@@ -262,7 +262,7 @@ def _read_document(name_or_file: str) -> dict[str, Any]:
         text = (files("sweep.grids") / f"{name_or_file}.yaml").read_text(encoding="utf-8")
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"grid {name_or_file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ValueError(f"grid {name_or_file} must be a mapping of keys to values")
@@ -286,7 +286,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         raise ValueError(f"--set {setting!r} must look like recipe.epochs=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
     *parents, last = key.split(".")
     for parent in parents:

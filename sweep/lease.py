@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from uuid import uuid4
 
+from pydantic import TypeAdapter
 from upath import UPath
 
 from sweep.files import create_json, read_json, write_json
@@ -35,8 +36,8 @@ class Holder:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the last heartbeat."""
-        return max(0.0, time.time() - self.heartbeat_at)
+        """Seconds between the last heartbeat and now, whichever clock is ahead."""
+        return abs(time.time() - self.heartbeat_at)
 
     @property
     def alive(self) -> bool:
@@ -44,6 +45,9 @@ class Holder:
         if self.released or self.age_s > STALE_S:
             return False
         return self.host != socket.gethostname() or _runs(self.pid)
+
+
+_HOLDER = TypeAdapter(Holder)
 
 
 class BusyError(ValueError):
@@ -140,10 +144,10 @@ def _newest(sweep: UPath) -> tuple[int, Holder] | None:
         return None
     file = _file(sweep, numbers[-1])
     try:
-        return numbers[-1], Holder(**read_json(file))
+        return numbers[-1], _HOLDER.validate_python(read_json(file))
     except FileNotFoundError:  # its successor has removed it meanwhile
         return _newest(sweep)
-    except (ValueError, TypeError):  # damaged: nobody's heartbeat is in it
+    except ValueError:  # damaged: nobody's heartbeat is in it
         return numbers[-1], Holder(host="unknown", pid=0, token="", started_at=0, heartbeat_at=0)
 
 

@@ -1,0 +1,137 @@
+"""Whatever stands in a file that people or crashes may harm: a clear error or a correct recovery, never a traceback.
+
+Each run tries 100 inputs a test, 600 in all (`FUZZ_EXAMPLES=1000 make test`: 6,000). Checkpoints are cut and flipped
+in test_checkpoint.py (450 inputs).
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from upath import UPath
+
+from sweep.files import write_bytes
+from sweep.grid import Grid, load_grid
+from sweep.lease import STALE_S, Holder, holder
+from sweep.store import Plan, State, SweepDir
+
+ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20) | st.dates(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
+    max_leaves=8,
+)
+KEYS = ["name", "architectures", "interventions", "seeds", "seeds_of", "data", "recipe", "analysis", "resources", "new"]
+INNER = ["name", "root", "options", "epochs", "batch_size", "lr", "seed", "cpus", "actors", "new", ""]
+GOOD = yaml.safe_load((Path(__file__).parents[2] / "sweep" / "grids" / "smoke.yaml").read_text())
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def damaged(content: bytes, draw: Callable[..., Any]) -> bytes:
+    """A file's content cut short, with a byte changed, or replaced."""
+    how = draw(st.sampled_from(["cut", "flip", "bytes", "json"]))
+    if how == "bytes":
+        return draw(st.binary(max_size=100))
+    if how == "json":
+        return json.dumps(draw(ANY_VALUE.filter(lambda value: "date" not in repr(value)))).encode()
+    where = draw(st.integers(0, len(content) - 1))
+    if how == "cut":
+        return content[:where]
+    return content[:where] + bytes([content[where] ^ draw(st.integers(1, 255))]) + content[where + 1 :]
+
+
+def load(folder: Path, content: bytes) -> Grid | str:
+    """The grid of a file, or what is said of it."""
+    file = folder / "grid.yaml"
+    file.write_bytes(content)
+    try:
+        return load_grid(str(file), [])
+    except ValueError as error:
+        return str(error)
+
+
+@quick
+@given(content=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_any_text_is_no_grid_and_is_told_so_in_one_line(tmp_path: Path, content: bytes) -> None:
+    said = load(tmp_path, content)
+    assert isinstance(said, str)
+    assert "\n" not in said.strip()
+
+
+@quick
+@given(data=st.data())
+def test_any_mutation_of_a_grid_is_a_grid_or_told_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    document = json.loads(json.dumps(GOOD))
+    key = data.draw(st.sampled_from(KEYS) | st.text(max_size=5) | st.integers())
+    if isinstance(document.get(key), dict) and data.draw(st.booleans()):
+        document[key][data.draw(st.sampled_from(INNER))] = data.draw(ANY_VALUE)
+    else:
+        document[key] = data.draw(ANY_VALUE)
+    said = load(tmp_path, yaml.safe_dump(document).encode())
+    if isinstance(said, Grid):
+        assert Grid.model_validate(said.model_dump(mode="json")) == said
+    else:
+        assert "\n" not in said.strip()
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_status_is_a_status_or_pending(sweep: SweepDir, plan: Plan, data: st.DataObject) -> None:
+    trial = sweep.trial(plan.trial_id)
+    good = json.dumps({"status": "finished", "attempts": 3, "epoch": 12, "val_accuracy": 0.5, "error": None}).encode()
+    write_bytes(trial.path / "status.json", damaged(good, data.draw))
+    status = trial.status()
+    assert status.status in get_args(State)
+    assert isinstance(status.attempts, int)
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_spec_is_what_it_was_or_refused(sweep: SweepDir, plan: Plan, data: st.DataObject) -> None:
+    """Its id is a hash of the spec: no other spec can pass for it. The facts beside it may differ."""
+    trial = sweep.trial(plan.trial_id)
+    write_bytes(trial.spec_file, damaged(json.dumps(plan.to_json()).encode(), data.draw))
+    try:
+        found = trial.plan()
+    except ValueError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert found.spec == plan.spec
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_list_of_launches_is_read_or_refused(sweep: SweepDir, data: st.DataObject) -> None:
+    good = yaml.safe_dump({"schema": 1, "launches": [{"launched_at": "2026-01-01T00:00:00Z", "grid": GOOD}]})
+    write_bytes(sweep.path / "sweep.yaml", damaged(good.encode(), data.draw))
+    try:
+        launches = sweep.launches()
+    except ValueError as error:
+        assert "sweep.yaml is damaged" in str(error)  # noqa: PT017
+    else:
+        assert all(isinstance(launch["grid"], dict) for launch in launches)
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_lease_is_somebodys_or_nobodys(tmp_path: Path, data: st.DataObject) -> None:
+    now = int(time.time())
+    good = Holder(host=socket.gethostname(), pid=os.getpid(), token="t", started_at=now, heartbeat_at=now)
+    write_bytes(UPath(tmp_path) / "driver" / "1.json", damaged(json.dumps(vars(good)).encode(), data.draw))
+    held = holder(UPath(tmp_path))
+    assert held is None or (held.alive and held.age_s <= STALE_S)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 50_000, b"a: &a [*a]", b"a: !!python/object:os.system []", b"\xff\xfe", b"a: 1\n---\nb: 2"]
+)
+def test_dangerous_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert isinstance(load(tmp_path, content), str)
