@@ -9,22 +9,22 @@ import fnmatch
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from upath import UPath
 
 from analysis.layers import RESULTS
-from models.interventions import INTERVENTIONS
-from sweep.compact import settled_trials, survey, unsettle
-from sweep.data.prepare import prepare
+from sweep.compact import Survey, settled_trials, survey, unsettle
 from sweep.files import require_writable
-from sweep.grid import Grid, expand
 from sweep.lease import Lease, hold
 from sweep.progress import display
 from sweep.requests import Request, forget, read_requests
 from sweep.results import sweep_names
 from sweep.store import Plan, Status, SweepDir
+
+if TYPE_CHECKING:
+    from sweep.grid import Grid
 
 MAX_FAILURES = 3
 Start = Literal["checkpoint", "scratch"]
@@ -69,13 +69,15 @@ class Cluster:
     max_failures: int = MAX_FAILURES
 
 
-def launch(grid: Grid, storage: UPath, cluster: Cluster, console: Console) -> tuple[SweepDir, Outcome]:
+def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> tuple[SweepDir, Outcome]:
     """Add a grid's trials to its sweep and run all of the sweep's trials that are not finished.
 
     Raises:
         ValueError: the grid, its data or the storage is not usable, or another driver works on the sweep; nothing
             has been trained.
     """
+    from sweep.grid import expand
+
     expansion = expand(grid)
     require_writable(storage)
     sweep = SweepDir(storage / grid.name)
@@ -85,7 +87,7 @@ def launch(grid: Grid, storage: UPath, cluster: Cluster, console: Console) -> tu
         for remark in expansion.source.remarks:
             console.print(remark, style="yellow", highlight=False)
         console.print(f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new", highlight=False)
-        return sweep, _complete(sweep, grid, console, cluster, EVERY_TRIAL, lease)
+        return sweep, _complete(sweep, console, cluster, EVERY_TRIAL, lease)
 
 
 def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice = EVERY_TRIAL) -> Outcome:
@@ -94,22 +96,20 @@ def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice =
     Raises:
         ValueError: another driver works on the sweep.
     """
-    grid = last_grid(sweep)
     with hold(sweep.path) as lease:
         if choice.start == "scratch":
             begin_from_scratch(sweep, choice)
-        return _complete(sweep, grid, console, cluster, choice, lease)
+        return _complete(sweep, console, cluster, choice, lease)
 
 
 def analyse_again(sweep: SweepDir, console: Console, cluster: Cluster) -> Outcome:
     """Make all analyses of a sweep anew; no trial is trained."""
-    grid = last_grid(sweep)
     with hold(sweep.path) as lease:
         unsettle(sweep, settled_trials(sweep))
         for trial in sweep.trials():
             for results in trial.layers.glob(f"*/{RESULTS}"):
                 results.unlink()
-        return _complete(sweep, grid, console, cluster, NO_TRIAL, lease)
+        return _complete(sweep, console, cluster, NO_TRIAL, lease)
 
 
 def begin_from_scratch(sweep: SweepDir, choice: Choice) -> None:
@@ -156,8 +156,10 @@ def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
     raise ValueError(f"there is no sweep {name_or_path!r}; sweeps in {storage}: {names}")
 
 
-def last_grid(sweep: SweepDir) -> Grid:
+def last_grid(sweep: SweepDir) -> "Grid":
     """The grid launched last; its resources and analysis settings serve every resume."""
+    from sweep.grid import Grid  # builds networks to check what it names, which takes a second to import
+
     return Grid.model_validate(sweep.launches()[-1]["grid"])
 
 
@@ -182,10 +184,11 @@ def choose(sweep: SweepDir, only: Sequence[str], start: Start = "checkpoint") ->
     return Choice(trial_ids=chosen, failed=failed, start=start)
 
 
-def _complete(sweep: SweepDir, grid: Grid, console: Console, cluster: Cluster, choice: Choice, lease: Lease) -> Outcome:
+def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice, lease: Lease) -> Outcome:
     """Train the chosen and the requested trials that are not finished, and analyse all checkpoints."""
     asked = _answer_all(sweep, console)
-    trials = survey(sweep).unsettled
+    seen = survey(sweep)
+    trials = seen.unsettled
     todo = [
         (plan, status)
         for plan, status in trials
@@ -196,22 +199,23 @@ def _complete(sweep: SweepDir, grid: Grid, console: Console, cluster: Cluster, c
     if not todo and not waiting:
         which = "every trial" if choice == EVERY_TRIAL else "every chosen trial"
         console.print(f"nothing to do: {which} is finished and analysed", highlight=False)
-        return _outcome(sweep, ran_to_end=True)
+        return _outcome(seen, ran_to_end=True)
     for plan, status in todo:
         if status.status == "running":  # its driver has died: this one holds the lease
             reason = f"was cut off on {status.host}; its last checkpoint stands"
             sweep.trial(plan.trial_id).write_status(replace(status, status="pending", reason=reason))
+    from sweep.data.prepare import prepare
+    from sweep.driver import Driver, connected  # imports Ray, which takes a second
+
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values():
         with console.status(f"preparing the data set {plan.spec.data.name}"):
             prepare(plan.spec.data, None if plan.root is None else Path(plan.root))
-    from sweep.driver import Driver, connected  # imports Ray, which takes a second
-
     epochs = sum(_epochs(plan) for plan, _ in todo)
     done = sum(status.epoch for _, status in todo)
     with connected(cluster.address), display(console, len(todo), epochs, done) as shown:
-        driver = Driver(sweep, grid, shown, lease, cluster.max_failures)
+        driver = Driver(sweep, last_grid(sweep), shown, lease, cluster.max_failures)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
-    return _outcome(sweep, ran_to_end)
+    return _outcome(survey(sweep), ran_to_end)
 
 
 def _answer_all(sweep: SweepDir, console: Console) -> Set[str]:
@@ -224,9 +228,10 @@ def _answer_all(sweep: SweepDir, console: Console) -> Set[str]:
 
 
 def _epochs(plan: Plan) -> int:
+    from models.interventions import INTERVENTIONS
+
     return plan.spec.recipe.epochs if INTERVENTIONS[plan.spec.intervention].trained else 0
 
 
-def _outcome(sweep: SweepDir, ran_to_end: bool) -> Outcome:
-    trials = survey(sweep).tables["trials"]
-    return Outcome(complete=ran_to_end, failed=int((trials["status"] == "failed").sum()))
+def _outcome(seen: Survey, ran_to_end: bool) -> Outcome:
+    return Outcome(complete=ran_to_end, failed=int((seen.tables["trials"]["status"] == "failed").sum()))

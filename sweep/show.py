@@ -22,16 +22,26 @@ from sweep.results import final_layers, read_reduced, read_table
 from sweep.store import State, SweepDir
 
 Row = dict[str, Any]
+_MOST = 100  # rows that a person still reads
 _STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
 
 
 def sweep_table(sweep: SweepDir) -> Table:
-    """The results so far: one row a trial and final layer, newest checkpoint."""
+    """The results so far: one row a trial and final layer, newest checkpoint.
+
+    Of more than 100 trials, only those that ask for attention; the title counts all.
+    """
     seen = _look(sweep)
+    trials = seen.trials
+    caption = None
+    if len(trials) > _MOST:
+        trials = [trial for trial in trials if trial["status"] not in ("finished", "excluded")][:_MOST]
+        caption = f"{len(trials)} of {len(seen.trials)} trials; all: sweep status {sweep.path} --json, or the dashboard"
     table = Table(title=_title(sweep, seen), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.caption, table.caption_justify = caption, "left"
     for column in ("trial", "status", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"):
         table.add_column(column, justify="right" if column == "accuracy" else "left", overflow="fold")
-    for trial in seen.trials:
+    for trial in trials:
         for index, row in enumerate(seen.layers.get(trial["trial_id"], [{}])):
             facts = _trial_cells(trial) if index == 0 else ["", "", ""]
             table.add_row(*facts, *_layer_cells(row))
@@ -85,12 +95,15 @@ def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:
 
 
 def draw_sweep(sweep: SweepDir) -> UPath | None:
-    """Write `results/weights.png`: a row of coloured weights for each trial's last conv; None if none is analysed."""
+    """Write `results/weights.png`: the coloured weights of each trial's last conv, of 100 trials at most.
+
+    Gives its path, or None if no trial is analysed.
+    """
     layers = final_layers(read_table(sweep.path, "layers"))
     last = layers[(layers["position"] == 1) & layers["error"].isna()]
     trials = read_table(sweep.path, "trials")[["trial_id", "intervention", "seed"]]
     rows = []
-    for row in trials.merge(last, on="trial_id").to_dict("records"):
+    for row in trials.merge(last, on="trial_id").head(_MOST).to_dict("records"):
         reduced = read_reduced(sweep.path, row["trial_id"], row["step"], row["layer"])
         if reduced is not None:
             note = f"{row['verdict']}  {row['horizontal']:.2f} / {row['vertical']:.2f}"

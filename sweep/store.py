@@ -72,6 +72,7 @@ class Launch(TypedDict):
 
 _STATUS = TypeAdapter(Status)
 _LAUNCHES = TypeAdapter(list[Launch])
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class SweepDir:
         if not file.exists():
             return []
         try:
-            launches = _LAUNCHES.validate_python(yaml.safe_load(file.read_text(encoding="utf-8"))["launches"])
+            launches = _LAUNCHES.validate_python(yaml.load(file.read_text(encoding="utf-8"), _LOADER)["launches"])
         except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
             said = " ".join(str(error).split())
             raise ValueError(f"{file} is damaged ({said}); restore it, or launch the grid again without it") from error
