@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_BLOCK_BYTES = 8 * 2**20  # of X worked on at a time on a CPU: small enough for its caches
+_BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of X worked on at a time: fits a CPU's caches, bounds a GPU's
 _SWEEPS = 2
 _BETA, _BETA_GROWTH, _BETA_LIMIT_GROWTH, _BETA_DECAY = 0.5, 1.05, 1.01, 1.5
 _TINY = 1e-30
@@ -44,15 +44,14 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     Raises:
         ValueError: the rank is larger than the matrices, or X has negative or non-finite entries.
     """
-    n, p, d = x.shape
+    _, p, d = x.shape
     if not 1 <= rank <= min(p, d):
         raise ValueError(f"rank {rank} does not fit matrices of {p}x{d}; it must lie in 1 to {min(p, d)}")
-    if n and not (x.isfinite().all() and x.min() >= 0):
-        raise ValueError("a non-negative factorisation needs finite, non-negative entries")
-    size = max(1, _BLOCK_BYTES // (p * d * x.element_size())) if x.device.type == "cpu" else max(n, 1)
-    blocks = [_Block(block, rank, max_iterations) for block in x.split(size)]
-    for block in blocks:
-        block.run(tolerance)
+    blocks = []
+    for part in x.split(block_size(p, d, x.device)):
+        _require_non_negative(part)
+        blocks.append(_Block(part, rank, max_iterations))
+        blocks[-1].run(tolerance)
     iterations = max(block.iterations for block in blocks)
     return Factors(
         w=torch.cat([block.w for block in blocks]).mT.contiguous(),
@@ -62,13 +61,27 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     )
 
 
+def block_size(p: int, d: int, device: torch.device) -> int:
+    """How many float32 matrices of p x d are worked on at a time."""
+    return max(1, _BLOCK_BYTES[device.type] // (4 * p * d))
+
+
+def _require_non_negative(x: Float[Tensor, "n p d"]) -> None:
+    low, high = x.aminmax() if x.numel() else (x.sum(), x.sum())
+    if not (low >= 0 and high < torch.inf):  # not-a-number fails both
+        raise ValueError("a non-negative factorisation needs finite, non-negative entries")
+
+
 def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:
     """Start (W^T, H) from the positive parts of the leading singular vectors, zeros filled with each matrix's mean.
 
-    Does not depend on the signs that the eigendecomposition happens to give.
+    Does not depend on the signs that the eigendecomposition happens to give, which is that of the smaller Gram matrix.
 
     Source: Boutsidis and Gallopoulos 2008, "SVD based initialization", variant NNDSVDa.
     """
+    if x.shape[1] > x.shape[2]:
+        h, w = nndsvda(x.mT, rank)
+        return w, h
     values, vectors = torch.linalg.eigh(x @ x.mT)
     sigma = values[:, -rank:].flip(-1).clamp(min=0).sqrt()[:, :, None]
     left = vectors[:, :, -rank:].flip(-1).mT

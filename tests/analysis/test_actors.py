@@ -49,7 +49,7 @@ def test_a_dead_actor_is_replaced_and_its_checkpoints_are_done_all_the_same(tmp_
     pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0)
     for job in jobs:
         pool.submit(*job)
-    ray.kill(pool._actors[0])
+    ray.kill(pool._workers[0].actor)
     done = drained(pool)
     pool.close()
     assert sorted(done) == sorted(file for file, _ in jobs)

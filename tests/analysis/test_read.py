@@ -34,7 +34,7 @@ def test_state_dicts_are_found_in_their_usual_wrappers(tmp_path: Path, wrap) -> 
     torch.save(wrap(STATE), tmp_path / "model.pt")
     convs = spatial_convs(tmp_path / "model.pt")
     assert [conv.layer for conv in convs] == [f"features.{i}" for i in range(4)]
-    assert torch.equal(convs[0].weight, STATE["features.0.weight"])
+    assert torch.equal(convs[0].read(), STATE["features.0.weight"])
 
 
 def test_layers_that_have_no_bands_are_named_with_their_reason(tmp_path: Path) -> None:
