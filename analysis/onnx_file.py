@@ -81,9 +81,13 @@ def _conv(node: Any, constants: dict[str, Any], folder: str) -> Conv:
 
 def _reader(tensor: Any, folder: str) -> Callable[[], Tensor]:
     def read() -> Tensor:
-        from onnx import numpy_helper
+        from onnx import checker, numpy_helper
 
-        return torch.from_numpy(np.asarray(numpy_helper.to_array(tensor, folder), dtype=np.float32).copy())
+        try:
+            array = numpy_helper.to_array(tensor, folder)
+        except checker.ValidationError as error:  # its numbers lie in a file of their own
+            raise ValueError(str(error)) from error
+        return torch.from_numpy(array.astype(np.float32))
 
     return read
 
