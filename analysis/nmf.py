@@ -157,20 +157,22 @@ class _Active:
 
     def improve(self, tolerance: float) -> Tensor:
         """One iteration; gives which matrices have converged. A matrix whose objective would rise goes back a step."""
-        beta = self.beta[:, None, None]
-        h = self.h_ahead.clone()
+        ahead = 1 + self.beta[:, None, None]
+        h = self.h_ahead  # in place: a step back starts from self.h
         _sweep(self.w_ahead @ self.w_ahead.mT, self.w_ahead @ self.x, h, self.floor)
-        h_ahead = h + beta * (h - self.h)
+        h_ahead = torch.lerp(self.h, h, ahead)
         cross, gram = h_ahead @ self.x.mT, h_ahead @ h_ahead.mT
-        w = self.w_ahead.clone()
+        w = self.w_ahead
         _sweep(gram, cross, w, self.floor)
         objective = self.squares - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
         worse = objective > self.objective
-        back = worse[:, None, None]
         converged = ~worse & (self.objective - objective <= tolerance * objective.abs())
-        self.w_ahead = torch.where(back, self.w, w + beta * (w - self.w))
-        self.h_ahead = torch.where(back, self.h, h_ahead)
-        self.w, self.h = torch.where(back, self.w, w), torch.where(back, self.h, h)
+        w_ahead = torch.lerp(self.w, w, ahead)
+        back = worse.nonzero().flatten()
+        if len(back):
+            for new, old in ((w, self.w), (w_ahead, self.w), (h, self.h), (h_ahead, self.h)):
+                new[back] = old[back]
+        self.w, self.h, self.w_ahead, self.h_ahead = w, h, w_ahead, h_ahead
         self.objective = torch.where(worse, self.objective, objective)
         self.beta_limit = torch.where(worse, self.beta, (self.beta_limit * _BETA_LIMIT_GROWTH).clamp(max=1))
         grown = torch.minimum(self.beta * _BETA_GROWTH, self.beta_limit)
@@ -193,14 +195,16 @@ def _sweep(
 ) -> None:
     """Improve a factor in place, row by row, each by its exact non-negative least squares given the others.
 
-    A row whose partner has vanished (its square is below `floor`) hardly moves instead of running away.
+    f_k <- max(0, f_k + (cross_k - gram_k f) / gram_kk), with the division done once for all rows. A row whose partner
+    has vanished (its square is below `floor`) hardly moves instead of running away.
     """
+    scale = torch.maximum(gram.diagonal(dim1=1, dim2=2)[:, :, None], floor).reciprocal()
+    target = cross * scale
+    others = torch.eye(gram.shape[1], device=gram.device) - gram * scale
     for _ in range(_SWEEPS):
         for k in range(factor.shape[1]):
             row = slice(k, k + 1)
-            gap = torch.baddbmm(cross[:, row], gram[:, row], factor, alpha=-1)
-            factor[:, row] += gap / torch.maximum(gram[:, row, row], floor)
-            factor[:, row].clamp_(min=0)
+            torch.clamp(torch.baddbmm(target[:, row], others[:, row], factor), min=0, out=factor[:, row])
 
 
 def _unit(vectors: tuple[Tensor, Tensor], norms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
