@@ -102,6 +102,15 @@ def coverage(draws: int) -> dict[str, Any]:
     return {"true_score": round(truth, 3), "neurons": 64, "draws": draws, "held": round(held / draws, 3)}
 
 
+def remark(nulls: dict[str, dict[str, float]], interval: dict[str, Any]) -> str:
+    said = " and ".join(f"{null['mean']:+.6f} ± {null['standard_error']:.6f}" for null in nulls.values())
+    return (
+        f"Mean of the layers' shuffle nulls, horizontal and vertical: {said}. Of {interval['draws']} bootstrap intervals "
+        f"of layers of {interval['neurons']} neurons, {interval['held']:.1%} held the score of the 4,096 neurons that "
+        f"these were drawn from ({interval['true_score']})."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=1000)
@@ -125,7 +134,7 @@ def main() -> None:
     print("bootstrap interval", interval)
     if arguments.json:
         facts = {"command": "python benchmarks/random_weights.py", "torch": torch.__version__}
-        facts |= {"shuffle_null": nulls, "bootstrap_interval": interval}
+        facts |= {"shuffle_null": nulls, "bootstrap_interval": interval, "remark": remark(nulls, interval)}
         arguments.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
 
 

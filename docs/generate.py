@@ -59,7 +59,8 @@ def measured(name: str) -> str:
     facts: dict[str, Any] = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
     if "rows" in facts:
         header = list(facts["rows"][0])
-        return markdown(header, [[str(row[key]) for key in header] for row in facts["rows"]])
+        table = markdown(header, [[str(row[key]) for key in header] for row in facts["rows"]])
+        return f"{table}\n\n{facts['remark']}" if "remark" in facts else table
     ways = {name: value for name, value in facts.items() if isinstance(value, dict)}
     header = ["", *next(iter(ways.values()))]
     rows = [[name.replace("_", " "), *(str(value) for value in values.values())] for name, values in ways.items()]
