@@ -105,9 +105,9 @@ def coverage(draws: int) -> dict[str, Any]:
 def remark(nulls: dict[str, dict[str, float]], interval: dict[str, Any]) -> str:
     said = " and ".join(f"{null['mean']:+.6f} ± {null['standard_error']:.6f}" for null in nulls.values())
     return (
-        f"Mean of the layers' shuffle nulls, horizontal and vertical: {said}. Of {interval['draws']} bootstrap intervals "
-        f"of layers of {interval['neurons']} neurons, {interval['held']:.1%} held the score of the 4,096 neurons that "
-        f"these were drawn from ({interval['true_score']})."
+        f"Mean of the layers' shuffle nulls, horizontal and vertical: {said}. Of {interval['draws']} bootstrap "
+        f"intervals of layers of {interval['neurons']} neurons, {interval['held']:.1%} held the score of the 4,096 "
+        f"neurons that these were drawn from ({interval['true_score']})."
     )
 
 

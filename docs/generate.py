@@ -56,7 +56,10 @@ def results(name: str) -> str:
 
 def measured(name: str) -> str:
     """The rows that a benchmark wrote."""
-    facts: dict[str, Any] = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    file = DOCS / "results" / f"{name}.json"
+    if not file.exists():
+        return "Not measured yet."
+    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if "rows" in facts:
         header = list(facts["rows"][0])
         table = markdown(header, [[str(row[key]) for key in header] for row in facts["rows"]])
