@@ -1,29 +1,40 @@
 """A pool of Ray actors that analyse checkpoints as they appear, beside the training that makes them."""
 
+import resource
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
-import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from upath import UPath
 
-from analysis.layers import RESULTS, Row, analyze_checkpoint, failed_row
+from analysis.layers import RESULTS, Choice, Row, analyze_checkpoint, best_device, failed_row
 
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
 _ATTEMPTS = 2
+_FAILED_STARTS = 3  # in succession, before the pool gives up
+_CPUS_PER_ACTOR = 4  # `auto`, where actors reserve nothing: one for so many CPUs
+_GROW_EVERY_S = 10.0
 
 
 class Analyst:
     """Analyses one checkpoint after another; takes paths, gives small rows."""
 
-    def __init__(self) -> None:
-        torch.set_num_threads(1)
+    def __init__(self, num_gpus: float) -> None:
+        self._device = best_device() if num_gpus else "cpu"
 
-    def analyze(self, model_file: str, out_dir: str) -> list[Row]:
-        return analyze_checkpoint(model_file, out_dir)
+    def ready(self) -> None:
+        """Answers once the actor has a place in the cluster."""
+
+    def analyze(self, model_file: str, out_dir: str, layers: Choice) -> list[Row]:
+        return analyze_checkpoint(model_file, out_dir, layers, self._device)
+
+    def peak_mib(self) -> float:
+        """The largest resident memory of this process so far, in MiB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @dataclass(frozen=True)
@@ -33,23 +44,44 @@ class _Job:
     attempt: int = 1
 
 
-class AnalysisPool:
-    """Hands checkpoints to actors without ever waiting for them.
+@dataclass(eq=False)
+class _Worker:
+    """An actor and how many checkpoints it holds; it gets none before it has a place in the cluster."""
 
+    actor: Any
+    starting: Any
+    load: int = 0
+
+
+class AnalysisPool:
+    """Hands checkpoints to actors without ever waiting for them; what waits is a queue of paths.
+
+    `actors`: how many, or `auto`: as many as the shares `num_cpus` and `num_gpus` fit into the cluster, or one for each
+    4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
     A checkpoint whose actor dies is tried once more on a new actor, then reported as a row with the error.
     """
 
-    def __init__(self, actors: int, num_cpus: float, num_gpus: float) -> None:
-        self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus}
-        self._actors = [self._start() for _ in range(actors)]
+    def __init__(
+        self, actors: int | Literal["auto"], num_cpus: float, num_gpus: float, layers: Choice = "final"
+    ) -> None:
+        self._wanted, self._layers = actors, layers
+        self._num_cpus, self._num_gpus = num_cpus, num_gpus
+        self._workers: list[_Worker] = []
         self._queue: deque[_Job] = deque()
-        self._running: dict[Any, tuple[_Job, int]] = {}
-        self._load = [0] * actors
+        self._running: dict[Any, tuple[_Job, _Worker]] = {}
+        self._grow_at = 0.0
+        self._failed_starts = 0
+        self._grow()
 
     @property
     def pending(self) -> int:
         """Checkpoints handed over and not reported yet."""
         return len(self._queue) + len(self._running)
+
+    @property
+    def actors(self) -> int:
+        """Actors started, with a place in the cluster or waiting for one."""
+        return len(self._workers)
 
     def submit(self, model_file: str, out_dir: str) -> None:
         """Hand over a checkpoint; one that has its results already is left out."""
@@ -67,45 +99,93 @@ class AnalysisPool:
             for model_file, rows in self._collect(timeout_s=1.0):
                 on_done(model_file, rows)
 
+    def peaks_mib(self) -> list[float]:
+        """The largest resident memory of each actor so far; waits for what they are doing."""
+        return ray.get([worker.actor.peak_mib.remote() for worker in self._workers])
+
     def close(self) -> None:
         """Stop the actors; what they have not finished is done by the next launch."""
-        for actor in self._actors:
-            ray.kill(actor)
+        for worker in self._workers:
+            ray.kill(worker.actor)
 
-    def _start(self) -> Any:
-        return ray.remote(Analyst).options(**self._options).remote()
+    def _grow(self) -> None:
+        """Start the actors that are missing; for `auto`, look at the cluster now and then."""
+        if time.monotonic() < self._grow_at:
+            return
+        wanted = self._wanted
+        if wanted == "auto":
+            wanted = _fitting(ray.cluster_resources(), self._num_cpus, self._num_gpus)
+            self._grow_at = time.monotonic() + _GROW_EVERY_S
+        self._workers += [self._start() for _ in range(wanted - len(self._workers))]
+
+    def _start(self) -> _Worker:
+        shares = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus}
+        actor = ray.remote(Analyst).options(**shares, scheduling_strategy="SPREAD").remote(self._num_gpus)
+        return _Worker(actor, starting=actor.ready.remote())
 
     def _dispatch(self) -> None:
-        while self._queue and min(self._load) < _IN_FLIGHT:
-            index = self._load.index(min(self._load))
+        while self._queue:
+            placed = [worker for worker in self._workers if worker.starting is None and worker.load < _IN_FLIGHT]
+            if not placed:
+                return
+            worker = min(placed, key=lambda worker: worker.load)
             job = self._queue.popleft()
-            reference = self._actors[index].analyze.remote(job.model_file, job.out_dir)
-            self._running[reference] = (job, index)
-            self._load[index] += 1
+            reference = worker.actor.analyze.remote(job.model_file, job.out_dir, self._layers)
+            self._running[reference] = (job, worker)
+            worker.load += 1
 
     def _collect(self, timeout_s: float) -> list[tuple[str, list[Row]]]:
-        if not self._running:
+        self._grow()
+        starting = {worker.starting: worker for worker in self._workers if worker.starting is not None}
+        references = [*starting, *self._running]
+        if not references:
             return []
-        ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout_s)
+        ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=0) if ready else (ready, [])
         done = []
         for reference in ready:
-            job, index = self._running.pop(reference)
-            self._load[index] -= 1
-            try:
-                done.append((job.model_file, ray.get(reference)))
-            except RayError as error:
-                done += self._failed(job, index, error)
+            if reference in starting:
+                self._started(starting[reference])
+            else:
+                done += self._finished(reference)
         self._dispatch()
         return done
 
-    def _failed(self, job: _Job, index: int, error: RayError) -> list[tuple[str, list[Row]]]:
-        self._replace(index)
-        if job.attempt < _ATTEMPTS:
-            self._queue.appendleft(_Job(job.model_file, job.out_dir, job.attempt + 1))
-            return []
-        return [(job.model_file, [failed_row("", 1, error)])]
+    def _started(self, worker: _Worker) -> None:
+        reference, worker.starting = worker.starting, None
+        try:
+            ray.get(reference)
+            self._failed_starts = 0
+        except RayActorError:  # its node went away, or it can't be started anywhere
+            self._failed_starts += 1
+            if self._failed_starts > _FAILED_STARTS:
+                raise
+            self._replace(worker)
 
-    def _replace(self, index: int) -> None:
+    def _finished(self, reference: Any) -> list[tuple[str, list[Row]]]:
+        job, worker = self._running.pop(reference)
+        worker.load -= 1
+        try:
+            return [(job.model_file, ray.get(reference))]
+        except RayError as error:
+            if isinstance(error, RayActorError):
+                self._replace(worker)
+                if job.attempt < _ATTEMPTS:
+                    self._queue.appendleft(_Job(job.model_file, job.out_dir, job.attempt + 1))
+                    return []
+            return [(job.model_file, [failed_row("", 1, error)])]
+
+    def _replace(self, worker: _Worker) -> None:
         """Start a new actor unless another job of the dead one has done so already."""
-        ray.kill(self._actors[index])
-        self._actors[index] = self._start()
+        if worker in self._workers:
+            self._workers.remove(worker)
+            ray.kill(worker.actor)
+            self._workers.append(self._start())
+
+
+def _fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:
+    """How many actors of the given shares a cluster holds; at least one."""
+    if not num_cpus and not num_gpus:
+        return max(1, int(resources.get("CPU", 0)) // _CPUS_PER_ACTOR)
+    shares = [(resources.get("CPU", 0.0), num_cpus), (resources.get("GPU", 0.0), num_gpus)]
+    return max(1, min(int(total / share) for total, share in shares if share))

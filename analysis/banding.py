@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, Num
 Verdict = Literal["horizontal", "vertical", "none"]
 THRESHOLD = 2 / 3
 
-_RESAMPLES, _SHUFFLES = 1000, 200
+_RESAMPLES = 1000
+_ROUNDS, _SHUFFLES_PER_ROUND = 10, 20
 _LEVELS = (0.025, 0.975)
 
 
@@ -54,12 +55,12 @@ class _Sums:
     expected_rows: float
     expected_columns: float
 
-    def horizontal(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
-        """The score of each weighted set of neurons."""
-        return _score(weights @ self.rows, weights @ self.total, self.expected_rows)
+    def horizontal(self, drawn: Int[np.ndarray, "b m"]) -> Float[np.ndarray, " b"]:
+        """The score of each drawn set of neurons."""
+        return _score(self.rows[drawn].sum(axis=1), self.total[drawn].sum(axis=1), self.expected_rows)
 
-    def vertical(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
-        return _score(weights @ self.columns, weights @ self.total, self.expected_columns)
+    def vertical(self, drawn: Int[np.ndarray, "b m"]) -> Float[np.ndarray, " b"]:
+        return _score(self.columns[drawn].sum(axis=1), self.total[drawn].sum(axis=1), self.expected_columns)
 
 
 def band_scores(reduced: Num[np.ndarray, "n y x f"], seed: int = 0) -> BandScores:
@@ -74,8 +75,8 @@ def band_scores(reduced: Num[np.ndarray, "n y x f"], seed: int = 0) -> BandScore
     sums = _sums(reduced)
     rng = np.random.default_rng(seed)
     n = len(reduced)
-    everyone = np.ones((1, n))
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64)
+    everyone = np.arange(n)[None]
+    drawn = rng.integers(n, size=(_RESAMPLES, n))
     null_rows, null_columns = _null(reduced, sums, rng)
     horizontal_low, horizontal_high = np.quantile(sums.horizontal(drawn), _LEVELS).tolist()
     vertical_low, vertical_high = np.quantile(sums.vertical(drawn), _LEVELS).tolist()
@@ -162,14 +163,30 @@ def _score(part: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"], expect
 def _null(
     reduced: Float[np.ndarray, "n y x f"], sums: _Sums, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """Scores of the layer with the positions of each neuron shuffled; the total variation stays what it is."""
+    """Scores of the layer with the positions of each neuron shuffled; the total variation stays what it is.
+
+    A shuffle is an order of each neuron's own, followed by one that all neurons share: together they are uniform and
+    independent between neurons, and a round of shuffles with the same own orders is one matrix product.
+    """
     n, ky, kx, f = reduced.shape
     centred = (reduced - reduced.mean(axis=(1, 2), keepdims=True)).reshape(n, ky * kx, f)
-    total = np.full(_SHUFFLES, sums.total.sum())
-    rows, columns = np.empty(_SHUFFLES), np.empty(_SHUFFLES)
-    for s in range(_SHUFFLES):
-        order = rng.random((n, ky * kx)).argsort(axis=1)
-        shuffled = np.take_along_axis(centred, order[:, :, None], axis=1).reshape(n, ky, kx, f)
-        rows[s] = np.square(shuffled.mean(axis=2)).sum() * kx
-        columns[s] = np.square(shuffled.mean(axis=1)).sum() * ky
-    return _score(rows, total, sums.expected_rows), _score(columns, total, sums.expected_columns)
+    rows, columns = [], []
+    for _ in range(_ROUNDS):
+        own = rng.random((n, ky * kx)).argsort(axis=1)
+        values = np.take_along_axis(centred, own[:, :, None], axis=1).transpose(1, 0, 2).reshape(ky * kx, n * f)
+        place = rng.random((_SHUFFLES_PER_ROUND, ky * kx)).argsort(axis=1)
+        rows.append(_squared_sums(place // kx, ky, values) / kx)
+        columns.append(_squared_sums(place % kx, kx, values) / ky)
+    total = np.full(_ROUNDS * _SHUFFLES_PER_ROUND, sums.total.sum())
+    return (
+        _score(np.concatenate(rows), total, sums.expected_rows),
+        _score(np.concatenate(columns), total, sums.expected_columns),
+    )
+
+
+def _squared_sums(
+    line: Int[np.ndarray, "s p"], lines: int, values: Float[np.ndarray, "p m"]
+) -> Float[np.ndarray, " s"]:
+    """For each shuffle, the sum of the squares of the sums over each line (row or column) of positions."""
+    members = (line[:, None, :] == np.arange(lines)[None, :, None]).astype(np.float64)
+    return np.square(members.reshape(-1, line.shape[1]) @ values).reshape(len(line), -1).sum(axis=1)

@@ -5,29 +5,41 @@ Axis letters: `n` neurons, `y x` kernel rows and columns.
 
 import difflib
 import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 from upath import UPath
 
 from analysis.banding import BandScores, Verdict, band_scores, neuron_scores, sort_neurons, verdict
-from analysis.read import AnyPath, ConvWeight, final_convs, spatial_convs
-from analysis.reduce import Reduction, reduce_layer
+from analysis.convs import Conv
+from analysis.files import AnyPath
+from analysis.profile import KernelShape, column_profile, kernel_shape, row_profile
+from analysis.read import final_convs, spatial_convs
+from analysis.reduce import Method, Reduction, reduce_layer
 
 RESULTS = "layers.json"
 Row = dict[str, Any]
+Choice = Literal["final", "all"]
 
 _SCORES = (
     "neurons", "dead", "horizontal", "horizontal_low", "horizontal_high", "vertical", "vertical_low", "vertical_high",
     "null_horizontal_mean", "null_horizontal_high", "null_vertical_mean", "null_vertical_high",
 )  # fmt: skip
+_KERNEL = ("middle_row", "middle_column", "asymmetry_top_bottom", "asymmetry_left_right")
+_REDUCTION = ("residual", "zeros", "iterations")
+_REST = ("verdict", "row_profile", "column_profile", "analysis_wall_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +48,12 @@ class LayerResult:
 
     layer: str
     shape: tuple[int, ...]
+    groups: int | None
     skipped: str | None = None
     scores: BandScores | None = None
     verdict: Verdict | None = None
     reduction: Reduction | None = None
+    kernel: KernelShape | None = None
     order: Int[np.ndarray, " n"] | None = None
 
 
@@ -49,72 +63,136 @@ def analyze_file(path: AnyPath, layers: Sequence[str] | None = None) -> list[Lay
     Raises:
         ValueError: the file can't be read, or has no layer of a given name.
     """
+    return list(analyze_convs(chosen_convs(path, layers)))
+
+
+def chosen_convs(path: AnyPath, layers: Sequence[str] | None) -> list[Conv]:
+    """The convolutions of a checkpoint, all or those named.
+
+    Raises:
+        ValueError: the file can't be read, or has no layer of a given name.
+    """
     convs = spatial_convs(path)
-    return [_analyze(conv) for conv in (convs if layers is None else _named(convs, layers))]
+    return convs if layers is None else _named(convs, layers)
 
 
-def analyze_checkpoint(model_file: AnyPath, out_dir: AnyPath) -> list[Row]:
-    """Analyse the final convs that a checkpoint names; write their arrays and, last, `layers.json` into `out_dir`.
+def analyze_convs(convs: Sequence[Conv], method: Method = "per-neuron", device: str = "cpu") -> Iterator[LayerResult]:
+    """The results of convolutions in their order, as many at a time as there are cores, each on one thread.
 
+    A layer that can't be analysed (not-a-number in its weights) is a result with the reason.
+    """
+    with one_thread(), ThreadPoolExecutor(os.cpu_count() if device == "cpu" else 1) as pool:
+        yield from pool.map(lambda conv: _analyze_or_tell(conv, method, device), convs)
+
+
+def analyze_checkpoint(
+    model_file: AnyPath, out_dir: AnyPath, layers: Choice = "final", device: str = "cpu"
+) -> list[Row]:
+    """Analyse convs of a checkpoint; write their arrays and, last, `layers.json` into `out_dir`.
+
+    `final`: those that the checkpoint names (all that can be scored where it names none). `all`: after them, their
+    positions numbered on, every other conv that can be scored, the last one first.
     Whatever goes wrong is told in the rows: a layer that fails has an `error` and no scores.
     """
     folder = UPath(out_dir)
     try:
-        names = final_convs(model_file)
-        convs = spatial_convs(model_file)
-        chosen = convs if names is None else _named(convs, names)
-    except (ValueError, OSError) as error:
+        chosen = _chosen(model_file, layers)
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with a file, its row tells
         rows = [failed_row("", 1, error)]
     else:
-        rows = [_row(folder, conv, position) for position, conv in enumerate(chosen, start=1)]
+        with one_thread():
+            rows = [_row(folder, conv, position, device) for position, conv in enumerate(chosen, start=1)]
     _write(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
     return rows
 
 
 def failed_row(layer: str, position: int, error: Exception) -> Row:
     """The row of a layer whose analysis failed."""
-    empty = dict.fromkeys((*_SCORES, "verdict", "residual", "analysis_wall_s"))
+    empty = dict.fromkeys((*_SCORES, *_KERNEL, *_REDUCTION, *_REST))
     return {"layer": layer, "position": position} | empty | {"error": f"{type(error).__name__}: {error}"}
 
 
-def _row(folder: UPath, conv: ConvWeight, position: int) -> Row:
+def best_device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for all linear algebra: the same bits wherever results are made, and many may work at once."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _chosen(model_file: AnyPath, layers: Choice) -> list[Conv]:
+    names = final_convs(model_file)
+    convs = spatial_convs(model_file)
+    final = [] if names is None else _named(convs, names)
+    if final and layers == "final":
+        return final
+    named = {conv.layer for conv in final}
+    return final + [conv for conv in reversed(convs) if conv.layer not in named and conv.skipped is None]
+
+
+def _row(folder: UPath, conv: Conv, position: int, device: str) -> Row:
     began = time.perf_counter()
     try:
-        result = _analyze(conv)
-        if result.scores is None or result.reduction is None:
+        result = _analyze(conv, "per-neuron", device)
+        if result.scores is None or result.reduction is None or result.kernel is None:
             return failed_row(conv.layer, position, ValueError(f"not scored: {result.skipped}"))
         _write_arrays(folder / f"{conv.layer}.npz", result)
     except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row tells
         return failed_row(conv.layer, position, error)
-    scores = asdict(result.scores)
+    reduced = result.reduction.reduced
     return {
         "layer": conv.layer,
         "position": position,
-        **{name: scores[name] for name in _SCORES},
+        **{name: getattr(result.scores, name) for name in _SCORES},
         "verdict": result.verdict,
-        "residual": result.reduction.residual,
+        **asdict(result.kernel),
+        "row_profile": _compact_json(row_profile(reduced)),
+        "column_profile": _compact_json(column_profile(reduced)),
+        **{name: getattr(result.reduction, name) for name in _REDUCTION},
         "analysis_wall_s": round(time.perf_counter() - began, 4),
         "error": None,
     }
 
 
-def _analyze(conv: ConvWeight) -> LayerResult:
-    shape = tuple(conv.weight.shape)
+def _analyze_or_tell(conv: Conv, method: Method, device: str) -> LayerResult:
+    try:
+        return _analyze(conv, method, device)
+    except (ValueError, OSError) as error:
+        return LayerResult(layer=conv.layer, shape=conv.shape, groups=conv.groups, skipped=str(error))
+
+
+def _analyze(conv: Conv, method: Method, device: str) -> LayerResult:
     if conv.skipped is not None:
-        return LayerResult(layer=conv.layer, shape=shape, skipped=conv.skipped)
-    reduction = reduce_layer(conv.weight)
+        return LayerResult(layer=conv.layer, shape=conv.shape, groups=conv.groups, skipped=conv.skipped)
+    weights = conv.read()
+    reduction = reduce_layer(weights, method, device)
     scores = band_scores(reduction.reduced)
     return LayerResult(
         layer=conv.layer,
-        shape=shape,
+        shape=conv.shape,
+        groups=conv.groups,
         scores=scores,
         verdict=verdict(scores),
         reduction=reduction,
+        kernel=kernel_shape(weights),
         order=sort_neurons(reduction.reduced),
     )
 
 
-def _named(convs: Sequence[ConvWeight], names: Sequence[str]) -> list[ConvWeight]:
+def _compact_json(profile: Float[np.ndarray, "k f"]) -> str:
+    return json.dumps(profile.round(4).tolist(), separators=(",", ":"))
+
+
+def _named(convs: Sequence[Conv], names: Sequence[str]) -> list[Conv]:
     by_name = {conv.layer: conv for conv in convs}
     for name in names:
         if name not in by_name:

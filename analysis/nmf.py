@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_BLOCK_BYTES = 8 * 2**20  # of X worked on at a time on a CPU: small enough for its caches
+_BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of X worked on at a time: fits a CPU's caches, bounds a GPU's
 _SWEEPS = 2
 _BETA, _BETA_GROWTH, _BETA_LIMIT_GROWTH, _BETA_DECAY = 0.5, 1.05, 1.01, 1.5
 _TINY = 1e-30
@@ -44,15 +44,14 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     Raises:
         ValueError: the rank is larger than the matrices, or X has negative or non-finite entries.
     """
-    n, p, d = x.shape
+    _, p, d = x.shape
     if not 1 <= rank <= min(p, d):
         raise ValueError(f"rank {rank} does not fit matrices of {p}x{d}; it must lie in 1 to {min(p, d)}")
-    if n and not (x.isfinite().all() and x.min() >= 0):
-        raise ValueError("a non-negative factorisation needs finite, non-negative entries")
-    size = max(1, _BLOCK_BYTES // (p * d * x.element_size())) if x.device.type == "cpu" else max(n, 1)
-    blocks = [_Block(block, rank, max_iterations) for block in x.split(size)]
-    for block in blocks:
-        block.run(tolerance)
+    blocks = []
+    for part in x.split(block_size(p, d, x.device)):
+        _require_non_negative(part)
+        blocks.append(_Block(part, rank, max_iterations))
+        blocks[-1].run(tolerance)
     iterations = max(block.iterations for block in blocks)
     return Factors(
         w=torch.cat([block.w for block in blocks]).mT.contiguous(),
@@ -62,13 +61,27 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     )
 
 
+def block_size(p: int, d: int, device: torch.device) -> int:
+    """How many float32 matrices of p x d are worked on at a time."""
+    return max(1, _BLOCK_BYTES[device.type] // (4 * p * d))
+
+
+def _require_non_negative(x: Float[Tensor, "n p d"]) -> None:
+    low, high = x.aminmax() if x.numel() else (x.sum(), x.sum())
+    if not (low >= 0 and high < torch.inf):  # not-a-number fails both
+        raise ValueError("a non-negative factorisation needs finite, non-negative entries")
+
+
 def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:
     """Start (W^T, H) from the positive parts of the leading singular vectors, zeros filled with each matrix's mean.
 
-    Does not depend on the signs that the eigendecomposition happens to give.
+    Does not depend on the signs that the eigendecomposition happens to give, which is that of the smaller Gram matrix.
 
     Source: Boutsidis and Gallopoulos 2008, "SVD based initialization", variant NNDSVDa.
     """
+    if x.shape[1] > x.shape[2]:
+        h, w = nndsvda(x.mT, rank)
+        return w, h
     values, vectors = torch.linalg.eigh(x @ x.mT)
     sigma = values[:, -rank:].flip(-1).clamp(min=0).sqrt()[:, :, None]
     left = vectors[:, :, -rank:].flip(-1).mT
@@ -144,20 +157,22 @@ class _Active:
 
     def improve(self, tolerance: float) -> Tensor:
         """One iteration; gives which matrices have converged. A matrix whose objective would rise goes back a step."""
-        beta = self.beta[:, None, None]
-        h = self.h_ahead.clone()
+        ahead = 1 + self.beta[:, None, None]
+        h = self.h_ahead  # in place: a step back starts from self.h
         _sweep(self.w_ahead @ self.w_ahead.mT, self.w_ahead @ self.x, h, self.floor)
-        h_ahead = h + beta * (h - self.h)
+        h_ahead = torch.lerp(self.h, h, ahead)
         cross, gram = h_ahead @ self.x.mT, h_ahead @ h_ahead.mT
-        w = self.w_ahead.clone()
+        w = self.w_ahead
         _sweep(gram, cross, w, self.floor)
         objective = self.squares - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
         worse = objective > self.objective
-        back = worse[:, None, None]
         converged = ~worse & (self.objective - objective <= tolerance * objective.abs())
-        self.w_ahead = torch.where(back, self.w, w + beta * (w - self.w))
-        self.h_ahead = torch.where(back, self.h, h_ahead)
-        self.w, self.h = torch.where(back, self.w, w), torch.where(back, self.h, h)
+        w_ahead = torch.lerp(self.w, w, ahead)
+        back = worse.nonzero().flatten()
+        if len(back):
+            for new, old in ((w, self.w), (w_ahead, self.w), (h, self.h), (h_ahead, self.h)):
+                new[back] = old[back]
+        self.w, self.h, self.w_ahead, self.h_ahead = w, h, w_ahead, h_ahead
         self.objective = torch.where(worse, self.objective, objective)
         self.beta_limit = torch.where(worse, self.beta, (self.beta_limit * _BETA_LIMIT_GROWTH).clamp(max=1))
         grown = torch.minimum(self.beta * _BETA_GROWTH, self.beta_limit)
@@ -180,14 +195,16 @@ def _sweep(
 ) -> None:
     """Improve a factor in place, row by row, each by its exact non-negative least squares given the others.
 
-    A row whose partner has vanished (its square is below `floor`) hardly moves instead of running away.
+    f_k <- max(0, f_k + (cross_k - gram_k f) / gram_kk), with the division done once for all rows. A row whose partner
+    has vanished (its square is below `floor`) hardly moves instead of running away.
     """
+    scale = torch.maximum(gram.diagonal(dim1=1, dim2=2)[:, :, None], floor).reciprocal()
+    target = cross * scale
+    others = torch.eye(gram.shape[1], device=gram.device) - gram * scale
     for _ in range(_SWEEPS):
         for k in range(factor.shape[1]):
             row = slice(k, k + 1)
-            gap = torch.baddbmm(cross[:, row], gram[:, row], factor, alpha=-1)
-            factor[:, row] += gap / torch.maximum(gram[:, row, row], floor)
-            factor[:, row].clamp_(min=0)
+            torch.clamp(torch.baddbmm(target[:, row], others[:, row], factor), min=0, out=factor[:, row])
 
 
 def _unit(vectors: tuple[Tensor, Tensor], norms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

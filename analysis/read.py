@@ -1,61 +1,42 @@
-"""Read convolution weights from any checkpoint, without ever running code that is in it."""
+"""Find the convolutions of any checkpoint, without ever running code that is in it."""
 
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from io import BytesIO
-from pickle import UnpicklingError
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from upath import UPath
 
-AnyPath = str | os.PathLike[str] | UPath
+from analysis.convs import Conv, why_skipped
+from analysis.files import ENDINGS, AnyPath, Entries, Entry, entries_of, read_header
+from analysis.onnx_file import onnx_convs
 
-_WRAPPERS = (
-    "state_dict_ema",
-    "ema_state_dict",
-    "model_ema",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "module",
-)
-_PREFIXES = ("module.", "_orig_mod.")
 _METADATA = "final_convs"
+# Weight norm and spectral norm keep a weight up to a factor for each neuron, which no score depends on.
+_WEIGHT = re.compile(r"(?:^|\.)(?:weight|weight_v|weight_orig|parametrizations\.weight\.original1?)$")
+_TRANSPOSED = re.compile(r"deconv|conv_?transpose|transposed?_?conv|convt\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvWeight:
-    """A convolution's weight, named as its module; `skipped` says why it can't be scored, or is None."""
-
-    layer: str
-    weight: Float[Tensor, "n c y x"]
-    skipped: str | None
+def is_checkpoint(path: AnyPath) -> bool:
+    """Whether a name is that of a file read here."""
+    return UPath(path).name.endswith((*ENDINGS, ".onnx"))
 
 
-def spatial_convs(path: AnyPath) -> list[ConvWeight]:
-    """All two-dimensional convolutions of a checkpoint, in the network's order as far as the file tells.
+def spatial_convs(path: AnyPath) -> list[Conv]:
+    """All convolutions of a checkpoint, in the network's order as far as the file tells.
+
+    Those that can't be scored are among them with the reason, and so is what looks like one: any tensor of four axes.
 
     Raises:
         ValueError: the file is missing, of a kind not read here, unsafe, damaged or without convolutions.
     """
     file = UPath(path)
-    tensors = _reader(file)(file)
-    convs = [
-        ConvWeight(layer=name.removesuffix(".weight"), weight=tensor, skipped=_why_skipped(tensor))
-        for name, tensor in tensors.items()
-        if tensor.ndim == 4 and name.endswith("weight") and tensor.is_floating_point()
-    ]
+    if file.suffix == ".onnx" and file.exists():
+        convs, held = onnx_convs(file), "of its graph's nodes is one"
+    else:
+        entries = entries_of(file)
+        convs = [_conv(name, entry, entries) for name, entry in entries.items() if _looks_like_one(name, entry)]
+        held = f"of its {len(entries)} tensors has the axes of one"
     if not convs:
-        raise ValueError(f"{file} holds no convolution: none of its {len(tensors)} tensors has four axes")
+        raise ValueError(f"{file} holds no convolution: none {held}")
     return convs
 
 
@@ -64,86 +45,35 @@ def final_convs(path: AnyPath) -> list[str] | None:
     file = UPath(path)
     if file.suffix != ".safetensors":
         return None
-    data = _read_bytes(file)
-    length = int.from_bytes(data[:8], "little")
-    try:
-        names = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(_METADATA)
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: its header is not readable ({error})") from error
+    names = read_header(file).metadata.get(_METADATA)
     return None if names is None else list(json.loads(names))
 
 
-def _read_safetensors(file: UPath) -> dict[str, Tensor]:
-    try:
-        tensors = safetensors.torch.load(_read_bytes(file))
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    # The format keeps no order; sorting numbers as numbers gives the network's in nearly all of them.
-    return {name: tensors[name] for name in sorted(tensors, key=_natural)}
+def _looks_like_one(name: str, entry: Entry) -> bool:
+    return len(entry.shape) == 4 or (len(entry.shape) in (3, 5) and _WEIGHT.search(name) is not None)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _conv(name: str, entry: Entry, entries: Entries) -> Conv:
+    layer = _WEIGHT.sub("", name) or name
+    return Conv(
+        layer=layer,
+        shape=entry.shape,
+        skipped=_why_skipped(name, layer, entry, entries),
+        groups=None,
+        read=entry.read,
+    )
 
 
-def _read_torch(file: UPath) -> dict[str, Tensor]:
-    try:
-        content = torch.load(BytesIO(_read_bytes(file)), map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{file} holds more than tensors, and reading that could run code; "
-            "save its state_dict() as safetensors and give that file"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    return {_plain_name(name): value for name, value in _unwrap(file, content).items() if isinstance(value, Tensor)}
-
-
-READERS: dict[str, Callable[[UPath], dict[str, Tensor]]] = {
-    ".safetensors": _read_safetensors,
-    ".pt": _read_torch,
-    ".pth": _read_torch,
-    ".bin": _read_torch,
-    ".ckpt": _read_torch,
-}
-"""Readers by file suffix; each gives tensors by name."""
-
-
-def _reader(file: UPath) -> Callable[[UPath], dict[str, Tensor]]:
-    if not file.exists():
-        raise ValueError(f"there is no file {file}")
-    if file.suffix not in READERS:
-        raise ValueError(f"{file} is not a checkpoint read here; known endings: {', '.join(READERS)}")
-    return READERS[file.suffix]
-
-
-def _read_bytes(file: UPath) -> bytes:
-    return bytes(file.read_bytes())
-
-
-def _unwrap(file: UPath, content: Any) -> Mapping[str, Any]:
-    """The state dict inside the usual wrappers; averaged weights (EMA) come before the raw ones."""
-    while isinstance(content, Mapping):
-        inner = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            return content
-        content = content[inner]
-    raise ValueError(f"{file} holds a {type(content).__name__}, not tensors by name; save a state_dict()")
-
-
-def _plain_name(name: str) -> str:
-    for prefix in _PREFIXES:
-        while name.startswith(prefix):
-            name = name.removeprefix(prefix)
-    return name
-
-
-def _why_skipped(weight: Float[Tensor, "n c y x"]) -> str | None:
-    _, c, ky, kx = weight.shape
-    if weight.numel() == 0:
-        return "empty"
-    if min(ky, kx) < 2:
-        return f"{ky}x{kx} kernel: bands need at least 2 rows and 2 columns"
-    if c == 1:
-        return "depthwise or one input channel: one channel has no three colours"
-    return None
+def _why_skipped(name: str, layer: str, entry: Entry, entries: Entries) -> str | None:
+    if not _WEIGHT.search(name):
+        return "not named as a convolution's weight"
+    if not entry.floating:
+        return f"holds {entry.kind} numbers, not floating-point weights"
+    if f"{layer}.weight_mask" in entries:
+        return "pruned: make its mask permanent (torch.nn.utils.prune.remove)"
+    if _TRANSPOSED.search(layer):
+        return "named as a transposed convolution: its neurons lie on the other axis"
+    bias = entries.get(f"{layer}.bias")
+    if bias is not None and len(entry.shape) == 4 and bias.shape not in ((entry.shape[0],), ()):
+        return f"a transposed convolution, as its bias of {bias.shape[0]} tells: its neurons lie on the other axis"
+    return why_skipped(entry.shape, None)

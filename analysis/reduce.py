@@ -6,16 +6,20 @@ Axis letters: `n` neurons, `c` input channels, `y x` kernel rows and columns,
 Source: the authors' public notebook: X = [max(W, 0), max(-W, 0)] along the input channels, one rank-3 NMF a neuron.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from analysis.nmf import factorise
+from analysis.nmf import block_size, factorise
 
 COLOURS = 3
+
+Method = Literal["per-neuron", "joint"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,30 +40,45 @@ def reduce_weights(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"])
     """Reduced weights in [0, 1], each neuron divided by its own maximum, colours alike across neurons.
 
     Raises:
-        ValueError: not four axes, a kernel of fewer than 2 rows or columns, or numbers that are not finite.
+        ValueError: not four axes, a kernel of fewer than 2 rows or columns, one input channel, or numbers not finite.
     """
     return reduce_layer(weights).reduced
 
 
-def reduce_layer(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"]) -> Reduction:
-    """`reduce_weights` with its diagnostics: each neuron has an NMF of its own."""
-    w = _checked(weights)
-    n, _, ky, kx = w.shape
-    x = split_signs(w)
-    factors = factorise(x, COLOURS)
-    return _reduction(factors.w, factors.objective, x, (n, ky, kx), len(factors.history))
+def reduce_layer(
+    weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"], method: Method = "per-neuron", device: str = "cpu"
+) -> Reduction:
+    """`reduce_weights` with its diagnostics, by a named method, factorised on a device such as `cuda`."""
+    return METHODS[method](_checked(weights).to(device))
 
 
-def reduce_jointly(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"]) -> Reduction:
+def reduce_per_neuron(weights: Float[Tensor, "n c y x"]) -> Reduction:
+    """Each neuron has an NMF of its own; X is made for a block of neurons at a time, so that memory stays small."""
+    _, c, ky, kx = weights.shape
+    size = block_size(ky * kx, 2 * c, weights.device)
+    parts = [factorise(split_signs(block), COLOURS) for block in weights.split(size)]
+    return _reduction(
+        weights,
+        torch.cat([part.w for part in parts]),
+        torch.cat([part.objective for part in parts]),
+        iterations=max(len(part.history) for part in parts),
+    )
+
+
+def reduce_jointly(weights: Float[Tensor, "n c y x"]) -> Reduction:
     """One NMF for all neurons together: all positions of all neurons share three factors.
 
     On trained networks the bands are far less clear than with one NMF a neuron; it is here for comparison.
     """
-    w = _checked(weights)
-    n, _, ky, kx = w.shape
-    x = split_signs(w)
-    factors = factorise(x.reshape(1, n * ky * kx, -1), COLOURS)
-    return _reduction(factors.w.reshape(n, ky * kx, COLOURS), factors.objective, x, (n, ky, kx), len(factors.history))
+    n, _, ky, kx = weights.shape
+    factors = factorise(split_signs(weights).reshape(1, n * ky * kx, -1), COLOURS)
+    return _reduction(weights, factors.w.reshape(n, ky * kx, COLOURS), factors.objective, len(factors.history))
+
+
+METHODS: dict[Method, Callable[[Float[Tensor, "n c y x"]], Reduction]] = {
+    "per-neuron": reduce_per_neuron,
+    "joint": reduce_jointly,
+}
 
 
 def split_signs(weights: Float[Tensor, "n c y x"]) -> Float[Tensor, "n p d"]:
@@ -88,11 +107,12 @@ def align_colours(factors: Float[np.ndarray, "n y x 3"]) -> Float[np.ndarray, "n
 
 
 def _reduction(
-    w: Float[Tensor, "n p 3"], objective: Tensor, x: Tensor, shape: tuple[int, int, int], iterations: int
+    weights: Float[Tensor, "n c y x"], w: Float[Tensor, "n p 3"], objective: Tensor, iterations: int
 ) -> Reduction:
-    factors = w.reshape(*shape, COLOURS).cpu().numpy().astype(np.float32)
-    squares = x.double().square().sum(dim=(1, 2))
-    total = float(squares.sum())
+    n, _, ky, kx = weights.shape
+    factors = w.reshape(n, ky, kx, COLOURS).cpu().numpy()
+    squares = weights.square().sum(dim=(1, 2, 3))
+    total = float(squares.double().sum())
     return Reduction(
         reduced=_per_neuron_maximum(align_colours(factors)),
         residual=float(objective.double().sum()) / total if total else 0.0,
@@ -120,8 +140,11 @@ def _checked(weights: Tensor | np.ndarray) -> Float[Tensor, "n c y x"]:
         raise ValueError(f"conv weights must have the shape [n, c, ky, kx], not {list(w.shape)}")
     if min(w.shape[2:]) < 2:
         raise ValueError(f"a kernel of {w.shape[2]}x{w.shape[3]} has no bands; at least 2x2 is needed")
-    bad = int((~w.isfinite()).sum())
-    if bad:
+    if w.shape[1] < 2:
+        raise ValueError("weights of one input channel have two features, too few for three factors")
+    low, high = w.aminmax()
+    if not (low > -torch.inf and high < torch.inf):
+        bad = int((~w.isfinite()).sum())
         raise ValueError(
             f"{bad} of {w.numel()} weights are NaN or infinite; take a checkpoint before training diverged"
         )

@@ -56,10 +56,14 @@ def results(name: str) -> str:
 
 def measured(name: str) -> str:
     """The rows that a benchmark wrote."""
-    facts: dict[str, Any] = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    file = DOCS / "results" / f"{name}.json"
+    if not file.exists():
+        return "Not measured yet."
+    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if "rows" in facts:
         header = list(facts["rows"][0])
-        return markdown(header, [[str(row[key]) for key in header] for row in facts["rows"]])
+        table = markdown(header, [[str(row[key]) for key in header] for row in facts["rows"]])
+        return f"{table}\n\n{facts['remark']}" if "remark" in facts else table
     ways = {name: value for name, value in facts.items() if isinstance(value, dict)}
     header = ["", *next(iter(ways.values()))]
     rows = [[name.replace("_", " "), *(str(value) for value in values.values())] for name, values in ways.items()]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,6 +44,11 @@ class Listed(StrEnum):
     ARCHITECTURES = "architectures"
     INTERVENTIONS = "interventions"
     GRIDS = "grids"
+
+
+class Nmf(StrEnum):
+    PER_NEURON = "per-neuron"
+    JOINT = "joint"
 
 
 def main() -> None:
@@ -134,25 +140,40 @@ def status(
 
 @app.command()
 def analyze(
-    target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth) or a sweep.")],
+    target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth, .ckpt, .onnx) or a sweep.")],
     layer: Annotated[list[str] | None, typer.Option(help="Only this layer; may be given several times.")] = None,
+    nmf: Annotated[
+        Nmf, typer.Option(help="One factorisation a neuron, or one for all neurons of a layer.")
+    ] = Nmf.PER_NEURON,
+    figure: Annotated[Path | None, typer.Option(help="Draw the weights into this PNG, one row a layer.")] = None,
     storage: Storage = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Score the spatial convolutions of any checkpoint, or all checkpoints of a sweep again."""
-    from analysis.layers import analyze_file
-    from analysis.read import READERS
+    from analysis.layers import analyze_convs, best_device, chosen_convs
+    from analysis.read import is_checkpoint
     from sweep import launch as service
     from sweep import show
 
-    if UPath(target).suffix in READERS:
-        results = analyze_file(target, layer)
+    if is_checkpoint(target):
+        convs = chosen_convs(target, layer)
+        results = []
+        with show.layer_progress(complaints, len(convs)) as advance:
+            for result in analyze_convs(convs, nmf.value, best_device()):
+                results.append(result)
+                advance(result.layer)
+        if figure is not None:
+            show.draw_layers(results, figure)
         if as_json:
             print(json.dumps(show.layer_results_json(results), indent=1))
         else:
             console.print(show.layer_results_table(results))
         return
     opened = service.open_sweep(target, UPath(storage))
+    if layer or figure is not None or nmf is not Nmf.PER_NEURON:
+        raise ValueError(
+            "--layer, --nmf and --figure go with a checkpoint's file; a sweep has its settings in its grid"
+        )
     with _terminable():
         outcome = service.analyse_again(opened, console, service.Cluster())
     _conclude(opened, outcome)

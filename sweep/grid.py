@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import torch
 import yaml
@@ -57,11 +57,16 @@ class GridRecipe(Recipe):
 
 
 class Analysis(Frozen):
-    """Actors that analyse checkpoints while training goes on; `cpus` and `gpus` are each actor's share."""
+    """Actors that analyse checkpoints while training goes on; `cpus` and `gpus` are each actor's share.
 
-    actors: int = Field(1, ge=1)
+    `actors: auto` means as many as the shares fit into the cluster (one for each 4 CPUs where both are 0). `layers` is
+    the final convs that each architecture names, or every conv that can be scored, the final ones first.
+    """
+
+    actors: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     cpus: float = Field(0, ge=0)
     gpus: float = Field(0, ge=0)
+    layers: Literal["final", "all"] = "final"
 
 
 class Resources(Frozen):

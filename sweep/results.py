@@ -32,7 +32,9 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "neurons": "Int64", "horizontal": "Float64", "horizontal_low": "Float64", "horizontal_high": "Float64",
         "vertical": "Float64", "vertical_low": "Float64", "vertical_high": "Float64", "verdict": "string",
         "expected": "string", "null_horizontal_mean": "Float64", "null_horizontal_high": "Float64",
-        "null_vertical_mean": "Float64", "null_vertical_high": "Float64", "residual": "Float64",
+        "null_vertical_mean": "Float64", "null_vertical_high": "Float64", "dead": "Int64", "zeros": "Int64",
+        "middle_row": "Float64", "middle_column": "Float64", "asymmetry_top_bottom": "Float64",
+        "asymmetry_left_right": "Float64", "row_profile": "string", "column_profile": "string", "residual": "Float64",
         "analysis_wall_s": "Float64", "error": "string",
     },
     "neurons": {
@@ -42,8 +44,10 @@ COLUMNS: dict[TableName, dict[str, str]] = {
 }  # fmt: skip
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
 an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
-the last conv; times ending in `_at` are seconds since 1970; `settled` trials are finished and analysed: their rows
-change no more."""
+the last conv, numbers after the final convs' are the others', which have no `expected`; `dead` neurons show no
+variation over positions, `zeros` among them have no weights; `row_profile` is JSON [ky][3], the share of each factor in
+each row, `column_profile` [kx][3] (docs/score.md tells of all of them); times ending in `_at` are seconds since 1970;
+`settled` trials are finished and analysed: their rows change no more."""
 
 
 @dataclass(frozen=True)

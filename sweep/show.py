@@ -2,17 +2,22 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from upath import UPath
 
+from analysis.banding import BandScores
 from analysis.layers import LayerResult
 from analysis.picture import FigureRow, figure
 from sweep.compact import survey
@@ -24,6 +29,7 @@ from sweep.store import State, SweepDir
 Row = dict[str, Any]
 _MOST = 100  # rows that a person still reads
 _STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
+_LARGE_FIGURE = 16  # rows from which on a figure of single pixels is large enough
 
 
 def sweep_table(sweep: SweepDir) -> Table:
@@ -65,18 +71,54 @@ def layer_results_table(results: Sequence[LayerResult]) -> Table:
         table.add_column(column, overflow="fold")
     for result in results:
         shape = "x".join(str(length) for length in result.shape)
+        if (result.groups or 1) > 1:
+            shape += f", {result.groups} groups"
         if result.scores is None:
-            table.add_row(result.layer, shape, "", "", f"skipped: {result.skipped}", style="dim")
+            table.add_row(escape(result.layer), shape, "", "", f"skipped: {escape(str(result.skipped))}", style="dim")
             continue
         s = result.scores
         table.add_row(
-            result.layer,
+            escape(result.layer),
             shape,
             _interval(s.horizontal, s.horizontal_low, s.horizontal_high),
             _interval(s.vertical, s.vertical_low, s.vertical_high),
-            _coloured(result.verdict),
+            _coloured(result.verdict) + _dead(s),
         )
     return table
+
+
+@contextmanager
+def layer_progress(console: Console, layers: int) -> Iterator[Callable[[str], None]]:
+    """A bar over the layers of a file, gone when they are done; gives what to call for each, with its name."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=layers)
+        yield lambda layer: progress.update(task, advance=1, description=escape(layer))
+
+
+def draw_layers(results: Sequence[LayerResult], path: Path) -> None:
+    """Write the weights of a file's scored layers as a PNG, one row a layer.
+
+    Raises:
+        ValueError: no layer was scored, or the file can't be written.
+    """
+    rows = [
+        FigureRow(
+            label=result.layer,
+            note=f"{result.verdict}  {result.scores.horizontal:.2f} / {result.scores.vertical:.2f}",
+            reduced=result.reduction.reduced,
+            order=result.order,
+        )
+        for result in results
+        if result.scores is not None and result.reduction is not None and result.order is not None
+    ]
+    try:
+        figure(rows, zoom=2 if len(rows) <= _LARGE_FIGURE else 1).save(path, format="PNG")
+    except OSError as error:
+        raise ValueError(f"can't write {path}: {error}") from error
+
+
+def _dead(scores: BandScores) -> str:
+    return f" ({scores.dead} of {scores.neurons} neurons without variation)" if scores.dead else ""
 
 
 def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:

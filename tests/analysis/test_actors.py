@@ -9,7 +9,8 @@ import ray
 import safetensors.torch
 import torch
 
-from analysis.actors import AnalysisPool
+from analysis.actors import AnalysisPool, _fitting
+from analysis.layers import analyze_checkpoint
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -19,6 +20,12 @@ def checkpoint(folder: Path, name: str) -> tuple[str, str]:
     file.parent.mkdir()
     safetensors.torch.save_file({"c.weight": torch.randn(4, 4, 3, 3)}, file, {"final_convs": json.dumps(["c"])})
     return str(file), str(folder / name / "out")
+
+
+def drained_until_placed(pool: AnalysisPool) -> Any:
+    while pool._workers[0].starting is not None:
+        pool._collect(timeout_s=1.0)
+    return pool._workers[0]
 
 
 def drained(pool: AnalysisPool) -> dict[str, list[dict[str, Any]]]:
@@ -44,12 +51,91 @@ def test_every_checkpoint_is_reported_once_and_a_bad_one_with_its_error(tmp_path
     assert "damaged" in done[bad[0]][0]["error"]
 
 
+def test_an_error_nobody_foresaw_is_a_row_too_and_the_actor_goes_on(
+    tmp_path: Path,
+) -> None:
+    good, bad = checkpoint(tmp_path, "good"), checkpoint(tmp_path, "bad")
+    Path(bad[1]).write_bytes(b"a file where its results should go")
+    pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0)
+    for job in (bad, good):
+        pool.submit(*job)
+    done = drained(pool)
+    assert pool._workers[0].load == 0
+    pool.close()
+    assert "Error" in done[bad[0]][0]["error"]
+    assert done[good[0]][0]["error"] is None
+
+
+def test_two_jobs_of_one_dead_actor_bring_one_new_actor_and_lose_one_attempt_each(tmp_path: Path) -> None:
+    jobs = [checkpoint(tmp_path, f"job{i}") for i in range(2)]
+    pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0)
+    started = drained_until_placed(pool)
+    for job in jobs:
+        pool.submit(*job)
+    assert started.load == 2
+    ray.kill(started.actor)
+    done = drained(pool)
+    assert pool.actors == 1
+    assert pool._workers[0] is not started
+    pool.close()
+    assert all(rows[0]["error"] is None for rows in done.values())
+
+
+def test_rows_are_those_of_a_plain_call(tmp_path: Path) -> None:
+    file, out = checkpoint(tmp_path, "one")
+    pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0, layers="all")
+    pool.submit(file, out)
+    (rows,) = drained(pool).values()
+    assert min(pool.peaks_mib()) > 50
+    pool.close()
+    plain = analyze_checkpoint(file, tmp_path / "plain", "all")
+    assert [row | {"analysis_wall_s": 0} for row in rows] == [row | {"analysis_wall_s": 0} for row in plain]
+    assert (tmp_path / "plain" / "c.npz").read_bytes() == (Path(out) / "c.npz").read_bytes()
+
+
+def test_an_actor_without_a_place_gets_no_work_and_holds_nobody_up(tmp_path: Path) -> None:
+    jobs = [checkpoint(tmp_path, f"job{i}") for i in range(4)]
+    pool = AnalysisPool(actors=2, num_cpus=2.0, num_gpus=0.0)  # the cluster has 2 CPUs: one fits
+    for job in jobs:
+        pool.submit(*job)
+    done = drained(pool)
+    waiting = [worker for worker in pool._workers if worker.starting is not None]
+    pool.close()
+    assert len(done) == 4
+    assert len(waiting) == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "actors"),
+    [
+        ({"CPU": 2.0}, 0.0, 0.0, 1),
+        ({"CPU": 64.0}, 0.0, 0.0, 16),
+        ({"CPU": 64.0}, 2.0, 0.0, 32),
+        ({"CPU": 64.0, "GPU": 8.0}, 0.0, 0.25, 32),
+        ({"CPU": 4.0, "GPU": 8.0}, 1.0, 0.25, 4),
+        ({}, 1.0, 1.0, 1),
+    ],
+)
+def test_auto_is_what_fits_the_cluster(resources: dict[str, float], cpus: float, gpus: float, actors: int) -> None:
+    assert _fitting(resources, cpus, gpus) == actors
+
+
+def test_auto_grows_with_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.actors._GROW_EVERY_S", 0.0)
+    pool = AnalysisPool(actors="auto", num_cpus=1.0, num_gpus=0.0)
+    assert pool.actors == 2
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
+    pool.poll()
+    assert pool.actors == 3
+    pool.close()
+
+
 def test_a_dead_actor_is_replaced_and_its_checkpoints_are_done_all_the_same(tmp_path: Path) -> None:
     jobs = [checkpoint(tmp_path, f"job{i}") for i in range(4)]
     pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0)
     for job in jobs:
         pool.submit(*job)
-    ray.kill(pool._actors[0])
+    ray.kill(pool._workers[0].actor)
     done = drained(pool)
     pool.close()
     assert sorted(done) == sorted(file for file, _ in jobs)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from analysis.banding import band_scores, neuron_scores, sort_neurons, verdict
+from analysis.banding import _null, _sums, band_scores, neuron_scores, sort_neurons, verdict
 
 
 def bands(n: int = 4) -> np.ndarray:
@@ -113,6 +113,28 @@ def test_turning_swaps_and_mirroring_keeps_the_scores(seed: int) -> None:
     mirrored = neuron_scores(reduced[:, ::-1, ::-1])
     assert np.allclose(turned[0], scores[1])
     assert np.allclose(mirrored, scores)
+
+
+def test_the_null_is_that_of_shuffles_made_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    reduced = rng.random((12, 3, 4, 3)) ** 3
+    plain = []
+    for _ in range(2000):
+        order = rng.random((12, 12)).argsort(axis=1)
+        shuffled = np.take_along_axis(reduced.reshape(12, 12, 3), order[:, :, None], axis=1).reshape(reduced.shape)
+        plain.append(_sums(shuffled).horizontal(np.arange(12)[None])[0])
+    rows, columns = _null(reduced, _sums(reduced), rng)
+    assert rows.shape == columns.shape == (200,)
+    assert abs(np.mean(plain)) < 3 * np.std(plain) / 2000**0.5  # chance is 0 by the formula
+    assert abs(rows.mean()) < 4 * np.std(plain) / 200**0.5
+    assert rows.std() == pytest.approx(np.std(plain), rel=0.25)
+    assert np.quantile(rows, 0.975) == pytest.approx(np.quantile(plain, 0.975), rel=0.3)
+
+
+def test_the_same_seed_gives_the_same_interval_and_null() -> None:
+    reduced = np.random.default_rng(0).random((16, 5, 5, 3))
+    assert band_scores(reduced, seed=1) == band_scores(reduced, seed=1)
+    assert band_scores(reduced, seed=1) != band_scores(reduced, seed=2)
 
 
 def test_neighbours_in_the_order_look_alike() -> None:

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from analysis.layers import analyze_checkpoint, analyze_file
+from analysis.layers import analyze_checkpoint, analyze_convs, analyze_file, chosen_convs
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def test_rows_and_arrays_of_each_final_conv(checkpoint: Path, tmp_path: Path) ->
     assert "1 of 1200 weights are NaN" in failed["error"]
     assert (good["layer"], good["position"], good["verdict"], good["error"]) == ("a.conv", 2, "none", None)
     assert good["horizontal_low"] <= good["horizontal"] <= good["horizontal_high"]
+    assert (good["dead"], good["zeros"]) == (0, 0)
+    assert good["middle_row"] == pytest.approx(1, abs=0.2)
+    assert 0 <= good["asymmetry_left_right"] < 0.2
+    assert np.sum(json.loads(good["row_profile"]), axis=0) == pytest.approx([1, 1, 1], abs=1e-3)
+    assert failed.keys() == good.keys()
     with np.load(tmp_path / "out" / "a.conv.npz") as arrays:
         assert arrays["reduced"].shape == (8, 5, 5, 3)
         assert sorted(arrays["order"]) == list(range(8))
@@ -51,3 +56,51 @@ def test_one_layer_of_a_file(checkpoint: Path) -> None:
     (result,) = analyze_file(checkpoint, ["a.conv"])
     assert result.shape == (8, 6, 5, 5)
     assert result.verdict == "none"
+
+
+def test_all_layers_on_request_follow_the_final_ones_last_first(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    kernels = {"1.conv": (5, 5), "2.conv": (1, 1), "3.conv": (3, 3), "10.conv": (3, 3)}
+    state = {f"{name}.weight": torch.randn(8, 6, *kernel, generator=generator) for name, kernel in kernels.items()}
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(state, file, {"final_convs": json.dumps(["3.conv"])})
+    final = analyze_checkpoint(file, tmp_path / "final")
+    rows = analyze_checkpoint(file, tmp_path / "all", "all")
+    assert [(row["layer"], row["position"]) for row in rows] == [("3.conv", 1), ("10.conv", 2), ("1.conv", 3)]
+    assert rows[0] | {"analysis_wall_s": 0} == final[0] | {"analysis_wall_s": 0}
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
+        "1.conv.npz", "10.conv.npz", "3.conv.npz", "layers.json",
+    ]  # fmt: skip
+
+
+def test_a_file_of_others_has_all_its_layers_analysed(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"a.weight": torch.randn(4, 4, 3, 3)}, tmp_path / "model.safetensors")
+    assert [row["layer"] for row in analyze_checkpoint(tmp_path / "model.safetensors", tmp_path / "out")] == ["a"]
+
+
+def test_results_are_the_same_bits_whatever_the_number_of_threads(checkpoint: Path, tmp_path: Path) -> None:
+    rows = []
+    before = torch.get_num_threads()
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        out = tmp_path / str(threads)
+        rows.append([row | {"analysis_wall_s": 0} for row in analyze_checkpoint(checkpoint, out)])
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert rows[0] == rows[1]
+    assert (tmp_path / "1" / "a.conv.npz").read_bytes() == (tmp_path / "4" / "a.conv.npz").read_bytes()
+
+
+def test_a_layer_with_broken_weights_does_not_stop_the_others_of_its_file(checkpoint: Path) -> None:
+    good, broken = analyze_file(checkpoint)
+    assert good.skipped is None
+    assert (broken.layer, broken.scores) == ("b.conv", None)
+    assert "1 of 1200 weights are NaN" in str(broken.skipped)
+
+
+def test_the_joint_form_can_be_asked_for(checkpoint: Path) -> None:
+    convs = chosen_convs(checkpoint, ["a.conv"])
+    (own,), (joint,) = list(analyze_convs(convs)), list(analyze_convs(convs, "joint"))
+    assert own.reduction is not None
+    assert joint.reduction is not None
+    assert joint.reduction.residual > own.reduction.residual

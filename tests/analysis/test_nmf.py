@@ -71,3 +71,18 @@ def test_entries_that_have_no_factorisation_are_refused(x: Tensor, rank: int) ->
 def test_a_rank_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="1 to 4"):
         factorise(stack(1, 4, 9), 5)
+
+
+def test_tall_matrices_are_started_from_their_smaller_gram_matrix() -> None:
+    x = stack(2, 600, 8)
+    tall, wide = factorise(x, 3), factorise(x.mT.contiguous(), 3)
+    assert tall.objective.tolist() == pytest.approx(wide.objective.tolist(), rel=0.05)
+    assert torch.allclose(tall.objective, residual(x, tall.w, tall.h), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("p", "d"), [(4, 4), (4, 6), (3, 3)])
+def test_matrices_hardly_larger_than_the_rank_are_factorised(p: int, d: int) -> None:
+    x = stack(5, p, d)
+    factors = factorise(x, 3)
+    assert torch.allclose(factors.objective, residual(x, factors.w, factors.h), atol=1e-4)
+    assert (factors.objective < 0.2 * x.square().sum(dim=(1, 2))).all()

@@ -29,6 +29,14 @@ def test_a_figure_has_a_row_a_trial() -> None:
     assert two.height > 1.5 * one.height
 
 
+@pytest.mark.parametrize("kernel", [(2, 2), (11, 11), (3, 7), (31, 31)])
+def test_a_figure_of_fifty_layers_of_any_kernel_stays_of_a_size_to_look_at(kernel: tuple[int, int]) -> None:
+    row = FigureRow(label="layer4.2.conv2", note="none", reduced=np.ones((64, *kernel, 3)), order=np.arange(64))
+    picture = figure([row] * 50, zoom=1)
+    assert picture.width < 2000
+    assert picture.height < 6000
+
+
 def test_a_figure_of_nothing_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="analyse a checkpoint"):
         figure([])

@@ -1,12 +1,16 @@
 """Reading weights from files of others, safely."""
 
+import argparse
+import datetime
 import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from upath import UPath
 
 from analysis.read import final_convs, spatial_convs
 
@@ -28,13 +32,27 @@ STATE = {
         lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
         lambda state: {"state_dict": {f"_orig_mod.{name}": value for name, value in state.items()}},
         lambda state: {"state_dict_ema": state, "state_dict": {name: value * 0 for name, value in state.items()}},
+        lambda state: {
+            "ema": {"decay": 0.9, "module": state},
+            "model": {name: -value for name, value in state.items()},
+        },
+        lambda state: {
+            "ema": {"decay": 0.9},
+            "model": state,
+            "optimizer": {"state": {0: {"m": torch.zeros(1, 1, 1, 1)}}},
+        },
+        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},  # Lightning
+        lambda state: {f"module.{name.replace('s.', 's._orig_mod.')}": value for name, value in state.items()},
+        lambda state: {"features": {name[9:]: value for name, value in state.items() if name[0] == "f"}},
+        lambda state: state | {"args": argparse.Namespace(lr=0.1), "best": np.float64(0.9)},
     ],
 )
-def test_state_dicts_are_found_in_their_usual_wrappers(tmp_path: Path, wrap) -> None:
-    torch.save(wrap(STATE), tmp_path / "model.pt")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_state_dicts_are_found_in_their_usual_wrappers(tmp_path: Path, wrap, zipped: bool) -> None:
+    torch.save(wrap(STATE), tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
     convs = spatial_convs(tmp_path / "model.pt")
     assert [conv.layer for conv in convs] == [f"features.{i}" for i in range(4)]
-    assert torch.equal(convs[0].weight, STATE["features.0.weight"])
+    assert torch.equal(convs[0].read(), STATE["features.0.weight"])
 
 
 def test_layers_that_have_no_bands_are_named_with_their_reason(tmp_path: Path) -> None:
@@ -44,6 +62,94 @@ def test_layers_that_have_no_bands_are_named_with_their_reason(tmp_path: Path) -
     assert "1x1" in str(reasons["features.1"])
     assert "depthwise" in str(reasons["features.2"])
     assert "1x7" in str(reasons["features.3"])
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "reason"),
+    [
+        ("pos_embed", torch.zeros(1, 8, 7, 7), "not named"),
+        ("conv.kernel", torch.zeros(3, 3, 4, 8), "not named"),
+        ("wave.weight", torch.zeros(8, 4, 3), "one-dimensional"),
+        ("clip.weight", torch.zeros(8, 4, 3, 3, 3), "three-dimensional"),
+        ("bits.weight", torch.zeros(8, 4, 3, 3, dtype=torch.int8), "int8"),
+        ("none.weight", torch.zeros(0, 4, 3, 3), "empty"),
+        ("grey.weight", torch.zeros(8, 1, 3, 3), "two features"),
+        ("decoder.deconv1.weight", torch.zeros(8, 4, 3, 3), "named as a transposed"),
+    ],
+)
+def test_what_is_no_spatial_conv_is_shown_with_the_reason(tmp_path: Path, name: str, tensor, reason: str) -> None:
+    torch.save({name: tensor}, tmp_path / "model.pt")
+    (conv,) = spatial_convs(tmp_path / "model.pt")
+    assert reason in str(conv.skipped)
+    assert conv.shape == tuple(tensor.shape)
+
+
+def test_a_transposed_conv_shows_by_its_bias_and_a_pruned_one_by_its_mask(tmp_path: Path) -> None:
+    state = {"up.weight": torch.zeros(8, 4, 2, 2), "up.bias": torch.zeros(4)}
+    state |= {"cut.weight_orig": torch.zeros(8, 4, 3, 3), "cut.weight_mask": torch.zeros(8, 4, 3, 3)}
+    torch.save(state, tmp_path / "model.pt")
+    reasons = {conv.layer: str(conv.skipped) for conv in spatial_convs(tmp_path / "model.pt")}
+    assert "its bias of 4" in reasons["up"]
+    assert "remove" in reasons["cut"]
+
+
+def test_weights_under_weight_norm_count_as_the_layers_own(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(4, 8, 3)))
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    scored = [conv for conv in spatial_convs(tmp_path / "model.pt") if conv.skipped is None]
+    assert [conv.layer for conv in scored] == ["0"]
+    ours, theirs = scored[0].read(), net[0].weight.detach()
+    ratio = ours.flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
+    assert torch.allclose(ours, theirs * ratio[:, None, None, None], atol=1e-6)  # the same up to a factor a neuron
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_floats_of_all_kinds_are_read(tmp_path: Path, name: str, kind: torch.dtype) -> None:
+    state = {"c.weight": STATE["features.0.weight"].to(kind)}
+    torch.save(state, tmp_path / "model.pt")
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    (conv,) = spatial_convs(tmp_path / name)
+    assert conv.skipped is None
+    assert torch.equal(conv.read().float(), state["c.weight"].float())
+
+
+def test_a_model_in_shards_is_read_through_its_index(tmp_path: Path) -> None:
+    names = list(STATE)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        safetensors.torch.save_file({name: STATE[name] for name in held}, tmp_path / shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: shard for shard, held in shards.items() for name in held}}))
+    convs = spatial_convs(index)
+    assert [conv.layer for conv in convs] == [f"features.{i}" for i in range(4)]
+    assert all(torch.equal(conv.read(), STATE[f"{conv.layer}.weight"]) for conv in convs)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"no file .*b\.safetensors"):
+        spatial_convs(index)
+    index.write_text(json.dumps({"weight_map": {"c.weight": "../a.safetensors"}}))
+    with pytest.raises(ValueError, match="not a file beside it"):
+        spatial_convs(index)
+
+
+def test_only_the_layer_that_is_asked_for_is_read(tmp_path: Path, monkeypatch) -> None:
+    state = {"big.weight": torch.zeros(256, 256, 3, 3), "small.weight": torch.ones(4, 4, 3, 3)}
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    taken: list[int] = []
+    real = torch.frombuffer
+    monkeypatch.setattr(torch, "frombuffer", lambda data, **kind: (taken.append(len(data)), real(data, **kind))[1])
+    small = next(conv for conv in spatial_convs(tmp_path / "model.safetensors") if conv.layer == "small")
+    assert torch.equal(small.read(), state["small.weight"])
+    assert taken == [4 * 4 * 3 * 3 * 4]
+
+
+def test_a_checkpoint_on_an_object_store_is_read_by_ranges() -> None:
+    file = UPath("memory://read/model.safetensors")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(safetensors.torch.save(STATE, {"final_convs": json.dumps(["features.0"])}))
+    assert final_convs(file) == ["features.0"]
+    convs = spatial_convs(file)
+    assert all(torch.equal(conv.read(), STATE[f"{conv.layer}.weight"]) for conv in convs)
 
 
 def test_the_convs_that_a_checkpoint_names_are_read_from_its_metadata(tmp_path: Path) -> None:
@@ -71,6 +177,12 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
     assert not (tmp_path / "ran").exists()
 
 
+def test_other_objects_than_what_training_scripts_note_are_refused(tmp_path: Path) -> None:
+    torch.save(STATE | {"when": datetime.timedelta(1)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"save its state_dict\(\) as safetensors"):
+        spatial_convs(tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("size", [0, 4, 100, 1000])
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_a_file_cut_short_is_called_damaged(tmp_path: Path, name: str, size: int) -> None:
@@ -90,3 +202,22 @@ def test_files_without_convolutions_say_so(tmp_path: Path, name: str, complaint:
     torch.save({"classifier.weight": torch.zeros(2, 2)}, tmp_path / "flat.pt")
     with pytest.raises(ValueError, match=complaint):
         spatial_convs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry | {"shape": [4, 3, 5, 6]},
+        lambda entry: entry | {"data_offsets": [10**9, 10**9 + 1200]},
+        lambda entry: entry | {"data_offsets": [-1200, 0]},
+        lambda _: {"dtype": "F32"},
+        lambda _: [],
+    ],
+)
+def test_a_safetensors_header_that_does_not_fit_its_data_is_called_damaged(tmp_path: Path, change) -> None:
+    entry = {"dtype": "F32", "shape": [4, 3, 5, 5], "data_offsets": [0, 1200]}
+    header = json.dumps({"c.weight": change(entry)}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1200))
+    with pytest.raises(ValueError, match="damaged"):
+        spatial_convs(file)

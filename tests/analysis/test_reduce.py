@@ -7,8 +7,9 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from analysis import nmf
 from analysis.banding import band_scores, verdict
-from analysis.reduce import align_colours, reduce_jointly, reduce_layer, reduce_weights, split_signs
+from analysis.reduce import METHODS, Method, align_colours, reduce_layer, reduce_weights, split_signs
 
 
 def banded_weights(n: int = 16, c: int = 24, size: int = 5) -> torch.Tensor:
@@ -63,8 +64,57 @@ def test_zero_neurons_stay_zero_and_are_counted() -> None:
     assert 0 < reduction.residual < 1
 
 
-def test_the_joint_form_is_there_for_comparison() -> None:
-    assert reduce_jointly(banded_weights(n=4)).reduced.shape == (4, 5, 5, 3)
+def test_constant_neurons_come_out_constant_and_zero_ones_are_among_the_dead() -> None:
+    weights = banded_weights(n=6)
+    weights[1] = weights[1, :, :1, :1]
+    weights[2] = 0.3
+    weights[4] = 0
+    reduction = reduce_layer(weights)
+    scores = band_scores(reduction.reduced)
+    assert (reduction.zeros, scores.dead) == (1, 3)
+    assert scores.horizontal == pytest.approx(band_scores(reduce_weights(weights[[0, 3, 5]])).horizontal, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (4, 4), (7, 7), (11, 11), (3, 5), (2, 7)])
+@pytest.mark.parametrize("c", [2, 3, 24])
+def test_kernels_of_any_size_are_reduced(method: Method, kernel: tuple[int, int], c: int) -> None:
+    weights = torch.randn(8, c, *kernel, generator=torch.Generator().manual_seed(0))
+    reduction = reduce_layer(weights, method)
+    assert reduction.reduced.shape == (8, *kernel, 3)
+    assert np.isfinite(reduction.reduced).all()
+    assert 0 <= reduction.residual < 1
+
+
+def test_the_joint_form_finds_what_all_neurons_share() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(16, 3, 5, 1, generator=generator).expand(16, 3, 5, 5)
+    shared = torch.einsum("nfyx,fc->ncyx", rows, torch.randn(3, 24, generator=generator))
+    reduction = reduce_layer(shared, "joint")
+    assert reduction.reduced.max(axis=(1, 2, 3)) == pytest.approx(1)
+    assert verdict(band_scores(reduction.reduced)) == "horizontal"
+    own = reduce_layer(banded_weights())
+    assert reduce_layer(banded_weights(), "joint").residual > own.residual  # fewer factors than one NMF a neuron
+
+
+def test_a_layer_does_not_depend_on_how_it_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = reduce_layer(banded_weights())
+    monkeypatch.setitem(nmf._BLOCK_BYTES, "cpu", 4 * 25 * 48 * 3)
+    assert np.allclose(reduce_layer(banded_weights()).reduced, whole.reduced, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("kind", ["banded", "random"])
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_gpu_and_cpu_agree_on_scores_within_five_thousandths(
+    monkeypatch: pytest.MonkeyPatch, kind: str, size: int
+) -> None:
+    monkeypatch.setitem(nmf._BLOCK_BYTES, "cuda", 2**20)  # several blocks
+    random = torch.randn(128, 64, size, size, generator=torch.Generator().manual_seed(1))
+    weights = banded_weights(128, 64, size) if kind == "banded" else random
+    ours, theirs = (band_scores(reduce_layer(weights, device=device).reduced) for device in ("cpu", "cuda"))
+    assert theirs.horizontal == pytest.approx(ours.horizontal, abs=0.005)
+    assert theirs.vertical == pytest.approx(ours.vertical, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +122,7 @@ def test_the_joint_form_is_there_for_comparison() -> None:
     [
         (torch.full((2, 3, 5, 5), torch.inf), "150 of 150"),
         (torch.zeros(2, 3, 1, 7), "1x7"),
+        (torch.zeros(2, 1, 3, 3), "one input channel"),
         (torch.zeros(2, 3, 3, 3, dtype=torch.complex64), "complex"),
     ],
 )

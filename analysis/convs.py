@@ -1,0 +1,43 @@
+"""A convolution found in a checkpoint, and why it may not be scored.
+
+Axis letters: `n` neurons, `c` input channels of a neuron, `y x` kernel.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv:
+    """A convolution named as its module, its weight [n, c, y, x] read when `read` is called.
+
+    `skipped` says why it can't be scored, or is None. `groups` is None where the file doesn't tell: a state dict shows
+    only that a neuron sees `c` channels. Nothing depends on it, since each neuron is reduced by itself.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    skipped: str | None
+    groups: int | None
+    read: Callable[[], Tensor]
+
+
+def why_skipped(shape: tuple[int, ...], groups: int | None) -> str | None:
+    """The reason why a convolution's shape has no banding score, or None."""
+    if len(shape) == 3:
+        return "a one-dimensional convolution has no bands"
+    if len(shape) == 5:
+        return "a three-dimensional convolution: bands are defined for two dimensions"
+    if len(shape) != 4:
+        return f"{len(shape)} axes are no two-dimensional convolution's"
+    n, c, ky, kx = shape
+    if 0 in shape:
+        return "empty"
+    if min(ky, kx) < 2:
+        return f"{ky}x{kx} kernel: bands need at least 2 rows and 2 columns"
+    if c == 1:
+        kind = {None: "depthwise, or one input channel", 1: "one input channel"}.get(groups, f"depthwise ({n} neurons)")
+        return f"{kind}: two features are too few for three colours"
+    return None

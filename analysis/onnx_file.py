@@ -1,0 +1,96 @@
+"""Convolution weights of ONNX files; the package onnx is needed for them alone (the extra `onnx`)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from upath import UPath
+
+from analysis.convs import Conv, why_skipped
+
+_NODES = {
+    "Conv": None,
+    "ConvTranspose": "a transposed convolution",
+    "QLinearConv": "quantised",
+    "ConvInteger": "quantised",
+}
+
+
+def onnx_convs(file: UPath) -> list[Conv]:
+    """The convolutions of a graph in its order, subgraphs included.
+
+    A layer is named as its weight where that is a module's (`layer.weight`), else as its node. Weights that the graph
+    computes, and transposed and quantised convolutions, are given with the reason why they can't be scored.
+
+    Raises:
+        ValueError: onnx is not installed, or the file is damaged.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ValueError(f"to read {file}, install onnx: pip install onnx") from error
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(file.read_bytes())
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    folder = str(file.parent.path) if file.protocol in ("", "file") else ""
+    convs: dict[str, Conv] = {}
+    for node, constants in _nodes(model.graph, {}):
+        if node.op_type in _NODES:
+            conv = _conv(node, constants, folder)
+            convs.setdefault(conv.layer, conv)  # a weight that several nodes share is one layer
+    return list(convs.values())
+
+
+def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """All nodes of a graph and its subgraphs, each with the constants in sight by name."""
+    constants = outer | {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+            constants |= dict(zip(node.output, values, strict=False))  # none where the constant is no tensor
+        elif node.op_type == "Identity" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
+        yield node, constants
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _nodes(subgraph, constants)
+
+
+def _conv(node: Any, constants: dict[str, Any], folder: str) -> Conv:
+    source = node.input[3] if node.op_type == "QLinearConv" else node.input[1]
+    name = source.removesuffix(".weight") if source.endswith(".weight") else node.name or source
+    tensor = constants.get(source)
+    if tensor is None:
+        reason = _NODES[node.op_type] or f"its weight {source} is computed by the graph"
+        return Conv(layer=name, shape=(), skipped=reason, groups=None, read=_nothing_to_read)
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    shape = tuple(tensor.dims)
+    return Conv(
+        layer=name,
+        shape=shape,
+        skipped=_NODES[node.op_type] or why_skipped(shape, groups),
+        groups=groups,
+        read=_reader(tensor, folder),
+    )
+
+
+def _reader(tensor: Any, folder: str) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        from onnx import checker, numpy_helper
+
+        try:
+            array = numpy_helper.to_array(tensor, folder)
+        except checker.ValidationError as error:  # its numbers lie in a file of their own
+            raise ValueError(str(error)) from error
+        return torch.from_numpy(array.astype(np.float32))
+
+    return read
+
+
+def _nothing_to_read() -> Tensor:
+    raise ValueError("this convolution's weight is not in the file")

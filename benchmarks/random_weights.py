@@ -1,0 +1,142 @@
+"""Random weights: how often is a band seen where there is none, and is chance 0?
+
+    python benchmarks/random_weights.py [--layers 1000] [--json FILE]
+
+About 5 minutes on 2 CPU cores. Layers of all combinations of kernel size, neurons and kind of initialisation in turn,
+each of its own seed. Expect no verdict but `none`, and a mean score that is 0 within its error (|z| < 3) in both
+directions; the same for the mean of each layer's shuffle null. Then the bootstrap interval: layers of 64 neurons are
+drawn from 4,096 banded ones of which each has noise of its own strength; expect about 95% of the intervals to hold
+the score of all 4,096.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.banding import band_scores, verdict
+from analysis.layers import one_thread
+from analysis.reduce import reduce_layer
+
+KERNELS = (3, 5, 7)
+NEURONS = (16, 32, 64, 128, 256, 512)
+DRAWS = 400
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """PyTorch's default for convolutions."""
+    return torch.nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator)
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.nn.init.kaiming_normal_(torch.empty(shape), generator=generator)
+
+
+def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.nn.init.orthogonal_(torch.empty(shape), generator=generator)
+
+
+def sparse(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Normal, nine in ten weights zero, as after pruning."""
+    keep = torch.rand(shape, generator=generator) < 0.1
+    return torch.randn(shape, generator=generator) * keep
+
+
+def heavy_tailed(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """A normal variable's cube."""
+    return torch.randn(shape, generator=generator) ** 3
+
+
+KINDS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
+    "uniform": uniform,
+    "normal": normal,
+    "orthogonal": orthogonal,
+    "sparse": sparse,
+    "heavy-tailed": heavy_tailed,
+}
+
+
+def score(job: tuple[int, tuple[str, int, int]]) -> dict[str, Any]:
+    seed, (kind, size, n) = job
+    c = (16, 32, 64)[seed % 3]
+    scores = band_scores(reduce_layer(KINDS[kind]((n, c, size, size), torch.Generator().manual_seed(seed))).reduced)
+    return {"kind": kind, "size": size, "neurons": n, "verdict": verdict(scores), "scores": scores}
+
+
+def against_zero(values: list[float]) -> dict[str, float]:
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return {"mean": round(mean, 6), "standard_error": round(error, 6), "z": round(mean / error, 2)}
+
+
+def summary(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """One row: the layers of one kind of weights, or of all."""
+    directions = {
+        f"{direction}_{key}": value
+        for direction in ("horizontal", "vertical")
+        for key, value in against_zero([getattr(row["scores"], direction) for row in found]).items()
+    }
+    highest = max(max(row["scores"].horizontal, row["scores"].vertical) for row in found)
+    false = sum(row["verdict"] != "none" for row in found)
+    return {"weights": kind, "layers": len(found), "false_verdicts": false, "highest": round(highest, 3)} | directions
+
+
+def coverage(draws: int) -> dict[str, Any]:
+    """How often the 95% interval of a layer of 64 neurons holds the score of those that it was drawn from."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((4096, 5, 1, 3))
+    population = rows + rng.random((4096, 1, 1, 1)) * rng.random((4096, 5, 5, 3))
+    truth = band_scores(population).horizontal
+    scores = [band_scores(population[rng.integers(4096, size=64)]) for _ in range(draws)]
+    held = sum(s.horizontal_low <= truth <= s.horizontal_high for s in scores)
+    return {"true_score": round(truth, 3), "neurons": 64, "draws": draws, "held": round(held / draws, 3)}
+
+
+def remark(nulls: dict[str, dict[str, float]], interval: dict[str, Any]) -> str:
+    said = " and ".join(f"{null['mean']:+.6f} ± {null['standard_error']:.6f}" for null in nulls.values())
+    return (
+        f"Mean of the layers' shuffle nulls, horizontal and vertical: {said}. Of {interval['draws']} bootstrap "
+        f"intervals of layers of {interval['neurons']} neurons, {interval['held']:.1%} held the score of the 4,096 "
+        f"neurons that these were drawn from ({interval['true_score']})."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    cells = itertools.cycle(itertools.product(KINDS, KERNELS, NEURONS))
+    jobs = list(enumerate(itertools.islice(cells, arguments.layers)))
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(score, jobs))
+        interval = coverage(DRAWS)
+    rows = [summary(found, "all")] + [
+        summary([row for row in found if row["kind"] == kind], kind) for kind in KINDS if arguments.layers >= 90
+    ]
+    nulls = {
+        direction: against_zero([getattr(row["scores"], f"null_{direction}_mean") for row in found])
+        for direction in ("horizontal", "vertical")
+    }
+    for row in rows:
+        print(json.dumps(row))
+    print("shuffle null", nulls)
+    print("bootstrap interval", interval)
+    if arguments.json:
+        facts = {"command": "python benchmarks/random_weights.py", "torch": torch.__version__}
+        facts |= {"shuffle_null": nulls, "bootstrap_interval": interval, "remark": remark(nulls, interval)}
+        arguments.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

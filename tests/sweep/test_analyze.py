@@ -1,0 +1,72 @@
+"""`sweep analyze FILE`: every convolution scored or skipped with its reason, as a table, as JSON, as a picture."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from sweep.cli import app
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rows = torch.linspace(-1, 1, 5)[:, None].expand(5, 5)
+    noise = torch.randn(12, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    state = {"stem.weight": noise, "point.weight": torch.zeros(8, 8, 1, 1), "nan.weight": noise * torch.nan}
+    state["last.weight"] = rows * noise[:, :, :1, :1] + 0.05 * noise
+    path = tmp_path / "net.pt"
+    torch.save({"state_dict": state}, path)
+    return path
+
+
+def analyze(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["analyze", *map(str, arguments)])
+
+
+def test_json_has_the_keys_it_promises_and_a_reason_for_each_layer_without_scores(file: Path) -> None:
+    result = analyze(file, "--json")
+    rows = {row["layer"]: row for row in json.loads(result.stdout)}
+    assert list(rows) == ["stem", "point", "nan", "last"]
+    assert all(list(row) == ["layer", "shape", "horizontal", "vertical", "verdict", "skipped"] for row in rows.values())
+    assert (rows["stem"]["verdict"], rows["last"]["verdict"]) == ("none", "horizontal")
+    assert rows["last"]["horizontal"] > 2 / 3
+    assert (rows["point"]["horizontal"], rows["point"]["verdict"]) == (None, None)
+    assert "1x1" in rows["point"]["skipped"]
+    assert "NaN" in rows["nan"]["skipped"]
+    assert result.stderr == ""  # no progress bar where nobody watches
+
+
+def test_the_table_shows_intervals_and_reasons(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = StringIO()
+    monkeypatch.setattr("sweep.cli.console", Console(file=paper, width=160))
+    analyze(file)
+    printed = paper.getvalue()
+    assert "skipped: 1x1 kernel" in printed
+    assert "12x6x5x5" in printed
+    assert "[" in next(line for line in printed.splitlines() if "last" in line)
+
+
+def test_the_figure_has_a_row_a_scored_layer(file: Path, tmp_path: Path) -> None:
+    one, both = tmp_path / "one.png", tmp_path / "both.png"
+    assert analyze(file, "--figure", one, "--layer", "last").exit_code == 0
+    assert analyze(file, "--figure", both).exit_code == 0
+    with Image.open(one) as small, Image.open(both) as large:
+        assert small.width == pytest.approx(large.width, rel=0.1)
+        assert 1.5 * small.height < large.height < 2.5 * small.height
+
+
+def test_the_joint_form_is_an_option(file: Path) -> None:
+    own, joint = (json.loads(analyze(file, "--json", "--nmf", way).stdout) for way in ("per-neuron", "joint"))
+    assert own[0]["horizontal"] != joint[0]["horizontal"]
+
+
+def test_a_figure_without_a_scored_layer_or_a_folder_says_so(file: Path, tmp_path: Path) -> None:
+    nothing = analyze(file, "--figure", tmp_path / "a.png", "--layer", "point")
+    assert "at least one row" in str(nothing.exception)
+    nowhere = analyze(file, "--figure", tmp_path / "gone" / "a.png")
+    assert "can't write" in str(nowhere.exception)
