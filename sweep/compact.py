@@ -127,6 +127,8 @@ def _trial_row(plan: Plan, status: Status) -> Row:
         "architecture": spec.architecture,
         "intervention": spec.intervention,
         "data": spec.data.name,
+        "data_key": spec.data.key,
+        "recipe_key": spec.recipe.key,
         "seed": spec.init_seed,
         "epochs": spec.recipe.epochs,
         "parameters": plan.parameters,
