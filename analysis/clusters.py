@@ -92,7 +92,8 @@ def cluster(points: Float[np.ndarray, "n y x f"], k: int, seed: int = 0) -> Clus
     chosen = np.random.default_rng(seed).choice(n, _FITTED, replace=False) if n > _FITTED else slice(None)
     with threadpool_limits(1):  # sums over threads would depend on their number
         fitted = KMeans(k, n_init=_STARTS, random_state=seed).fit(flat[chosen])
-        found = np.concatenate([fitted.predict(flat[start : start + _CHUNK]) for start in range(0, n, _CHUNK)])
+        parts = [_assigned(fitted, flat[start : start + _CHUNK]) for start in range(0, n, _CHUNK)]
+    found = np.concatenate([assigned for assigned, _ in parts])
     centres = fitted.cluster_centers_.reshape(k, *points.shape[1:])
     horizontal, vertical = neuron_scores(centres)
     labels = [label(*scores) for scores in zip(horizontal, vertical, strict=True)]
@@ -104,7 +105,7 @@ def cluster(points: Float[np.ndarray, "n y x f"], k: int, seed: int = 0) -> Clus
         labels=tuple(labels[c] for c in order),
         horizontal=horizontal[order],
         vertical=vertical[order],
-        inertia=float(np.square(flat - fitted.cluster_centers_[found]).sum(axis=1).mean()),
+        inertia=sum(squares for _, squares in parts) / n,
     )
 
 
@@ -142,6 +143,12 @@ def by_label(table: Float[np.ndarray, "l k"], labels: Sequence[Label]) -> Float[
     """A table's clusters of one label added up, in the order of `LABELS`."""
     found = np.array(labels)
     return np.stack([table[:, found == name].sum(axis=1) for name in LABELS], axis=1)
+
+
+def _assigned(fitted: KMeans, flat: Float[np.ndarray, "n p"]) -> tuple[Int[np.ndarray, " n"], float]:
+    """The nearest centre of each neuron, and the sum of their squared distances to it."""
+    found = fitted.predict(flat)
+    return found, float(np.square(flat - fitted.cluster_centers_[found]).sum())
 
 
 def _divided(reduced: Reduced, by: Float[np.ndarray, "..."]) -> Reduced:

@@ -23,7 +23,7 @@ def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """One row for each trial and analysed layer at its newest checkpoint: the trial's facts and the layer's scores."""
     facts = ["trial_id", *CONDITION, "intervention", "seed", "val_accuracy"]
     good = layers[layers["error"].isna() & layers["horizontal"].notna()]
-    return trials[facts].merge(final_layers(good), on="trial_id", how="inner")
+    return trials[facts].merge(final_layers(good).sort_values("position"), on="trial_id", how="inner")
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
