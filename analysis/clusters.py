@@ -83,15 +83,15 @@ def cluster(points: Float[np.ndarray, "n y x f"], k: int, seed: int = 0) -> Clus
     Centres are fitted to at most 20,000 neurons, drawn by `seed`; all are assigned.
 
     Raises:
-        ValueError: there are fewer neurons than clusters.
+        ValueError: fewer neurons than clusters differ from each other; `possible_ks` tells beforehand.
     """
     n = len(points)
-    if n < k:
-        raise ValueError(f"{n} neurons can't make {k} clusters; analyse more layers or lower k")
-    flat = points.reshape(n, -1)
-    chosen = np.random.default_rng(seed).choice(n, _FITTED, replace=False) if n > _FITTED else slice(None)
+    flat, fitted_to = points.reshape(n, -1), _sample(points, seed)
+    distinct = len(np.unique(fitted_to, axis=0))
+    if distinct < k:
+        raise ValueError(f"{distinct} different neurons can't make {k} clusters; analyse more layers or lower k")
     with threadpool_limits(1):  # sums over threads would depend on their number
-        fitted = KMeans(k, n_init=_STARTS, random_state=seed).fit(flat[chosen])
+        fitted = KMeans(k, n_init=_STARTS, random_state=seed).fit(fitted_to)
         parts = [_assigned(fitted, flat[start : start + _CHUNK]) for start in range(0, n, _CHUNK)]
     found = np.concatenate([assigned for assigned, _ in parts])
     centres = fitted.cluster_centers_.reshape(k, *points.shape[1:])
@@ -107,6 +107,12 @@ def cluster(points: Float[np.ndarray, "n y x f"], k: int, seed: int = 0) -> Clus
         vertical=vertical[order],
         inertia=sum(squares for _, squares in parts) / n,
     )
+
+
+def possible_ks(points: Float[np.ndarray, "n y x f"], seed: int = 0) -> list[int]:
+    """Those of `KS` for which there are neurons enough that differ from each other."""
+    distinct = len(np.unique(_sample(points, seed), axis=0))
+    return [k for k in KS if k <= distinct]
 
 
 def label(horizontal: float, vertical: float) -> Label:
@@ -143,6 +149,13 @@ def by_label(table: Float[np.ndarray, "l k"], labels: Sequence[Label]) -> Float[
     """A table's clusters of one label added up, in the order of `LABELS`."""
     found = np.array(labels)
     return np.stack([table[:, found == name].sum(axis=1) for name in LABELS], axis=1)
+
+
+def _sample(points: Float[np.ndarray, "n y x f"], seed: int) -> Float[np.ndarray, "m p"]:
+    flat = points.reshape(len(points), int(np.prod(points.shape[1:])))
+    if len(flat) <= _FITTED:
+        return flat
+    return flat[np.random.default_rng(seed).choice(len(flat), _FITTED, replace=False)]
 
 
 def _assigned(fitted: KMeans, flat: Float[np.ndarray, "n p"]) -> tuple[Int[np.ndarray, " n"], float]:

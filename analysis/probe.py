@@ -97,7 +97,9 @@ def _squared_errors(train: _Moments, test: _Moments) -> Float[np.ndarray, " 2"]:
     mean = train.gram[-1, :-1] / positions
     covariance = train.gram[:-1, :-1] / positions - np.outer(mean, mean)
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 0))
-    scale = np.where(deviation > 1e-6 * (np.abs(mean) + deviation), deviation, np.inf)  # a constant channel says nothing
+    scale = np.where(
+        deviation > 1e-6 * (np.abs(mean) + deviation), deviation, np.inf
+    )  # a constant channel says nothing
     standard = covariance / np.outer(scale, scale)
     cross = (train.cross[:-1] - np.outer(mean, train.cross[-1])) / scale[:, None] / positions
     slopes = np.linalg.solve(standard + PENALTY * np.eye(len(standard)), cross) / scale[:, None]

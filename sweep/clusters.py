@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from analysis.clusters import KS, Clusters, Normalisation, cluster, normalised, shares
+from analysis.clusters import Clusters, Normalisation, cluster, normalised, possible_ks, shares
 from sweep.files import write_bytes
-from sweep.results import CENTRES, COLUMNS, final_layers, read_reduced, read_table
+from sweep.results import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
 
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ _FINGERPRINT = "fingerprint"
 def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisation: Normalisation = "position") -> bool:
     """Make the table `clusters` anew unless it is of the newest layers, this kernel size and this normalisation.
 
-    k goes from 4 to 19, as far as there are neurons. Gives whether it was made anew.
+    k goes from 4 to 19, as far as there are neurons that differ. Gives whether it was made anew.
     """
     layers = read_table(sweep, "layers")
     newest = final_layers(layers[layers["error"].isna()]).sort_values(["trial_id", "position"])
@@ -35,7 +35,7 @@ def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisatio
     arrays: dict[str, np.ndarray] = {_FINGERPRINT: np.array(fingerprint)}
     table: list[Row] = []
     points = normalised(np.concatenate(reduced), normalisation) if reduced else np.empty((0, *kernel, 3))
-    for k in (k for k in KS if k <= len(points)):
+    for k in possible_ks(points):
         found = cluster(points, k)
         arrays[str(k)] = found.centres.astype(np.float32)
         table += _cluster_rows(rows, found, {"kernel": f"{kernel[0]}x{kernel[1]}", "normalisation": normalisation})
@@ -51,15 +51,15 @@ def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisatio
 
 def _of_kernel(sweep: UPath, newest: pd.DataFrame, kernel: tuple[int, int]) -> tuple[list[Row], list[np.ndarray]]:
     """The layers whose kernel has this size, and their reduced weights."""
-    records: list[Row] = newest[["trial_id", "step", "layer", "position"]].to_dict("records")  # type: ignore[assignment]
+    rows = records(newest[["trial_id", "step", "layer", "position"]])
 
     def read(row: Row) -> np.ndarray | None:
         found = read_reduced(sweep, row["trial_id"], row["step"], row["layer"])
         return None if found is None or found.reduced.shape[1:3] != kernel else found.reduced
 
     with ThreadPoolExecutor(16) as pool:
-        arrays = list(pool.map(read, records))
-    chosen = [(row, array) for row, array in zip(records, arrays, strict=True) if array is not None]
+        arrays = list(pool.map(read, rows))
+    chosen = [(row, array) for row, array in zip(rows, arrays, strict=True) if array is not None]
     return [row | {"neurons": len(array)} for row, array in chosen], [array for _, array in chosen]
 
 

@@ -5,7 +5,7 @@ The tables are written by `sweep.compact`; a table that does not exist yet reads
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -120,6 +120,11 @@ def read_error(sweep: UPath, trial_id: str) -> str | None:
     """The traceback of a failed trial, or None."""
     path = sweep / "trials" / trial_id / "error.txt"
     return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows by the names of its columns."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def final_layers(layers: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from analysis.clusters import (
     matched,
     normalised,
     overlap,
+    possible_ks,
     shares,
 )
 from analysis.figure12 import CLUSTERS, K, figure12
@@ -69,8 +70,9 @@ def test_large_sets_are_fitted_to_a_part_and_assigned_whole() -> None:
 
 
 def test_mistakes_say_what_to_do() -> None:
-    with pytest.raises(ValueError, match="2 neurons can't make 4 clusters"):
-        cluster(np.zeros((2, 5, 5, 3)), 4)
+    with pytest.raises(ValueError, match="2 different neurons can't make 4 clusters"):
+        cluster(np.repeat(kinds(1)[:2], 50, axis=0), 4)
+    assert possible_ks(np.repeat(kinds(2), 50, axis=0)) == [4, 5, 6]
     with pytest.raises(ValueError, match="3 neurons in all, but 2"):
         shares(np.zeros(2, dtype=int), [3], 1)
 

@@ -60,7 +60,9 @@ def test_a_map_of_one_row_has_no_row_to_read() -> None:
     assert readout.column_r2 is not None
 
 
-@pytest.mark.parametrize(("maps", "complaint"), [(noise(n=4), "at least 5 images"), (np.full((5, 1, 2, 2), np.nan), "finite")])
+@pytest.mark.parametrize(
+    ("maps", "complaint"), [(noise(n=4), "at least 5 images"), (np.full((5, 1, 2, 2), np.nan), "finite")]
+)
 def test_what_cannot_be_probed_says_why(maps: np.ndarray, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         read_position(maps)
