@@ -112,8 +112,8 @@ def _titled(frame: pd.DataFrame, conditions: pd.DataFrame) -> list[Row]:
 
 
 def _difference(row: Row) -> Difference:
-    interval = (None, None) if pd.isna(row["low"]) else (float(row["low"]), float(row["high"]))
-    return Difference(row=row, drawing=interval_svg(float(row["mean"]), *interval, COLOURS[row["direction"]]))
+    interval: tuple[float, float] | None = None if pd.isna(row["low"]) else (float(row["low"]), float(row["high"]))
+    return Difference(row=row, drawing=interval_svg(float(row["mean"]), interval, COLOURS[row["direction"]]))
 
 
 def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:

@@ -117,7 +117,7 @@ def _cell(anchor: str, key: tuple[str, str], part: pd.DataFrame, layers: Sequenc
 def _layers(
     sweep: UPath, part: pd.DataFrame, scored: Sequence[Row], by_trial: dict[str, pd.DataFrame], first_of: dict[Any, Any]
 ) -> list[Layer]:
-    trials = records(part.sort_values("seed")[["trial_id", "seed"]])
+    trials = records(part.loc[part["status"] == "finished", ["trial_id", "seed"]].sort_values("seed"))
     found = []
     for summary in scored:
         position = summary["position"]
@@ -133,10 +133,17 @@ def _layers(
                 summary=summary,
                 pictures=_pictures(sweep, of_layer[:SEEDS_DRAWN]),
                 course=trajectory_svg(course_lines([course for _, course in of_layer])),
-                first_epochs=", ".join("never" if pd.isna(epoch) else f"{epoch:g}" for epoch in epochs),
+                first_epochs=_epochs(epochs),
             )
         )
     return found
+
+
+def _epochs(epochs: Sequence[Any]) -> str:
+    """The first epoch of each seed, `never` for a seed that ends without banding; nothing where all do."""
+    if all(pd.isna(epoch) for epoch in epochs):
+        return ""
+    return ", ".join("never" if pd.isna(epoch) else f"{epoch:g}" for epoch in epochs)
 
 
 def _pictures(sweep: UPath, of_layer: Sequence[tuple[Row, pd.DataFrame]]) -> list[tuple[int, str]]:

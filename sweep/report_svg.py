@@ -48,14 +48,15 @@ def trajectory_svg(lines: Sequence[Line]) -> Markup:
     )
 
 
-def interval_svg(mean: float, low: float | None, high: float | None, colour: str) -> Markup:
+def interval_svg(mean: float, interval: tuple[float, float] | None, colour: str) -> Markup:
     """A mean and its interval on an axis from -1.5 to 1.5, cut off there; a dot alone where there is no interval."""
 
     def x(value: float) -> float:
         return round(90 + 58 * min(max(value, -1.5), 1.5), 1)
 
     parts = ['<line x1="90" x2="90" y1="0" y2="16" stroke="#888"/>']
-    if low is not None and high is not None:
+    if interval is not None:
+        low, high = interval
         parts.append(f'<line x1="{x(low)}" x2="{x(high)}" y1="8" y2="8" stroke="{colour}" stroke-width="3"/>')
     parts.append(f'<circle cx="{x(mean)}" cy="8" r="4" fill="{colour}"/>')
     return Markup('<svg class="interval" viewBox="0 0 180 16">' + "".join(parts) + "</svg>")  # numbers

@@ -20,10 +20,14 @@ _CONFIDENCE = 0.95
 
 
 def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """One row for each trial and analysed layer at its newest checkpoint: the trial's facts and the layer's scores."""
+    """One row for each finished trial and analysed layer, newest checkpoint: the trial's facts, the layer's scores.
+
+    Unfinished trials are left out: what half-trained networks show is no result.
+    """
     facts = ["trial_id", *CONDITION, "intervention", "seed", "val_accuracy"]
     good = layers[layers["error"].isna() & layers["horizontal"].notna()]
-    return trials[facts].merge(final_layers(good).sort_values("position"), on="trial_id", how="inner")
+    finished = trials.loc[trials["status"] == "finished", facts]
+    return finished.merge(final_layers(good).sort_values("position"), on="trial_id", how="inner")
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

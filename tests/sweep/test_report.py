@@ -17,12 +17,14 @@ from sweep.report_clusters import published_percents
 from sweep.report_export import export
 from sweep.report_svg import Line, interval_svg, trajectory_svg
 from sweep.results import COLUMNS, read_centres, read_table
-from tests.dashboard.synthetic import trial_id, write_sweep
+from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> UPath:
-    """The synthetic sweep, each of whose neurons differs a little from the others."""
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UPath:
+    """The synthetic sweep with one trial more, in which each neuron differs a little from the others."""
+    surprise = ("spatial_mask", 0, "finished", 0.2, 0.1, "none", "horizontal")
+    monkeypatch.setattr("tests.dashboard.synthetic.TRIALS", [*TRIALS, surprise])
     write_sweep(tmp_path / "demo")
     rng = np.random.default_rng(0)
     for path in sorted((tmp_path / "demo").rglob("*.npz")):
@@ -79,7 +81,8 @@ def test_it_tells_everything_of_the_sweep(sweep: UPath) -> None:
     html = render(sweep)
     for said in (
         "0.88 ± 0.04",  # baseline, two seeds: 0.91 and 0.85
-        "≠ expected",  # no_pooling is banded
+        "≠ expected",  # spatial_mask is not banded
+        "1 running",
         "DivergedError: the loss was not a finite number at step 7",
         "Traceback (most recent call last)",
         "coordinates need two convolutions",
@@ -92,7 +95,7 @@ def test_it_tells_everything_of_the_sweep(sweep: UPath) -> None:
 
 
 def test_a_verdict_is_surprising_only_where_something_else_was_expected(sweep: UPath) -> None:
-    # Both layers of no_pooling, and the cell's two marks; the note above the grid explains one.
+    # Both layers of spatial_mask in the table, and its card.
     assert render(sweep).count("≠ expected") == 3
 
 
@@ -177,7 +180,7 @@ def test_export_writes_every_table_twice_and_every_layer(sweep: UPath, tmp_path:
     files = export(sweep, folder)
     written = [path for path in Path(folder).rglob("*") if path.is_file()]
     assert len(written) == files
-    assert len(list(Path(folder / "weights").rglob("*.png"))) == 4 * 2
+    assert len(list(Path(folder / "weights").rglob("*.png"))) == 4 * 2  # of finished trials
     assert len(list(Path(folder / "centres").iterdir())) == len(KS)
     trials = pd.read_csv(folder / "tables" / "trials.csv")
     assert trials["trial_id"].tolist() == read_table(sweep, "trials")["trial_id"].tolist()
@@ -198,5 +201,5 @@ def test_drawings_stay_within_their_frames() -> None:
     places = [float(value) for value in re.findall(r'c[xy]="([^"]+)"', svg)]
     assert all(0 <= place <= 250 for place in places)
     assert np.isfinite(places).all()
-    assert 'cx="177.0"' in interval_svg(9.0, None, None, "#000")
-    assert "stroke-width" not in interval_svg(0.0, None, None, "#000")
+    assert 'cx="177.0"' in interval_svg(9.0, None, "#000")
+    assert "stroke-width" not in interval_svg(0.0, None, "#000")

@@ -129,13 +129,24 @@ def test_first_epochs_leaves_failed_analyses_out() -> None:
 
 
 def test_scored_takes_the_newest_checkpoint_that_was_analysed() -> None:
-    trials = rows(("baseline", 0, 0.0, "")).assign(trial_id="t")
+    trials = rows(("baseline", 0, 0.0, "")).assign(trial_id="t", status="finished")
     layers = pd.DataFrame(
         {
             "trial_id": "t", "step": [0, 10, 20], "layer": "last", "position": 1, "horizontal": [0.1, 0.2, None],
             "vertical": 0.0, "verdict": "none", "expected": "none", "error": [None, None, "no"],
         }
     )  # fmt: skip
-    columns = ["trial_id", "data", "data_key", "recipe_key", "architecture", "intervention", "seed", "val_accuracy"]
+    columns = [
+        "trial_id",
+        "data",
+        "data_key",
+        "recipe_key",
+        "architecture",
+        "intervention",
+        "seed",
+        "val_accuracy",
+        "status",
+    ]
     (row,) = scored(trials[columns], layers).to_dict("records")
     assert (row["step"], row["horizontal"]) == (10, 0.2)
+    assert scored(trials[columns].assign(status="running"), layers).empty
