@@ -122,6 +122,17 @@ def label(horizontal: float, vertical: float) -> Label:
     return "vertical" if vertical >= THRESHOLD else "unbanded"
 
 
+def own_scores(points: Float[np.ndarray, "n y x f"]) -> Float[np.ndarray, "2 n"]:
+    """Horizontal and vertical score of each neuron alone."""
+    parts = [neuron_scores(points[start : start + _CHUNK]) for start in range(0, len(points), _CHUNK)]
+    return np.concatenate([np.stack(part) for part in parts], axis=1) if parts else np.empty((2, 0))
+
+
+def member_means(assigned: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"], k: int) -> Float[np.ndarray, " k"]:
+    """The mean of a value over the neurons of each cluster; a centre may be banded where its neurons are not."""
+    return np.bincount(assigned, weights=values, minlength=k) / np.bincount(assigned, minlength=k)
+
+
 def shares(assigned: Int[np.ndarray, " n"], sizes: Sequence[int], k: int) -> Float[np.ndarray, "l k"]:
     """For each layer the percentage of its neurons in each cluster; layers of `sizes` neurons stand one after another.
 

@@ -5,8 +5,8 @@ At each position of each image the c channels predict the position's row, and it
 taken over images that the regression has not seen.
 
 Source: after Islam et al. 2020 (arXiv:2001.08248), who read position from VGG and ResNet maps, and Kayhan and
-van Gemert 2020 (arXiv:2003.07064). A linear readout of single positions, without a neighbourhood, is ours: it leaves
-the probe no padding of its own to read position from.
+van Gemert 2020 (arXiv:2003.07064). A linear readout of single positions, without their neighbours, is ours: it never
+meets the map's border, from which it could read position by itself.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,16 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from analysis.clusters import Clusters, Normalisation, cluster, normalised, possible_ks, shares
+from analysis.clusters import (
+    Clusters,
+    Normalisation,
+    cluster,
+    member_means,
+    normalised,
+    own_scores,
+    possible_ks,
+    shares,
+)
 from sweep.files import write_bytes
 from sweep.results import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
 
@@ -35,10 +44,13 @@ def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisatio
     arrays: dict[str, np.ndarray] = {_FINGERPRINT: np.array(fingerprint)}
     table: list[Row] = []
     points = normalised(np.concatenate(reduced), normalisation) if reduced else np.empty((0, *kernel, 3))
+    scores = own_scores(points)
     for k in possible_ks(points):
         found = cluster(points, k)
         arrays[str(k)] = found.centres.astype(np.float32)
-        table += _cluster_rows(rows, found, {"kernel": f"{kernel[0]}x{kernel[1]}", "normalisation": normalisation})
+        table += _cluster_rows(
+            rows, found, scores, {"kernel": f"{kernel[0]}x{kernel[1]}", "normalisation": normalisation}
+        )
     frame = pd.DataFrame(table, columns=list(COLUMNS["clusters"])).astype(COLUMNS["clusters"])
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False)
@@ -63,8 +75,9 @@ def _of_kernel(sweep: UPath, newest: pd.DataFrame, kernel: tuple[int, int]) -> t
     return [row | {"neurons": len(array)} for row, array in chosen], [array for _, array in chosen]
 
 
-def _cluster_rows(rows: list[Row], found: Clusters, facts: Row) -> list[Row]:
+def _cluster_rows(rows: list[Row], found: Clusters, scores: np.ndarray, facts: Row) -> list[Row]:
     k = len(found.centres)
+    horizontal, vertical = (member_means(found.assigned, values, k) for values in scores)
     percents = shares(found.assigned, [row["neurons"] for row in rows], k)
     return [
         row
@@ -75,6 +88,8 @@ def _cluster_rows(rows: list[Row], found: Clusters, facts: Row) -> list[Row]:
             "label": found.labels[index],
             "centre_horizontal": found.horizontal[index],
             "centre_vertical": found.vertical[index],
+            "neurons_horizontal": horizontal[index],
+            "neurons_vertical": vertical[index],
             "inertia": found.inertia,
             "percent": percents[position, index],
         }

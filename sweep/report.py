@@ -67,6 +67,7 @@ def render(sweep: UPath) -> str:
         versions=_versions(trials),
         report_version=version("weight-banding"),
         colours=COLOURS,
+        several_architectures=len(set(trials["architecture"])) > 1,
     )
 
 

@@ -19,12 +19,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Centre:
-    """One cluster: its centre as a picture, what it shows, its scores, and the percentage of all neurons in it."""
+    """One cluster: its centre as a picture, what it shows, its scores, the mean of its neurons' own scores
+    (vertical ones where it is vertical, else horizontal), and the percentage of all neurons in it."""
 
     picture: str
     label: str
     horizontal: float
     vertical: float
+    neurons: float
     percent: float
 
 
@@ -115,6 +117,7 @@ def _centres(sweep: UPath, k: int, part: pd.DataFrame) -> list[Centre]:
                 label=str(first["label"]),
                 horizontal=float(first["centre_horizontal"]),
                 vertical=float(first["centre_vertical"]),
+                neurons=float(first["neurons_vertical" if first["label"] == "vertical" else "neurons_horizontal"]),
                 percent=float((own["percent"] * own["neurons"]).sum() / own["neurons"].sum()),
             )
         )

@@ -43,7 +43,8 @@ COLUMNS: dict[TableName, dict[str, str]] = {
     "clusters": {
         "trial_id": "string", "step": "Int64", "layer": "string", "position": "Int64", "neurons": "Int64",
         "kernel": "string", "normalisation": "string", "k": "Int64", "cluster": "Int64", "label": "string",
-        "centre_horizontal": "Float64", "centre_vertical": "Float64", "inertia": "Float64", "percent": "Float64",
+        "centre_horizontal": "Float64", "centre_vertical": "Float64", "neurons_horizontal": "Float64",
+        "neurons_vertical": "Float64", "inertia": "Float64", "percent": "Float64",
     },
     "probes": {
         "trial_id": "string", "step": "Int64", "layer": "string", "row_r2": "Float64", "column_r2": "Float64",

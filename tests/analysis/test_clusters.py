@@ -12,8 +12,10 @@ from analysis.clusters import (
     by_label,
     cluster,
     matched,
+    member_means,
     normalised,
     overlap,
+    own_scores,
     possible_ks,
     shares,
 )
@@ -62,6 +64,20 @@ def test_shares_overlap_and_matching_by_hand() -> None:
     assert matched(table, published).tolist() == [1, 2, 0]
     assert overlap(table[:, [1, 2, 0]], published).tolist() == [100, 90]
     assert by_label(table, ["vertical", "unbanded", "unbanded"]).tolist() == [[50, 0, 50], [0, 0, 100]]
+
+
+def test_a_banded_centre_of_neurons_that_are_not_is_told_apart_by_their_own_scores() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0, 1, size=(2000, 5, 5, 3)) + 0.1 * np.arange(5)[:, None, None]  # a faint ramp under noise
+    found = cluster(noise[:, :, :, :1], 1)
+    assert found.labels == ("horizontal",)
+    horizontal, vertical = own_scores(noise[:, :, :, :1])
+    assert member_means(found.assigned, horizontal, 1)[0] < 0.3
+    assert abs(member_means(found.assigned, vertical, 1)[0]) < 0.1
+
+
+def test_member_means_by_hand() -> None:
+    assert member_means(np.array([1, 0, 1]), np.array([1.0, 5.0, 2.0]), 2).tolist() == [5, 1.5]
 
 
 def test_large_sets_are_fitted_to_a_part_and_assigned_whole() -> None:
