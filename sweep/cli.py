@@ -233,7 +233,7 @@ def probe(
         console.print(f"{number} of {trials} trials: {outcome}", highlight=False)
     failed = [done for done in outcomes if done.failed]
     for done in failed:
-        console.print(f"{done.trial_id}: {done.outcome}", style="red", highlight=False, markup=False)
+        console.print(f"{done.trial_id}: {done.outcome}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -2,13 +2,18 @@
 
 import json
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 from upath import UPath
 
 import models
+from analysis.layers import analyze_checkpoint
+from sweep.cli import app
 from sweep.grid import Grid, expand
 from sweep.probe import MAP, feature_maps, probe_sweep
 from sweep.results import read_table
@@ -45,6 +50,35 @@ def test_a_trial_is_probed_once_for_each_checkpoint(trained: SweepDir, plan: Pla
     assert json.loads(file.read_text()) == rows
 
 
+def test_the_commands_probe_and_report(
+    trained: SweepDir, plan: Plan, tiny: Grid, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained.record_launch(tiny.model_dump(mode="json"))
+    trial = trained.trial(plan.trial_id)
+    analyze_checkpoint(trial.checkpoints / "9" / "model.safetensors", trial.layers / "9")
+    run = partial(CliRunner().invoke, app, catch_exceptions=False)
+    probed = run(["probe", str(trained.path), "--images", "16"])
+    assert (probed.exit_code, capfd.readouterr().out) == (0, "1 of 1 trials: probed\n")
+    page, folder = tmp_path / "report.html", tmp_path / "export"
+    written = run(["report", str(trained.path), "-o", str(page), "--export", str(folder), "--normalise", "norm"])
+    assert written.exit_code == 0
+    assert f"report: {page}" in capfd.readouterr().out
+    html = page.read_text(encoding="utf-8")
+    assert all(f'id="{section}"' in html for section in ("grid", "found", "cells", "clusters", "probes", "recipe"))
+    assert "normalised by norm" in html
+    assert (folder / "weights" / plan.trial_id / "features.3b.conv.png").exists()
+
+
+def test_a_failed_probe_is_told_and_the_exit_code_says_so(
+    trained: SweepDir, plan: Plan, tiny: Grid, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained.record_launch(tiny.model_dump(mode="json"))
+    (trained.trial(plan.trial_id).checkpoints / "9" / "model.safetensors").unlink()
+    probed = CliRunner().invoke(app, ["probe", str(trained.path)], catch_exceptions=False)
+    assert probed.exit_code == 1
+    assert "model.safetensors is missing\n" in capfd.readouterr().out
+
+
 def test_a_planned_trial_has_nothing_to_probe(sweep: SweepDir, plan: Plan) -> None:
     sweep.add([plan])
     assert outcomes(sweep) == ["no checkpoint"]
@@ -76,7 +110,7 @@ def test_maps_are_those_that_the_network_makes() -> None:
     assert not net.features.get_submodule("3b.conv")._forward_hooks
 
 
-def test_a_sweep_that_is_not_there_yet_gives_an_empty_table(tmp_path: UPath) -> None:
+def test_a_sweep_that_is_not_there_yet_gives_an_empty_table(tmp_path: Path) -> None:
     sweep = SweepDir(UPath(tmp_path))
     assert outcomes(sweep) == []
     assert read_table(sweep.path, "probes").empty
