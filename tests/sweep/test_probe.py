@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 from upath import UPath
 
@@ -28,6 +30,14 @@ def trained(sweep: SweepDir, plan: Plan) -> SweepDir:
     sweep.add([plan])
     run_trial(sweep.trial(plan.trial_id), None, threads=1)
     return sweep
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the commands print; their console took hold of standard output when it was imported."""
+    text = StringIO()
+    monkeypatch.setattr("sweep.cli.console", Console(file=text))
+    return text
 
 
 def outcomes(sweep: SweepDir) -> list[str]:
@@ -51,18 +61,18 @@ def test_a_trial_is_probed_once_for_each_checkpoint(trained: SweepDir, plan: Pla
 
 
 def test_the_commands_probe_and_report(
-    trained: SweepDir, plan: Plan, tiny: Grid, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    trained: SweepDir, plan: Plan, tiny: Grid, tmp_path: Path, printed: StringIO
 ) -> None:
     trained.record_launch(tiny.model_dump(mode="json"))
     trial = trained.trial(plan.trial_id)
     analyze_checkpoint(trial.checkpoints / "9" / "model.safetensors", trial.layers / "9")
     run = partial(CliRunner().invoke, app, catch_exceptions=False)
     probed = run(["probe", str(trained.path), "--images", "16"])
-    assert (probed.exit_code, capfd.readouterr().out) == (0, "1 of 1 trials: probed\n")
+    assert (probed.exit_code, printed.getvalue()) == (0, "1 of 1 trials: probed\n")
     page, folder = tmp_path / "report.html", tmp_path / "export"
     written = run(["report", str(trained.path), "-o", str(page), "--export", str(folder), "--normalise", "norm"])
     assert written.exit_code == 0
-    assert f"report: {page}" in capfd.readouterr().out
+    assert f"report: {page}" in printed.getvalue()
     html = page.read_text(encoding="utf-8")
     assert all(f'id="{section}"' in html for section in ("grid", "found", "cells", "clusters", "probes", "recipe"))
     assert "normalised by norm" in html
@@ -70,13 +80,13 @@ def test_the_commands_probe_and_report(
 
 
 def test_a_failed_probe_is_told_and_the_exit_code_says_so(
-    trained: SweepDir, plan: Plan, tiny: Grid, capfd: pytest.CaptureFixture[str]
+    trained: SweepDir, plan: Plan, tiny: Grid, printed: StringIO
 ) -> None:
     trained.record_launch(tiny.model_dump(mode="json"))
     (trained.trial(plan.trial_id).checkpoints / "9" / "model.safetensors").unlink()
     probed = CliRunner().invoke(app, ["probe", str(trained.path)], catch_exceptions=False)
     assert probed.exit_code == 1
-    assert "model.safetensors is missing\n" in capfd.readouterr().out
+    assert "model.safetensors is missing\n" in printed.getvalue()
 
 
 def test_a_planned_trial_has_nothing_to_probe(sweep: SweepDir, plan: Plan) -> None:
