@@ -250,14 +250,14 @@ def report(
 ) -> None:
     """Write one self-contained HTML file about a sweep, finished or not."""
     from sweep.clusters import update_clusters
-    from sweep.compact import compact
+    from sweep.compact import compact_all
     from sweep.launch import open_sweep
     from sweep.report import write_report
     from sweep.report_export import export as write_export
 
     opened = open_sweep(sweep, UPath(storage))
     with complaints.status("reading the sweep, clustering its neurons"):
-        compact(opened)
+        compact_all(opened)
         update_clusters(opened.path, (kernel, kernel), normalise.value)
         write_report(opened.path, UPath(output))
     console.print(f"report: {output}", highlight=False, soft_wrap=True)
