@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test lint bench docs dashboard clean
+.PHONY: help install demo test lint bench results docs dashboard clean
 .DEFAULT_GOAL := help
 
 help:  ## show these commands
@@ -31,6 +31,12 @@ lint: $(INSTALLED)  ## style, types, import rules
 bench: $(INSTALLED)  ## measure NMF and Ray's overhead (about 6 minutes); results go to docs/results
 	$(BIN)/python benchmarks/nmf.py --json docs/results/nmf.json
 	$(BIN)/python benchmarks/overhead.py --json docs/results/overhead.json
+
+results: $(INSTALLED)  ## run the sweeps behind the README's results tables, renew tables and pictures (about 17 minutes on 2 cores)
+	test -n "$$(ls runs/pictures 2>/dev/null)" || benchmarks/fetch_pictures.sh runs/pictures
+	$(BIN)/python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
+	$(BIN)/python benchmarks/publish.py photos photos --set data.root=runs/pictures
+	$(BIN)/python docs/generate.py
 
 docs: $(INSTALLED)  ## make the README's tables anew
 	$(BIN)/python docs/generate.py

@@ -1,4 +1,4 @@
-"""The command line: `sweep launch`, `resume`, `status`, `analyze`, `dashboard`, `list`.
+"""The command line: `sweep launch`, `resume`, `status`, `analyze`, `dashboard`, `probe`, `report`, `list`.
 
 Heavy libraries are imported by the commands that need them, so that `sweep --help` answers at once.
 """
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -38,6 +39,13 @@ MaxFailures = Annotated[
     int, typer.Option(min=0, help="How often a trial may fail in this launch and go on from its last checkpoint.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Normalise(StrEnum):
+    POSITION = "position"
+    MAXIMUM = "maximum"
+    NORM = "norm"
+    NONE = "none"
 
 
 class Listed(StrEnum):
@@ -225,6 +233,58 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
         said = failed if outcome.complete else "stopped"
         console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def probe(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
+    images: Annotated[int, typer.Option(min=5, help="Validation images a trial.")] = 256,
+    storage: Storage = "runs",
+) -> None:
+    """Measure how well a linear model reads absolute position from each trial's last maps."""
+    from rich.progress import track
+
+    from sweep.launch import open_sweep
+    from sweep.probe import probe_sweep
+
+    opened = open_sweep(sweep, UPath(storage))
+    trials = len(opened.trials())
+    outcomes = list(track(probe_sweep(opened, images), "probing", total=trials, console=complaints, transient=True))
+    for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
+        console.print(f"{number} of {trials} trials: {outcome}", highlight=False)
+    failed = [done for done in outcomes if done.failed]
+    for done in failed:
+        console.print(f"{done.trial_id}: {done.outcome}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def report(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="The HTML file to write.")] = "report.html",
+    export: Annotated[str | None, typer.Option(help="A folder for all tables (CSV, Parquet) and pictures.")] = None,
+    normalise: Annotated[
+        Normalise, typer.Option(help="What the clusters' weights are divided by.")
+    ] = Normalise.POSITION,
+    kernel: Annotated[int, typer.Option(min=2, help="Kernel size of the layers that are clustered.")] = 5,
+    storage: Storage = "runs",
+) -> None:
+    """Write one self-contained HTML file about a sweep, finished or not."""
+    from sweep.clusters import update_clusters
+    from sweep.compact import compact_all
+    from sweep.launch import open_sweep
+    from sweep.report import write_report
+    from sweep.report_export import export as write_export
+
+    opened = open_sweep(sweep, UPath(storage))
+    with complaints.status("reading the sweep, clustering its neurons"):
+        compact_all(opened)
+        update_clusters(opened.path, (kernel, kernel), normalise.value)
+        write_report(opened.path, UPath(output))
+    console.print(f"report: {output}", highlight=False, soft_wrap=True)
+    if export is not None:
+        files = write_export(opened.path, UPath(export))
+        console.print(f"{files} files in {export}", highlight=False, soft_wrap=True)
 
 
 @app.command("list")

@@ -107,7 +107,7 @@ def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
     except ValueError:
         tables = {name: _frame(name, []) for name in SMALL}
     trials = tables["trials"]
-    return tables, set(trials.loc[trials["settled"].fillna(False), "trial_id"])
+    return tables, set(trials.loc[trials["settled"].fillna(False) & trials["recipe_key"].notna(), "trial_id"])
 
 
 def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
@@ -127,6 +127,8 @@ def _trial_row(plan: Plan, status: Status) -> Row:
         "architecture": spec.architecture,
         "intervention": spec.intervention,
         "data": spec.data.name,
+        "data_key": spec.data.key,
+        "recipe_key": spec.recipe.key,
         "seed": spec.init_seed,
         "epochs": spec.recipe.epochs,
         "parameters": plan.parameters,

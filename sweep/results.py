@@ -5,14 +5,14 @@ The tables are written by `sweep.compact`; a table that does not exist yet reads
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
 import pandas as pd
 from upath import UPath
 
-TableName = Literal["trials", "epochs", "layers", "neurons"]
+TableName = Literal["trials", "epochs", "layers", "neurons", "clusters", "probes"]
 
 COLUMNS: dict[TableName, dict[str, str]] = {
     "trials": {
@@ -20,7 +20,8 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "seed": "Int64", "status": "string", "reason": "string", "attempts": "Int64", "error": "string",
         "host": "string", "epoch": "Int64", "epochs": "Int64", "step": "Int64", "steps": "Int64",
         "val_accuracy": "Float64", "wall_s": "Float64", "parameters": "Int64", "heartbeat_at": "Float64",
-        "code_version": "string", "torch_version": "string", "settled": "boolean",
+        "code_version": "string", "torch_version": "string", "settled": "boolean", "data_key": "string",
+        "recipe_key": "string",
     },
     "epochs": {
         "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
@@ -41,13 +42,27 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "trial_id": "string", "step": "Int64", "layer": "string", "neuron": "Int64",
         "horizontal": "Float64", "vertical": "Float64",
     },
+    "clusters": {
+        "trial_id": "string", "step": "Int64", "layer": "string", "position": "Int64", "neurons": "Int64",
+        "kernel": "string", "normalisation": "string", "k": "Int64", "cluster": "Int64", "label": "string",
+        "centre_horizontal": "Float64", "centre_vertical": "Float64", "neurons_horizontal": "Float64",
+        "neurons_vertical": "Float64", "inertia": "Float64", "percent": "Float64",
+    },
+    "probes": {
+        "trial_id": "string", "step": "Int64", "layer": "string", "row_r2": "Float64", "column_r2": "Float64",
+        "images": "Int64",
+    },
 }  # fmt: skip
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
 an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
 the last conv, numbers after the final convs' are the others', which have no `expected`; `dead` neurons show no
 variation over positions, `zeros` among them have no weights; `row_profile` is JSON [ky][3], the share of each factor in
 each row, `column_profile` [kx][3] (docs/score.md tells of all of them); times ending in `_at` are seconds since 1970;
-`settled` trials are finished and analysed: their rows change no more."""
+`settled` trials are finished and analysed: their rows change no more; `data_key` and `recipe_key` are equal for equal
+content. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the
+cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
+`map` is the last one."""
+CENTRES = "centres.npz"
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
 
 
 def query(sweep: UPath, sql: str) -> pd.DataFrame:
-    """Answer an SQL query over the tables `trials`, `epochs`, `layers` and `neurons` of a sweep."""
+    """Answer an SQL query over the tables of `COLUMNS` of a sweep."""
     with duckdb.connect() as connection:
         for name in COLUMNS:
             connection.register(name, read_table(sweep, name))
@@ -98,10 +113,24 @@ def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedL
         )
 
 
+def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
+    """The centres of the k clusters of the table `clusters`, float[k, ky, kx, 3], or None where they are not there."""
+    path = sweep / "results" / CENTRES
+    if not path.exists():
+        return None
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return arrays[str(k)] if str(k) in arrays.files else None
+
+
 def read_error(sweep: UPath, trial_id: str) -> str | None:
     """The traceback of a failed trial, or None."""
     path = sweep / "trials" / trial_id / "error.txt"
     return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows by the names of its columns."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def final_layers(layers: pd.DataFrame) -> pd.DataFrame:

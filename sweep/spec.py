@@ -64,6 +64,11 @@ class Recipe(Frozen):
             del values["out_of_memory"]
         return values
 
+    @property
+    def key(self) -> str:
+        """Equal for equal recipes."""
+        return _digest(self.model_dump(mode="json"))
+
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
         starts = [phase.from_epoch for phase in self.batch_size]

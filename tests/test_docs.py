@@ -33,6 +33,12 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in names if f"sweep {name}" not in readme] == []
 
 
+def test_make_results_reproduces_every_results_table_of_the_readme() -> None:
+    shown = re.findall(r"<!-- results (\S+) -->", (ROOT / "README.md").read_text())
+    published = re.findall(r"benchmarks/publish\.py (\S+)", (ROOT / "Makefile").read_text())
+    assert sorted(shown) == sorted(published)
+
+
 def test_the_make_targets_that_documents_name_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for text in DOCUMENTS for name in re.findall(r"(?:^|`)make ([a-z]+)", text.read_text(), re.MULTILINE)}

@@ -1,0 +1,111 @@
+"""The clusters of a sweep: all analysed layers of one kernel size together, each trial at its newest checkpoint.
+
+Writes `results/clusters.parquet` and `results/centres.npz`; needs neither torch nor Ray.
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from analysis.clusters import (
+    Clusters,
+    Normalisation,
+    cluster,
+    member_means,
+    normalised,
+    own_scores,
+    possible_ks,
+    shares,
+)
+from sweep.files import write_bytes
+from sweep.results import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
+
+Row = dict[str, Any]
+
+_FINGERPRINT = "fingerprint"
+
+
+def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisation: Normalisation = "position") -> bool:
+    """Make the table `clusters` anew unless it is of the newest layers, this kernel size and this normalisation.
+
+    k goes from 4 to 19, as far as there are neurons that differ. Gives whether it was made anew.
+    """
+    layers = read_table(sweep, "layers")
+    newest = final_layers(layers[layers["error"].isna()]).sort_values(["trial_id", "position"])
+    fingerprint = _fingerprint(newest, kernel, normalisation)
+    if _known_fingerprint(sweep) == fingerprint:
+        return False
+    rows, reduced = _of_kernel(sweep, newest, kernel)
+    arrays: dict[str, np.ndarray] = {_FINGERPRINT: np.array(fingerprint)}
+    table: list[Row] = []
+    points = normalised(np.concatenate(reduced), normalisation) if reduced else np.empty((0, *kernel, 3))
+    scores = own_scores(points)
+    for k in possible_ks(points):
+        found = cluster(points, k)
+        arrays[str(k)] = found.centres.astype(np.float32)
+        table += _cluster_rows(
+            rows, found, scores, {"kernel": f"{kernel[0]}x{kernel[1]}", "normalisation": normalisation}
+        )
+    frame = pd.DataFrame(table, columns=list(COLUMNS["clusters"])).astype(COLUMNS["clusters"])
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_bytes(sweep / "results" / "clusters.parquet", buffer.getvalue())
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its allow_pickle is no array
+    write_bytes(sweep / "results" / CENTRES, buffer.getvalue())
+    return True
+
+
+def _of_kernel(sweep: UPath, newest: pd.DataFrame, kernel: tuple[int, int]) -> tuple[list[Row], list[np.ndarray]]:
+    """The layers whose kernel has this size, and their reduced weights."""
+    rows = records(newest[["trial_id", "step", "layer", "position"]])
+
+    def read(row: Row) -> np.ndarray | None:
+        found = read_reduced(sweep, row["trial_id"], row["step"], row["layer"])
+        return None if found is None or found.reduced.shape[1:3] != kernel else found.reduced
+
+    with ThreadPoolExecutor(16) as pool:
+        arrays = list(pool.map(read, rows))
+    chosen = [(row, array) for row, array in zip(rows, arrays, strict=True) if array is not None]
+    return [row | {"neurons": len(array)} for row, array in chosen], [array for _, array in chosen]
+
+
+def _cluster_rows(rows: list[Row], found: Clusters, scores: np.ndarray, facts: Row) -> list[Row]:
+    k = len(found.centres)
+    horizontal, vertical = (member_means(found.assigned, values, k) for values in scores)
+    percents = shares(found.assigned, [row["neurons"] for row in rows], k)
+    return [
+        row
+        | facts
+        | {
+            "k": k,
+            "cluster": index,
+            "label": found.labels[index],
+            "centre_horizontal": found.horizontal[index],
+            "centre_vertical": found.vertical[index],
+            "neurons_horizontal": horizontal[index],
+            "neurons_vertical": vertical[index],
+            "inertia": found.inertia,
+            "percent": percents[position, index],
+        }
+        for position, row in enumerate(rows)
+        for index in range(k)
+    ]
+
+
+def _fingerprint(newest: pd.DataFrame, kernel: tuple[int, int], normalisation: str) -> str:
+    facts = newest[["trial_id", "step", "layer", "horizontal", "vertical"]].to_csv(index=False)
+    return hashlib.sha256(f"{kernel} {normalisation} {facts}".encode()).hexdigest()
+
+
+def _known_fingerprint(sweep: UPath) -> str | None:
+    path = sweep / "results" / CENTRES
+    if not path.exists() or not (sweep / "results" / "clusters.parquet").exists():
+        return None
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return str(arrays[_FINGERPRINT])

@@ -1,0 +1,130 @@
+"""Read absolute position from a sweep's feature maps: each trial's newest checkpoint over its validation images.
+
+Writes `trials/<id>/probe.json`, and from them `results/probes.parquet`. Needs no Ray.
+"""
+
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+import models
+from analysis.probe import read_position
+from models.convnet import ConvNet
+from models.interventions import INTERVENTIONS
+from sweep.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.data.prepare import PreparedData, prepare
+from sweep.files import read_json, write_bytes, write_json
+from sweep.results import COLUMNS
+from sweep.store import Plan, SweepDir, TrialDir
+
+MAP = "map"
+"""The last map's name among the layers: what the head sees."""
+IMAGES = 256
+
+_BATCH = 64
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What came of one trial: `outcome` is probed, there already, no checkpoint, or the error's last line."""
+
+    trial_id: str
+    outcome: str
+    failed: bool = False
+
+
+def probe_sweep(sweep: SweepDir, images: int = IMAGES) -> Iterator[Probed]:
+    """Probe each trial that has a checkpoint and is not probed at it already, and gather the table at the end.
+
+    A trial that fails is told of with its error, and the others go on.
+    """
+    try:
+        for trial in sweep.trials():
+            yield _probed(trial, images)
+    finally:
+        gather_probes(sweep)
+
+
+def probe_trial(trial: TrialDir, plan: Plan, step: int, images: int) -> list[Row]:
+    """R^2 of row and column, read from the last map and from the output of each conv to analyse (before batch norm).
+
+    Uses the first `images` validation images, changed by the intervention as in validation.
+    """
+    spec = plan.spec
+    data = prepare(spec.data, None if plan.root is None else Path(plan.root))
+    net = models.build(
+        spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size, spec.init_seed
+    )
+    net.load_state_dict(read_checkpoint(trial.checkpoints / str(step)).model)
+    maps = feature_maps(net, _images(data, spec.intervention, images))
+    rows = []
+    for layer, features in maps.items():
+        readout = read_position(features)
+        r2 = {"row_r2": readout.row_r2, "column_r2": readout.column_r2}
+        rows.append({"trial_id": plan.trial_id, "step": step, "layer": layer, **r2, "images": len(features)})
+    return rows
+
+
+def feature_maps(net: ConvNet, images: Tensor) -> dict[str, np.ndarray]:
+    """Output [n, c, h, w] of the body (`map`) and of each of the final convs, in evaluation mode."""
+    net.eval()
+    parts: dict[str, list[Tensor]] = {MAP: [], **{name: [] for name in net.final_convs}}
+
+    def keep(name: str) -> Any:
+        # A ReLU in place behind it would change what is kept: a copy.
+        return net.get_submodule(name).register_forward_hook(lambda _, __, output: parts[name].append(output.clone()))
+
+    hooks = [keep(name) for name in net.final_convs]
+    with torch.no_grad():
+        for batch in images.split(_BATCH):
+            parts[MAP].append(net.features(batch))
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(found).numpy() for name, found in parts.items()}
+
+
+def gather_probes(sweep: SweepDir) -> None:
+    """Write the table `probes` from the trials' files."""
+    with ThreadPoolExecutor(16) as pool:
+        found = [rows for rows in pool.map(_known, sweep.trials()) if rows]
+    rows = [row for part in found for row in part]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS["probes"])).astype(COLUMNS["probes"])
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_bytes(sweep.path / "results" / "probes.parquet", buffer.getvalue())
+
+
+def _probed(trial: TrialDir, images: int) -> Probed:
+    steps = checkpoint_steps(trial.checkpoints) if trial.checkpoints.is_dir() else []
+    if not steps:
+        return Probed(trial_id=trial.trial_id, outcome="no checkpoint")
+    known = _known(trial)
+    if known and known[0]["step"] == steps[0]:
+        return Probed(trial_id=trial.trial_id, outcome="there already")
+    try:
+        write_json(trial.path / "probe.json", probe_trial(trial, trial.plan(), steps[0], images))
+    except (ValueError, OSError, RuntimeError) as error:  # a torn checkpoint, data that are gone, no memory
+        said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        return Probed(trial_id=trial.trial_id, outcome=said, failed=True)
+    return Probed(trial_id=trial.trial_id, outcome="probed")
+
+
+def _known(trial: TrialDir) -> list[Row]:
+    file = trial.path / "probe.json"
+    rows: list[Row] = read_json(file) if file.exists() else []
+    return rows
+
+
+def _images(data: PreparedData, intervention: str, images: int) -> Tensor:
+    stored = data.val_images[:images]
+    return INTERVENTIONS[intervention].transform(data.validation_images(stored))

@@ -1,0 +1,167 @@
+"""One self-contained HTML file about a sweep: nothing is loaded from elsewhere, all numbers are the results tables'."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from upath import UPath
+
+from sweep.files import write_text
+from sweep.report_cells import condition_title, grids
+from sweep.report_clusters import cluster_section
+from sweep.report_svg import COLOURS, interval_svg
+from sweep.results import read_error, read_table, records
+from sweep.statistics import CONDITION, first_epochs, over_seeds, paired_differences, scored
+
+_TRACEBACKS = 20
+_STATES = ("finished", "running", "pending", "failed", "excluded")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A layer under an intervention against its baseline: the row of `paired_differences`, drawn."""
+
+    row: Row
+    drawing: Markup
+
+
+def write_report(sweep: UPath, file: UPath) -> None:
+    """Write the report of a sweep, whatever state it is in."""
+    write_text(file, render(sweep))
+
+
+def render(sweep: UPath) -> str:
+    """The report's HTML."""
+    trials, layers, clusters, probes = (read_table(sweep, name) for name in ("trials", "layers", "clusters", "probes"))
+    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
+    rows = scored(trials, layers)
+    summary = over_seeds(rows)
+    conditions = trials[list(CONDITION[:3])].drop_duplicates()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "spread": spread, "signed": signed, "short": short_layer}
+    template = environment.from_string((files("sweep") / "report.html").read_text(encoding="utf-8"))
+    return template.render(
+        name=sweep.name,
+        made_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        counts=_counts(trials),
+        agreement=_agreement(summary),
+        grids=grids(sweep, trials, layers, summary, first_epochs(layers)),
+        summary=_titled(summary, conditions),
+        several_seeds=bool((summary["n"] > 1).any()),
+        differences=[_difference(row) for row in _titled(paired_differences(rows), conditions)],
+        clusters=cluster_section(sweep, trials, clusters),
+        probes=_titled(_probe_rows(trials, layers, probes), conditions),
+        failures=_failures(sweep, trials),
+        analysis_errors=records(layers.loc[layers["error"].notna(), ["trial_id", "step", "layer", "error"]]),
+        exclusions=_exclusions(trials),
+        launches=_launches(sweep),
+        versions=_versions(trials),
+        report_version=version("weight-banding"),
+        colours=COLOURS,
+        several_architectures=len(set(trials["architecture"])) > 1,
+    )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None or pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")  # noqa: RUF001  # minus
+
+
+def signed(value: float | None) -> str:
+    """A number with its sign."""
+    return "–" if value is None or pd.isna(value) else f"{value:+.2f}".replace("-", "−")  # noqa: RUF001  # minus
+
+
+def spread(row: Row, quantity: str) -> str:
+    """Mean ± standard deviation, without the latter where there is one seed."""
+    mean, std = row[f"{quantity}_mean"], row[f"{quantity}_std"]
+    return number(mean) + ("" if std is None or pd.isna(std) else f" ± {std:.2f}")
+
+
+def short_layer(layer: str) -> str:
+    """A layer's name without what all have in common."""
+    return layer.removeprefix("features.").removesuffix(".conv")
+
+
+def _counts(trials: pd.DataFrame) -> list[tuple[str, int]]:
+    counts = Counter(trials["status"])
+    return [(state, counts[state]) for state in _STATES if counts[state]]
+
+
+def _agreement(summary: pd.DataFrame) -> tuple[int, int]:
+    """Layers that show what was expected, and layers of which something was expected."""
+    known = summary[summary["expected"] != "unknown"]
+    return int((~known["surprising"].astype(bool)).sum()), len(known)
+
+
+def _titled(frame: pd.DataFrame, conditions: pd.DataFrame) -> list[Row]:
+    """Rows with `condition` in words where a sweep has several, else with an empty one."""
+    several = len(conditions) > 1
+    return [
+        row | {"condition": condition_title([row[name] for name in CONDITION]) if several else ""}
+        for row in records(frame)
+    ]
+
+
+def _difference(row: Row) -> Difference:
+    interval: tuple[float, float] | None = None if pd.isna(row["low"]) else (float(row["low"]), float(row["high"]))
+    return Difference(row=row, drawing=interval_svg(float(row["mean"]), interval, COLOURS[row["direction"]]))
+
+
+def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    """R^2 over seeds for each intervention and map, the last map first."""
+    positions = layers[["trial_id", "layer", "position"]].drop_duplicates()
+    table = probes.merge(trials[["trial_id", *CONDITION, "intervention"]], on="trial_id")
+    table = table.merge(positions, on=["trial_id", "layer"], how="left").fillna({"position": 0})
+    order = {trial_id: place for place, trial_id in enumerate(trials["trial_id"])}
+    table = table.assign(place=table["trial_id"].map(order)).sort_values(["place", "position"])
+    groups = table.groupby([*CONDITION, "intervention", "layer"], sort=False, dropna=False)
+    return groups.agg(
+        n=("trial_id", "nunique"), images=("images", "max"),
+        row_mean=("row_r2", "mean"), row_std=("row_r2", "std"),
+        column_mean=("column_r2", "mean"), column_std=("column_r2", "std"),
+    ).reset_index()  # fmt: skip
+
+
+def _failures(sweep: UPath, trials: pd.DataFrame) -> list[Row]:
+    """Failed trials with the last line of their errors, the first ones with their tracebacks."""
+    failed = trials.loc[trials["status"] == "failed", ["trial_id", "attempts", "epoch", "error", "host"]]
+    return [
+        row | {"traceback": read_error(sweep, str(row["trial_id"])) if place < _TRACEBACKS else None}
+        for place, row in enumerate(records(failed))
+    ]
+
+
+def _exclusions(trials: pd.DataFrame) -> list[Row]:
+    """The excluded cells, each once."""
+    excluded = trials.loc[trials["status"] == "excluded", ["architecture", "intervention", "reason"]]
+    return records(excluded.drop_duplicates())
+
+
+def _launches(sweep: UPath) -> list[tuple[str, str]]:
+    """When each grid was launched, and the grid as YAML."""
+    file = sweep / "sweep.yaml"
+    if not file.exists():
+        return []
+    launches: Sequence[Row] = yaml.safe_load(file.read_text(encoding="utf-8"))["launches"]
+    return [
+        (str(launch.get("launched_at", "")), yaml.safe_dump(launch["grid"], sort_keys=False)) for launch in launches
+    ]
+
+
+def _versions(trials: pd.DataFrame) -> list[Row]:
+    """How many trials ran with which version of the code and of PyTorch."""
+    known = trials.dropna(subset=["code_version", "torch_version"], how="all")
+    counted = (
+        known.groupby(["code_version", "torch_version"], dropna=False, sort=False).size().reset_index(name="trials")
+    )
+    return records(counted)

@@ -1,0 +1,75 @@
+"""A sweep's tables and pictures as files for other programs.
+
+```
+<folder>/tables/*.csv, *.parquet   the results tables, and what `sweep.statistics` makes of them
+         weights/<trial_id>/<layer>.png   all neurons of each layer at the newest checkpoint, by similarity
+         centres/k04.png ... k19.png      the centres of the clusters
+```
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from upath import UPath
+
+from analysis.clusters import KS
+from analysis.picture import neuron_tiles
+from sweep.files import write_bytes, write_text
+from sweep.results import COLUMNS, read_centres, read_reduced, read_table, records
+from sweep.statistics import first_epochs, over_seeds, paired_differences, scored
+
+_COLUMNS, _SCALE = 32, 6
+
+
+def export(sweep: UPath, folder: UPath) -> int:
+    """Write tables and pictures of a sweep into a folder; gives the number of files written."""
+    tables = {name: read_table(sweep, name) for name in COLUMNS}
+    rows = scored(tables["trials"], tables["layers"])
+    derived = {
+        "over_seeds": over_seeds(rows),
+        "paired_differences": paired_differences(rows),
+        "first_epochs": first_epochs(tables["layers"]),
+    }
+    for name, table in (tables | derived).items():
+        _write_table(folder / "tables", name, table)
+    with ThreadPoolExecutor(8) as pool:
+        weights = sum(pool.map(lambda row: _write_weights(sweep, folder / "weights", row), records(rows)))
+    return 2 * len(tables | derived) + weights + _write_centres(sweep, folder / "centres")
+
+
+def _write_table(folder: UPath, name: str, table: pd.DataFrame) -> None:
+    write_text(folder / f"{name}.csv", table.to_csv(index=False))
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+
+
+def _write_weights(sweep: UPath, folder: UPath, row: dict[str, object]) -> int:
+    """The picture of one layer; gives the number of files written."""
+    trial_id, layer = str(row["trial_id"]), str(row["layer"])
+    reduced = read_reduced(sweep, trial_id, int(str(row["step"])), layer)
+    if reduced is None:
+        return 0
+    _write_picture(folder / trial_id / f"{layer}.png", neuron_tiles(reduced.reduced, reduced.order, _COLUMNS, _SCALE))
+    return 1
+
+
+def _write_centres(sweep: UPath, folder: UPath) -> int:
+    """The centres for each k in one row; gives the number of files written."""
+    written = 0
+    for k in KS:
+        centres = read_centres(sweep, k)
+        if centres is not None:
+            shown = centres / np.maximum(centres.max(axis=(1, 2, 3), keepdims=True), 1e-9)
+            _write_picture(folder / f"k{k:02}.png", neuron_tiles(shown, np.arange(k), k, 4 * _SCALE))
+            written += 1
+    return written
+
+
+def _write_picture(path: UPath, image: Image.Image) -> None:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())

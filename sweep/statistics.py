@@ -1,0 +1,127 @@
+"""Over seeds and over training: means, spreads, paired differences, and when a verdict is reached.
+
+Pure functions of the results tables; needs neither torch nor Ray.
+"""
+
+import math
+from typing import Any
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from sweep.results import final_layers
+
+BASELINE = "baseline"
+CONDITION = ("data", "data_key", "recipe_key", "architecture")
+"""What two trials must share to be compared: the data set by name and content, the recipe, the architecture."""
+DIRECTIONS = ("horizontal", "vertical")
+
+_CONFIDENCE = 0.95
+
+
+def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """One row for each finished trial and analysed layer, newest checkpoint: the trial's facts, the layer's scores.
+
+    Unfinished trials are left out: what half-trained networks show is no result.
+    """
+    facts = ["trial_id", *CONDITION, "intervention", "seed", "val_accuracy"]
+    good = layers[layers["error"].isna() & layers["horizontal"].notna()]
+    finished = trials.loc[trials["status"] == "finished", facts]
+    return finished.merge(final_layers(good).sort_values("position"), on="trial_id", how="inner")
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `scored`, one for each condition, intervention and layer: mean and spread over its seeds.
+
+    `n` seeds; `<quantity>_mean` and `<quantity>_std` of the scores and of the validation accuracy, the standard
+    deviation with n - 1, missing with one seed; `verdict` the one that most seeds share, `agreeing` how many do;
+    `surprising` if it is not the one expected.
+    """
+    keys = [*CONDITION, "intervention", "layer", "position"]
+    found: list[dict[str, Any]] = []
+    for key, group in rows.groupby(keys, sort=False, dropna=False):
+        counts = group["verdict"].value_counts(sort=False)
+        verdict = str(counts.idxmax())
+        expected = next(iter(group["expected"].dropna()), "unknown")
+        facts = dict(zip(keys, key, strict=True)) | {"n": len(group)}
+        for quantity in (*DIRECTIONS, "val_accuracy"):
+            facts |= _spread(quantity, group[quantity])
+        found.append(
+            facts
+            | {"verdict": verdict, "agreeing": int(counts.max()), "expected": expected}
+            | {"surprising": expected not in (verdict, "unknown")}
+        )
+    return pd.DataFrame(found, columns=[*keys, "n", *_SPREADS, "verdict", "agreeing", "expected", "surprising"])
+
+
+def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
+    """Rows of `scored`, one for each condition, intervention, layer position and direction: intervention - baseline.
+
+    Trials are paired by seed under the same condition at the same layer position. `n` pairs; `mean` and `std` of their
+    differences; `low`, `high`: 95% interval of the mean, Student's t with n - 1 degrees of freedom, missing with one
+    pair, where nothing is known of the spread. Interventions without a pair are left out.
+    """
+    keys = [*CONDITION, "position", "seed"]
+    base = rows.loc[rows["intervention"] == baseline, [*keys, *DIRECTIONS]]
+    others = rows[rows["intervention"] != baseline]
+    pairs = others.merge(base, on=keys, suffixes=("", "_baseline"))
+    group_keys = [*CONDITION, "intervention", "layer", "position"]
+    found: list[dict[str, Any]] = []
+    for key, group in pairs.groupby(group_keys, sort=False, dropna=False):
+        for direction in DIRECTIONS:
+            differences = group[direction] - group[f"{direction}_baseline"]
+            mean, std, n = float(differences.mean()), _deviation(differences), len(differences)
+            half = None if std is None else half_width(std, n)
+            found.append(
+                dict(zip(group_keys, key, strict=True))
+                | {"direction": direction, "n": n, "mean": mean, "std": std}
+                | {"low": None if half is None else mean - half, "high": None if half is None else mean + half}
+            )
+    columns = [*group_keys, "direction", "n", "mean", "std", "low", "high"]
+    return pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[-4:], "Float64"))
+
+
+def half_width(std: float, n: int) -> float:
+    """Half the 95% interval of a mean of n values with this standard deviation: t(0.975, n - 1) std / sqrt(n)."""
+    return float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2)) * std / math.sqrt(n)
+
+
+def first_epoch(course: pd.DataFrame) -> float | None:
+    """The first epoch of one layer's analysed checkpoints from which on all have the final verdict.
+
+    `course` has `step`, `epoch` and `verdict`. None where the final verdict is none, nothing is analysed, or the epoch
+    is not known.
+    """
+    ordered = course.dropna(subset="verdict").sort_values("step")
+    if ordered.empty or ordered["verdict"].iloc[-1] == "none":
+        return None
+    differs = (ordered["verdict"] != ordered["verdict"].iloc[-1]).to_numpy()
+    after = int(differs.nonzero()[0].max()) + 1 if differs.any() else 0
+    epoch = ordered["epoch"].iloc[after]
+    return None if pd.isna(epoch) else float(epoch)
+
+
+def first_epochs(layers: pd.DataFrame) -> pd.DataFrame:
+    """For each trial and layer its final `verdict`, and the `first_epoch` at which it holds (missing for none)."""
+    good = layers[layers["error"].isna() & layers["verdict"].notna()]
+    keys = ["trial_id", "layer", "position"]
+    found = [
+        dict(zip(keys, key, strict=True))
+        | {"verdict": course.sort_values("step")["verdict"].iloc[-1], "first_epoch": first_epoch(course)}
+        for key, course in good.groupby(keys, sort=False)
+    ]
+    return pd.DataFrame(found, columns=[*keys, "verdict", "first_epoch"]).astype({"first_epoch": "Float64"})
+
+
+_SPREADS = [f"{quantity}_{kind}" for quantity in (*DIRECTIONS, "val_accuracy") for kind in ("mean", "std")]
+
+
+def _spread(quantity: str, values: pd.Series) -> dict[str, float | None]:
+    known = values.dropna()
+    mean = float(known.mean()) if len(known) else None
+    return {f"{quantity}_mean": mean, f"{quantity}_std": _deviation(known)}
+
+
+def _deviation(values: pd.Series) -> float | None:
+    """The standard deviation with n - 1; None for fewer than two values."""
+    return float(values.std(ddof=1)) if len(values) > 1 else None

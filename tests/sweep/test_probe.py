@@ -1,0 +1,126 @@
+"""Probing real trials, as small as they come."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+from upath import UPath
+
+import models
+from analysis.layers import analyze_checkpoint
+from sweep.cli import app
+from sweep.grid import Grid, expand
+from sweep.probe import MAP, feature_maps, probe_sweep
+from sweep.results import read_table
+from sweep.store import Plan, SweepDir
+from sweep.trial import run_trial
+
+LAYERS = [MAP, "features.3b.conv", "features.3a.conv"]
+
+
+@pytest.fixture
+def trained(sweep: SweepDir, plan: Plan) -> SweepDir:
+    sweep.add([plan])
+    run_trial(sweep.trial(plan.trial_id), None, threads=1)
+    return sweep
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the commands print; their console took hold of standard output when it was imported."""
+    text = StringIO()
+    monkeypatch.setattr("sweep.cli.console", Console(file=text))
+    return text
+
+
+def outcomes(sweep: SweepDir) -> list[str]:
+    return [probed.outcome for probed in probe_sweep(sweep, images=16)]
+
+
+def test_a_trial_is_probed_once_for_each_checkpoint(trained: SweepDir, plan: Plan) -> None:
+    assert outcomes(trained) == ["probed"]
+    table = read_table(trained.path, "probes")
+    assert table["layer"].tolist() == LAYERS
+    assert set(table["step"]) == {9}
+    assert set(table["images"]) == {16}
+    assert table[["row_r2", "column_r2"]].notna().all(axis=None)
+    assert table[["row_r2", "column_r2"]].le(1).all(axis=None)
+    assert outcomes(trained) == ["there already"]
+    file = trained.trial(plan.trial_id).path / "probe.json"
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([row | {"step": 0} for row in rows]))  # as if the trial had gone on since
+    assert outcomes(trained) == ["probed"]
+    assert json.loads(file.read_text()) == rows
+
+
+def test_the_commands_probe_and_report(
+    trained: SweepDir, plan: Plan, tiny: Grid, tmp_path: Path, printed: StringIO
+) -> None:
+    trained.record_launch(tiny.model_dump(mode="json"))
+    trial = trained.trial(plan.trial_id)
+    analyze_checkpoint(trial.checkpoints / "9" / "model.safetensors", trial.layers / "9")
+    run = partial(CliRunner().invoke, app, catch_exceptions=False)
+    probed = run(["probe", str(trained.path), "--images", "16"])
+    assert (probed.exit_code, printed.getvalue()) == (0, "1 of 1 trials: probed\n")
+    page, folder = tmp_path / "report.html", tmp_path / "export"
+    written = run(["report", str(trained.path), "-o", str(page), "--export", str(folder), "--normalise", "norm"])
+    assert written.exit_code == 0
+    assert f"report: {page}" in printed.getvalue()
+    html = page.read_text(encoding="utf-8")
+    assert all(f'id="{section}"' in html for section in ("grid", "found", "cells", "clusters", "probes", "recipe"))
+    assert "normalised by norm" in html
+    assert (folder / "weights" / plan.trial_id / "features.3b.conv.png").exists()
+
+
+def test_a_failed_probe_is_told_and_the_exit_code_says_so(
+    trained: SweepDir, plan: Plan, tiny: Grid, printed: StringIO
+) -> None:
+    trained.record_launch(tiny.model_dump(mode="json"))
+    (trained.trial(plan.trial_id).checkpoints / "9" / "model.safetensors").unlink()
+    probed = CliRunner().invoke(app, ["probe", str(trained.path)], catch_exceptions=False)
+    assert probed.exit_code == 1
+    assert "model.safetensors is missing\n" in printed.getvalue()
+
+
+def test_a_planned_trial_has_nothing_to_probe(sweep: SweepDir, plan: Plan) -> None:
+    sweep.add([plan])
+    assert outcomes(sweep) == ["no checkpoint"]
+    assert read_table(sweep.path, "probes").empty
+
+
+def test_a_torn_checkpoint_is_told_and_the_others_go_on(trained: SweepDir, tiny: Grid) -> None:
+    other = expand(tiny).plans[0]
+    other = replace(other, spec=other.spec.model_copy(update={"init_seed": 9, "data_seed": 9}))
+    trained.add([other])
+    run_trial(trained.trial(other.trial_id), None, threads=1)
+    broken = trained.trial(other.trial_id).checkpoints / "9" / "model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    found = {probed.trial_id: probed for probed in probe_sweep(trained, images=16)}
+    assert found.pop(other.trial_id).outcome.endswith("its sha256 differs from the manifest's")
+    assert [probed.outcome for probed in found.values()] == ["probed"]
+    assert read_table(trained.path, "probes")["trial_id"].nunique() == 1
+
+
+def test_maps_are_those_that_the_network_makes() -> None:
+    net = models.build("simplified_mini", "baseline", 5, 56, seed=0).eval()
+    images = torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    maps = feature_maps(net, images)
+    assert list(maps) == LAYERS
+    with torch.no_grad():
+        block = net.features.get_submodule("3b")
+        assert np.allclose(maps[MAP], net.features(images), atol=1e-6)
+        assert np.allclose(maps[MAP], block[2](block[1](torch.from_numpy(maps["features.3b.conv"]))), atol=1e-6)
+    assert not net.features.get_submodule("3b.conv")._forward_hooks
+
+
+def test_a_sweep_that_is_not_there_yet_gives_an_empty_table(tmp_path: Path) -> None:
+    sweep = SweepDir(UPath(tmp_path))
+    assert outcomes(sweep) == []
+    assert read_table(sweep.path, "probes").empty
