@@ -13,15 +13,26 @@ COLOURS = {
     "excluded": "#F2F2F2",
     "waiting": "#E5E5E5",
 }
+ROOMY = 4
+"""So many architectures leave a cell room for the spread over seeds."""
 _LIGHT = ["none", "excluded", "waiting"]
 
 
 def grid(cells: pd.DataFrame) -> alt.LayerChart:
     """Interventions x architectures; the colour is the verdict, the text the score."""
+    roomy = cells["architecture"].nunique() <= ROOMY
+    upright = cells["architecture"].nunique() <= 2 * ROOMY
     base = alt.Chart(cells).encode(
-        x=alt.X("architecture:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=0, labelLimit=220)),
+        x=alt.X(
+            "architecture:N",
+            title=None,
+            sort=None,
+            axis=alt.Axis(orient="top", labelAngle=0 if upright else -40, labelLimit=220),
+        ),
         y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
         tooltip=[
+            alt.Tooltip("architecture:N", title="Architecture"),
+            alt.Tooltip("intervention:N", title="Intervention"),
             alt.Tooltip("outcome:N", title="Verdict"),
             alt.Tooltip("expected:N", title="Expected"),
             alt.Tooltip("score:Q", title="Score", format=".3f"),
@@ -32,19 +43,22 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
     )
     colour = alt.Color(
         "outcome:N",
-        title="Last conv",
+        title=None,
         scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
         legend=alt.Legend(orient="bottom"),
     )
     text_colour = alt.condition(alt.FieldOneOfPredicate("outcome", _LIGHT), alt.value("#222222"), alt.value("white"))
-    boxes = base.mark_rect(stroke="white", strokeWidth=3, cornerRadius=6).encode(color=colour)
-    words = base.mark_text(fontSize=14).encode(text="label:N", color=text_colour)
+    boxes = base.mark_rect(stroke="white", strokeWidth=2, cornerRadius=5).encode(color=colour)
+    words = base.mark_text(fontSize=14 if roomy else 12).encode(
+        text="label:N" if roomy else "brief:N", color=text_colour
+    )
     return boxes + words
 
 
 def grid_height(cells: pd.DataFrame) -> int:
     """Pixels that the grid needs: a row for each intervention, the axis and the legend."""
-    return 44 * int(cells["intervention"].nunique()) + 110
+    rows = int(cells["intervention"].nunique())
+    return (44 if rows <= 2 * ROOMY else 28) * rows + 110
 
 
 def trajectory(scores: pd.DataFrame) -> alt.LayerChart:

@@ -1,24 +1,45 @@
 """Overview: the grid of architectures x interventions, its weights, and its trials."""
 
+import time
+
 import pandas as pd
 import streamlit as st
 from upath import UPath
 
 from dashboard import charts, shape, source
+from dashboard.address import choose_some
 
 PICTURES = 12
+ROWS = 500
+FILTERS = {"architecture": "Architecture", "intervention": "Intervention", "status": "Status", "data": "Data set"}
+
+
+def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
+    """What the reader wants to see: for each column of `FILTERS` some values, or none for all."""
+    varied = [column for column in FILTERS if len(trials[column].unique()) > 1]
+    wanted = {}
+    for column, place in zip(varied, st.columns(len(varied)) if varied else [], strict=True):
+        with place:
+            wanted[column] = choose_some(FILTERS[column], trials[column].unique().tolist(), column)
+    return wanted
 
 
 @st.fragment(run_every=f"{source.REFRESH_S}s")
-def overview(sweep: UPath) -> None:
+def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     """All of the page that changes while a sweep runs."""
     trials = source.table(sweep, "trials")
     if trials.empty:
         st.info("The sweep has just been launched; its first results appear here within seconds.")
         return
     show_counts(trials)
-    last = shape.last_convs(trials, source.table(sweep, "layers"))
+    last = shape.chosen(source.last_convs(sweep), wanted)
+    if last.empty:
+        st.info("No trial is of the kinds chosen above.")
+        return
     cells = shape.cells(last)
+    st.caption(
+        "☰ horizontal · ☷ vertical · ○ none · ≠ not as expected · ✕ failed trials · more when you point at a cell"
+    )
     for data, part in cells.groupby("data", sort=False):
         st.subheader(f"Banding in the last convolution · data set {data}")
         st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
@@ -51,9 +72,8 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
         return
     st.subheader("Weights of the last convolution")
     st.caption("Each tile is one neuron's kernel, reduced by NMF to three colours; neurons are sorted by similarity.")
-    pages = -(-len(analysed) // PICTURES)
-    page = st.number_input(f"Page (of {pages})", 1, pages) if pages > 1 else 1
-    for row in analysed.iloc[(page - 1) * PICTURES : page * PICTURES].to_dict("records"):
+    shown = analysed.iloc[page_of(len(analysed), PICTURES, "pictures")]
+    for row in shown.to_dict("records"):
         layer = source.reduced_layer(sweep, row["trial_id"], int(row["analysed_step"]), row["layer"])
         left, right = st.columns([1, 4], vertical_alignment="center")
         left.markdown(
@@ -66,21 +86,45 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
 def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.subheader("Trials")
     st.caption("Select a row to open the trial.")
-    table = shape.trial_table(last)
-    number = st.column_config.NumberColumn(format="%.2f")
+    table = shape.trial_table(last, time.time())
+    table = table.iloc[page_of(len(table), ROWS, "trials")]
+    number = st.column_config.NumberColumn(format="%.2f", width="small")
+    small = st.column_config.Column(width="small")
     event = st.dataframe(
         table,
         key="trials",
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        column_config={"Accuracy": number, "Horizontal": number, "Vertical": number},
+        column_config={
+            "Seed": small,
+            "Status": small,
+            "Remark": st.column_config.TextColumn(width="medium"),
+            "Trained": st.column_config.ProgressColumn(width="small", format="percent", min_value=0, max_value=1),
+            "Accuracy": number,
+            "Horizontal": number,
+            "Vertical": number,
+            "Attempts": small,
+            "Last sign": small,
+        },
     )
-    if event.selection.rows:
-        trial_id = table["Trial"].iloc[event.selection.rows[0]]
+    # A row is counted in the table that was on the screen; by now the trials may stand in another order.
+    on_screen = st.session_state.get("trials on screen", [])
+    st.session_state["trials on screen"] = table["Trial"].tolist()
+    if event.selection.rows and event.selection.rows[0] < len(on_screen):
+        trial_id = on_screen[event.selection.rows[0]]
         st.switch_page("pages/trial.py", query_params={"sweep": sweep.name, "trial": trial_id})
+
+
+def page_of(length: int, size: int, name: str) -> slice:
+    """The part of a long list that is shown, chosen by the reader where there is more than one."""
+    pages = -(-length // size)
+    if pages <= 1:
+        return slice(0, size)
+    page = st.number_input(f"Page of {pages} ({length} {name})", 1, pages, key=f"page of {name}", width=220)
+    return slice((page - 1) * size, page * size)
 
 
 chosen = source.chosen_sweep()
 st.title(f"Weight banding · {chosen.name}")
-overview(chosen)
+overview(chosen, choose_filters(source.table(chosen, "trials")))

@@ -149,7 +149,11 @@ def test_cells_carry_verdict_spread_and_surprise(storage: Path) -> None:
     assert cells["spread"]["baseline"] == pytest.approx(0.0424, abs=1e-3)
     assert cells["score"]["rotate90"] == pytest.approx(0.90)
     assert list(cells.index[cells["surprising"]]) == ["no_pooling"]
-    assert "≠ expected" in cells["label"]["no_pooling"]
+    assert cells["label"]["no_pooling"] == cells["brief"]["no_pooling"] == "☰ 0.88  ≠"
+    assert cells["label"]["baseline"] == "☰ 0.88 ± 0.04"
+    assert cells["brief"]["baseline"] == "☰ 0.88"
+    assert cells["state"]["baseline"] == "2 finished"
+    assert cells["reason"]["coord_conv"] == "coordinates need two convolutions"
 
 
 def test_a_trajectory_has_both_directions_of_both_layers(storage: Path) -> None:
