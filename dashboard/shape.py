@@ -76,26 +76,28 @@ def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
     order = last.assign(urgency=last["status"].map(urgency))
     order = order.sort_values(["urgency", "architecture", "intervention", "seed"])
     order["remark"] = order["error"].fillna(order["reason"])
-    order["progress"] = order["epoch"] / order["epochs"]
+    order["reached"] = order["epoch"].astype("string") + "/" + order["epochs"].astype("string")
     going = order["status"].isin(["running", "failed"])
-    order["beat"] = order["heartbeat_at"].where(going).map(lambda at: ago(now - at), na_action="ignore")
+    order["sign"] = order["heartbeat_at"].where(going).map(lambda at: ago(now - at), na_action="ignore")
     names = {
         "architecture": "Architecture",
         "intervention": "Intervention",
         "seed": "Seed",
         "status": "Status",
         "remark": "Remark",
-        "progress": "Trained",
-        "val_accuracy": "Accuracy",
-        "horizontal": "Horizontal",
-        "vertical": "Vertical",
         "verdict": "Verdict",
         "expected": "Expected",
+        "horizontal": "Horizontal",
+        "vertical": "Vertical",
+        "val_accuracy": "Accuracy",
+        "reached": "Epochs",
         "attempts": "Attempts",
         "host": "Host",
-        "beat": "Last sign",
+        "sign": "Last sign",
         "trial_id": "Trial",
     }
+    if order["remark"].isna().all():
+        del names["remark"]
     if len(last["data"].unique()) > 1:
         names = {"data": "Data set"} | names
     return order[list(names)].rename(columns=names).reset_index(drop=True)

@@ -8,6 +8,7 @@ from upath import UPath
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_some
+from sweep.lease import holder
 
 PICTURES = 12
 ROWS = 500
@@ -31,21 +32,29 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     if trials.empty:
         st.info("The sweep has just been launched; its first results appear here within seconds.")
         return
+    show_driver(sweep)
     show_counts(trials)
     last = shape.chosen(source.last_convs(sweep), wanted)
     if last.empty:
         st.info("No trial is of the kinds chosen above.")
         return
     cells = shape.cells(last)
-    st.caption(
-        "☰ horizontal · ☷ vertical · ○ none · ≠ not as expected · ✕ failed trials · more when you point at a cell"
-    )
+    st.caption("☰ horizontal · ☷ vertical · ○ none · ≠ not as expected · ✕ failed trials · point at a cell for more")
     for data, part in cells.groupby("data", sort=False):
         st.subheader(f"Banding in the last convolution · data set {data}")
         st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
     show_excluded(cells)
     show_pictures(sweep, last)
     show_trials(sweep, last)
+
+
+def show_driver(sweep: UPath) -> None:
+    """Whether anything works on the sweep at this moment."""
+    driver = holder(sweep)
+    if driver is None:
+        st.caption("No driver works on this sweep now.")
+    else:
+        st.caption(f"Driver: {driver.host}, process {driver.pid}, last sign {shape.ago(driver.age_s)}")
 
 
 def show_counts(trials: pd.DataFrame) -> None:
@@ -60,7 +69,7 @@ def show_counts(trials: pd.DataFrame) -> None:
 def show_excluded(cells: pd.DataFrame) -> None:
     excluded = cells[cells["outcome"] == "excluded"]
     if len(excluded):
-        with st.expander(f"{len(excluded)} cells without meaning are left out"):
+        with st.expander(f"Cells left out since they make no sense: {len(excluded)}"):
             for cell in excluded.itertuples():
                 st.markdown(f"**{cell.architecture} x {cell.intervention}**: {cell.reason}")
 
@@ -75,12 +84,11 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
     shown = analysed.iloc[page_of(len(analysed), PICTURES, "pictures")]
     for row in shown.to_dict("records"):
         layer = source.reduced_layer(sweep, row["trial_id"], int(row["analysed_step"]), row["layer"])
-        left, right = st.columns([1, 4], vertical_alignment="center")
-        left.markdown(
-            f"**{row['intervention']}**  \n{row['architecture']} · {shape.SYMBOLS[row['verdict']]} {row['verdict']}"
-        )
         if layer is not None:
-            right.image(source.strip(layer, neurons=24, columns=24, scale=7))
+            with st.container(gap="xxsmall"):
+                verdict = f"{shape.SYMBOLS[row['verdict']]} {row['verdict']}"
+                st.markdown(f"**{row['intervention']}** · {row['architecture']} · {verdict}")
+                st.image(source.strip(layer, neurons=24, columns=24, scale=7))
 
 
 def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
@@ -96,11 +104,12 @@ def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
+        placeholder="",
         column_config={
             "Seed": small,
             "Status": small,
             "Remark": st.column_config.TextColumn(width="medium"),
-            "Trained": st.column_config.ProgressColumn(width="small", format="percent", min_value=0, max_value=1),
+            "Epochs": small,
             "Accuracy": number,
             "Horizontal": number,
             "Vertical": number,

@@ -45,8 +45,9 @@ def show_header(trial: pd.Series) -> None:
         "Training time": f"{number(trial['wall_s'], '.0f')} s",
         "Attempts": number(trial["attempts"], ".0f"),
     }
-    for column, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
-        column.metric(name, value)
+    with st.container(horizontal=True, gap="medium"):
+        for name, value in facts.items():
+            st.metric(name, value, width="content")
 
 
 def show_trouble(sweep: UPath, trial: pd.Series) -> None:
@@ -108,16 +109,13 @@ def show_course(sweep: UPath, trial_id: str) -> None:
 def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
     own = layers[(layers["trial_id"] == trial_id) & layers["error"].isna()].sort_values(["position", "step"])
     st.subheader("Weights")
-    left, right = st.columns([2, 3])
-    layer = left.segmented_control("Layer", own["layer"].unique().tolist(), default=own["layer"].iloc[0], required=True)
+    layer = st.segmented_control("Layer", own["layer"].unique().tolist(), default=own["layer"].iloc[0], required=True)
     of_layer = own[own["layer"] == layer]
     epoch_of = dict(zip(of_layer["step"], of_layer["epoch"], strict=True))
     steps = of_layer["step"].tolist()
     step = steps[-1]
     if len(steps) > 1:
-        step = right.select_slider(
-            "Checkpoint", steps, value=steps[-1], format_func=lambda s: f"epoch {epoch_of[s]:.0f}"
-        )
+        step = st.select_slider("Checkpoint", steps, value=steps[-1], format_func=lambda s: f"epoch {epoch_of[s]:.0f}")
     row = of_layer[of_layer["step"] == step].iloc[0]
     st.markdown(
         f"{shape.SYMBOLS[row['verdict']]} **{row['verdict']}** (expected: {text(row['expected'])}): "
