@@ -13,15 +13,25 @@ COLOURS = {
     "excluded": "#F2F2F2",
     "waiting": "#E5E5E5",
 }
+ROOMY = 4
+"""So many architectures leave a cell room for the spread over seeds."""
 _LIGHT = ["none", "excluded", "waiting"]
 
 
 def grid(cells: pd.DataFrame) -> alt.LayerChart:
     """Interventions x architectures; the colour is the verdict, the text the score."""
+    roomy = cells["architecture"].nunique() <= ROOMY
     base = alt.Chart(cells).encode(
-        x=alt.X("architecture:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=0, labelLimit=220)),
-        y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
+        x=alt.X(
+            "architecture:N",
+            title=None,
+            sort=None,
+            axis=alt.Axis(orient="top", labelAngle=0 if roomy else -40, labelLimit=220, labelFontSize=12),
+        ),
+        y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220, labelFontSize=12)),
         tooltip=[
+            alt.Tooltip("architecture:N", title="Architecture"),
+            alt.Tooltip("intervention:N", title="Intervention"),
             alt.Tooltip("outcome:N", title="Verdict"),
             alt.Tooltip("expected:N", title="Expected"),
             alt.Tooltip("score:Q", title="Score", format=".3f"),
@@ -32,19 +42,22 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
     )
     colour = alt.Color(
         "outcome:N",
-        title="Last conv",
+        title=None,
         scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
-        legend=alt.Legend(orient="bottom"),
+        legend=None,  # the words of the cells say the same
     )
     text_colour = alt.condition(alt.FieldOneOfPredicate("outcome", _LIGHT), alt.value("#222222"), alt.value("white"))
-    boxes = base.mark_rect(stroke="white", strokeWidth=3, cornerRadius=6).encode(color=colour)
-    words = base.mark_text(fontSize=14).encode(text="label:N", color=text_colour)
+    boxes = base.mark_rect(stroke="white", strokeWidth=2, cornerRadius=5).encode(color=colour)
+    words = base.mark_text(fontSize=14 if roomy else 12).encode(
+        text="label:N" if roomy else "brief:N", color=text_colour
+    )
     return boxes + words
 
 
 def grid_height(cells: pd.DataFrame) -> int:
-    """Pixels that the grid needs: a row for each intervention, the axis and the legend."""
-    return 44 * int(cells["intervention"].nunique()) + 110
+    """Pixels that the grid needs: a row for each intervention, and the axis."""
+    rows = int(cells["intervention"].nunique())
+    return (44 if rows <= 2 * ROOMY else 28) * rows + (40 if cells["architecture"].nunique() <= ROOMY else 100)
 
 
 def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
@@ -53,12 +66,13 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
         "direction:N",
         title=None,
         scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
-        legend=alt.Legend(orient="bottom"),
+        legend=alt.Legend(orient="bottom", symbolOpacity=1),
+    )
+    layer = alt.Legend(
+        orient="bottom", direction="vertical", symbolType="stroke", symbolSize=400, symbolFillColor="transparent"
     )
     x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1))
-    base = alt.Chart(scores).encode(
-        x=x, strokeDash=alt.StrokeDash("layer:N", title=None, legend=alt.Legend(orient="bottom"))
-    )
+    base = alt.Chart(scores).encode(x=x, strokeDash=alt.StrokeDash("layer:N", title=None, legend=layer))
     bands = base.mark_area(opacity=0.2).encode(
         y=alt.Y("low:Q", title="Banding score", scale=alt.Scale(domain=[-0.3, 1])), y2="high:Q", color=colour,
         detail="layer:N",
@@ -86,7 +100,7 @@ def curve(values: pd.DataFrame, title: str) -> alt.Chart:
             ),
             tooltip=["images", "epoch", alt.Tooltip("value", format=".4f")],
         )
-        .properties(height=260)
+        .properties(height=220)
     )
 
 
@@ -103,8 +117,8 @@ def neurons(scores: pd.DataFrame) -> alt.Chart:
                 "direction:N",
                 title=None,
                 scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
-                legend=alt.Legend(orient="bottom"),
+                legend=alt.Legend(orient="bottom", direction="vertical"),
             ),
         )
-        .properties(height=260)
+        .properties(height=220)
     )

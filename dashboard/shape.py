@@ -1,12 +1,14 @@
 """From results tables to what the pages show. Pure functions of frames; no drawing."""
 
-import pandas as pd
+from collections.abc import Hashable, Mapping
+from typing import Any
 
-from sweep.results import final_layers
+import pandas as pd
 
 STATES = ("finished", "running", "pending", "failed", "excluded")
 SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-", "waiting": "…"}
 THRESHOLD = 2 / 3
+STALE_S = 600.0  # a trial gives a sign at each epoch's end
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
@@ -18,42 +20,102 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
 def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """One row a trial: its facts and, where analysed, its last conv at the newest checkpoint (columns of `layers`)."""
     last = layers[(layers["position"] == 1) & layers["error"].isna()]
-    columns = ["trial_id", "layer", "horizontal", "vertical", "verdict", "expected"]
-    newest = final_layers(last)[[*columns, "step"]].rename(columns={"step": "analysed_step"})
-    return trials.merge(newest, on="trial_id", how="left")
+    columns = ["trial_id", "layer", "horizontal", "vertical", "verdict", "expected", "step"]
+    newest = last[columns].sort_values("step", kind="stable").drop_duplicates("trial_id", keep="last")
+    return trials.merge(newest.rename(columns={"step": "analysed_step"}), on="trial_id", how="left")
+
+
+def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
+    """The trials whose columns have one of the values wanted of them; an empty list wants all."""
+    for column, values in wanted.items():
+        if values:
+            trials = trials[trials[column].isin(values)]
+    return trials
 
 
 def cells(last: pd.DataFrame) -> pd.DataFrame:
     """The grid: a row for each data set, architecture and intervention, over its seeds.
 
     `outcome` is the verdict most seeds share, or failed, excluded, waiting; `score` the mean of the score that the
-    verdict is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell says.
+    verdict is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell
+    says, `brief` the same where there is little room.
     """
-    groups = last.groupby(["data", "architecture", "intervention"], sort=False)
-    return pd.DataFrame([dict(zip(groups.keys, key, strict=True)) | _cell(group) for key, group in groups])
-
-
-def trial_table(last: pd.DataFrame) -> pd.DataFrame:
-    """The trials as a reader wants them: the worrying ones first, columns in words."""
-    urgency = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
-    ordered = last.sort_values(
-        ["status", "architecture", "intervention", "seed"], key=lambda c: c.map(urgency) if c.name == "status" else c
+    keys = ["data", "architecture", "intervention"]
+    groups = last.groupby(keys, sort=False)
+    with_verdict = last.dropna(subset="verdict")
+    analysed = with_verdict.groupby(keys, sort=False)
+    found = groups[["expected", "reason", "error", "trial_id"]].first().astype(object)
+    found["trial_id"] = analysed["trial_id"].first().reindex(found.index).fillna(found["trial_id"])
+    found["reason"] = found["reason"].fillna(found["error"])
+    found["expected"] = found["expected"].fillna("unknown")
+    states = (
+        pd.DataFrame({state: (last["status"] == state) for state in STATES})
+        .groupby([last[key] for key in keys], sort=False)
+        .sum()
     )
+    found["seeds"] = states.sum(axis=1)
+    found["failed"] = states["failed"]
+    found["state"] = [_in_words(row) for row in states.to_dict("records")]
+    found["outcome"] = _outcomes(with_verdict, keys, states)
+    vertical = found["outcome"] == "vertical"
+    scores = {name: analysed[name].agg(["mean", "std"]).reindex(found.index) for name in ("horizontal", "vertical")}
+    for name, statistic in (("score", "mean"), ("spread", "std")):
+        of = {direction: table[statistic].astype("Float64") for direction, table in scores.items()}
+        found[name] = of["vertical"].where(vertical, of["horizontal"])
+    expected = found["expected"]
+    found["surprising"] = found["score"].notna() & (expected != "unknown") & (expected != found["outcome"])
+    found = found.drop(columns="error").reset_index()
+    found["label"] = [_label(cell, _spread(cell)) for cell in found.to_dict("records")]
+    found["brief"] = [_label(cell, "") for cell in found.to_dict("records")]
+    return found
+
+
+def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
+    """The trials as a reader wants them: the worrying ones first, columns in words; `now` in seconds since 1970."""
+    urgency = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
+    order = last.assign(urgency=last["status"].map(urgency))
+    order = order.sort_values(["urgency", "architecture", "intervention", "seed"])
+    order["remark"] = order["error"].fillna(order["reason"])
+    order["reached"] = order["epoch"].astype("string") + "/" + order["epochs"].astype("string")
+    going = order["status"].isin(["running", "failed"])
+    order["sign"] = order["heartbeat_at"].where(going).map(lambda at: ago(now - at), na_action="ignore")
     names = {
         "architecture": "Architecture",
         "intervention": "Intervention",
         "seed": "Seed",
         "status": "Status",
-        "val_accuracy": "Accuracy",
-        "horizontal": "Horizontal",
-        "vertical": "Vertical",
+        "remark": "Remark",
         "verdict": "Verdict",
         "expected": "Expected",
+        "horizontal": "Horizontal",
+        "vertical": "Vertical",
+        "val_accuracy": "Accuracy",
+        "reached": "Epochs",
         "attempts": "Attempts",
-        "error": "Error",
+        "host": "Host",
+        "sign": "Last sign",
         "trial_id": "Trial",
     }
-    return ordered[list(names)].rename(columns=names).reset_index(drop=True)
+    if order["remark"].isna().all():
+        del names["remark"]
+    if len(last["data"].unique()) > 1:
+        names = {"data": "Data set"} | names
+    return order[list(names)].rename(columns=names).reset_index(drop=True)
+
+
+def ago(seconds: float) -> str:
+    """A time that has passed, in the unit a reader would choose."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def may_be_retried(trial: pd.Series, now: float) -> bool:
+    """Whether a trial failed, was interrupted, or has claimed to run without a sign of life for `STALE_S`."""
+    if trial["status"] == "running":
+        return bool(pd.isna(trial["heartbeat_at"]) or now - trial["heartbeat_at"] > STALE_S)
+    return bool(trial["status"] == "failed" or (trial["status"] == "pending" and trial["attempts"] > 0))
 
 
 def trajectory(layers: pd.DataFrame, trial_id: str) -> pd.DataFrame:
@@ -78,41 +140,27 @@ def curves(epochs: pd.DataFrame, trial_id: str, quantity: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
-def _cell(group: pd.DataFrame) -> dict[str, object]:
-    analysed = group.dropna(subset="verdict")
-    states = counts(group)
-    outcome = _outcome(group, analysed)
-    facts: dict[str, object] = {
-        "outcome": outcome,
-        "seeds": len(group),
-        "state": ", ".join(f"{number} {state}" for state, number in states.items() if number),
-        "expected": next(iter(group["expected"].dropna()), "unknown"),
-        "reason": next(iter(group["reason"].dropna()), None) or next(iter(group["error"].dropna()), None),
-        "score": None,
-        "spread": None,
-        "trial_id": (analysed if len(analysed) else group)["trial_id"].iloc[0],
-    }
-    if outcome in ("horizontal", "vertical", "none"):
-        scores = analysed["vertical" if outcome == "vertical" else "horizontal"].astype(float)
-        facts["score"] = float(scores.mean())
-        facts["spread"] = float(scores.std(ddof=1)) if len(scores) > 1 else None
-    facts["surprising"] = (
-        outcome in SYMBOLS and facts["expected"] not in (outcome, "unknown") and facts["score"] is not None
-    )
-    facts["label"] = _label(outcome, facts["score"], facts["spread"], bool(facts["surprising"]), states["failed"])
-    return facts
+def _outcomes(analysed: pd.DataFrame, keys: list[str], states: pd.DataFrame) -> pd.Series:
+    """What each cell shows: the verdict most of its seeds share, or why there is none."""
+    outcomes = pd.Series("waiting", index=states.index, dtype=object)
+    outcomes[states["failed"] > 0] = "failed"
+    votes = analysed.groupby([*keys, "verdict"]).size().reset_index(name="votes")
+    most = votes.sort_values("votes", ascending=False, kind="stable").drop_duplicates(keys).set_index(keys)["verdict"]
+    outcomes.update(most.astype(object))
+    outcomes[states["excluded"] == states.sum(axis=1)] = "excluded"
+    return outcomes
 
 
-def _outcome(group: pd.DataFrame, analysed: pd.DataFrame) -> str:
-    if (group["status"] == "excluded").all():
-        return "excluded"
-    if len(analysed):
-        return str(analysed["verdict"].mode().iloc[0])
-    return "failed" if (group["status"] == "failed").any() else "waiting"
+def _in_words(states: Mapping[Hashable, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in states.items() if number)
 
 
-def _label(outcome: str, score: object, spread: object, surprising: bool, failed: int) -> str:
-    number = f" {score:.2f}" if isinstance(score, float) else f" {outcome}"
-    deviation = f" ± {spread:.2f}" if isinstance(spread, float) else ""
-    marks = ("  ≠ expected" if surprising else "") + (f"  ✕{failed}" if failed and outcome != "failed" else "")
-    return SYMBOLS[outcome] + number + deviation + marks
+def _spread(cell: Mapping[Hashable, Any]) -> str:
+    return "" if pd.isna(cell["spread"]) else f" ± {cell['spread']:.2f}"
+
+
+def _label(cell: Mapping[Hashable, Any], spread: str) -> str:
+    number = f" {cell['outcome']}" if pd.isna(cell["score"]) else f" {cell['score']:.2f}"
+    surprise = "  ≠" if cell["surprising"] else ""
+    failed = f"  ✕{cell['failed']}" if cell["failed"] and cell["outcome"] != "failed" else ""
+    return SYMBOLS[cell["outcome"]] + number + spread + surprise + failed

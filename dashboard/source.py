@@ -11,6 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from analysis.picture import evenly, neuron_tiles
+from dashboard import shape
 from dashboard.address import choose_one
 from sweep.results import ReducedLayer, TableName, read_reduced, read_table, sweep_names
 
@@ -38,6 +39,11 @@ def table(sweep: UPath, name: TableName) -> pd.DataFrame:
     return _table(str(sweep), name, _version(sweep, name))
 
 
+def last_convs(sweep: UPath) -> pd.DataFrame:
+    """`shape.last_convs` of the tables as they are now."""
+    return _last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers"))
+
+
 def reduced_layer(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
     """The reduced weights of an analysed layer; a finished analysis does not change."""
     return _reduced(str(sweep), trial_id, step, layer, _version(sweep, "layers"))
@@ -52,6 +58,11 @@ def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.
 @st.cache_data(show_spinner=False, max_entries=16)
 def _table(sweep: str, name: TableName, version: float) -> pd.DataFrame:
     return read_table(UPath(sweep), name)
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _last_convs(sweep: str, trials: float, layers: float) -> pd.DataFrame:
+    return shape.last_convs(table(UPath(sweep), "trials"), table(UPath(sweep), "layers"))
 
 
 @st.cache_data(show_spinner=False, max_entries=256)

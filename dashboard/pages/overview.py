@@ -1,30 +1,60 @@
 """Overview: the grid of architectures x interventions, its weights, and its trials."""
 
+import time
+
 import pandas as pd
 import streamlit as st
 from upath import UPath
 
 from dashboard import charts, shape, source
+from dashboard.address import choose_some
+from sweep.lease import holder
 
 PICTURES = 12
+ROWS = 500
+FILTERS = {"architecture": "Architecture", "intervention": "Intervention", "status": "Status", "data": "Data set"}
+
+
+def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
+    """What the reader wants to see: for each column of `FILTERS` some values, or none for all."""
+    varied = [column for column in FILTERS if len(trials[column].unique()) > 1]
+    wanted = {}
+    for column, place in zip(varied, st.columns(len(varied)) if varied else [], strict=True):
+        with place:
+            wanted[column] = choose_some(FILTERS[column], trials[column].unique().tolist(), column)
+    return wanted
 
 
 @st.fragment(run_every=f"{source.REFRESH_S}s")
-def overview(sweep: UPath) -> None:
+def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     """All of the page that changes while a sweep runs."""
     trials = source.table(sweep, "trials")
     if trials.empty:
         st.info("The sweep has just been launched; its first results appear here within seconds.")
         return
+    show_driver(sweep)
     show_counts(trials)
-    last = shape.last_convs(trials, source.table(sweep, "layers"))
+    last = shape.chosen(source.last_convs(sweep), wanted)
+    if last.empty:
+        st.info("No trial is of the kinds chosen above.")
+        return
     cells = shape.cells(last)
+    st.caption("☰ horizontal · ☷ vertical · ○ none · ≠ not as expected · ✕ failed trials · point at a cell for more")
     for data, part in cells.groupby("data", sort=False):
         st.subheader(f"Banding in the last convolution · data set {data}")
         st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
     show_excluded(cells)
     show_pictures(sweep, last)
     show_trials(sweep, last)
+
+
+def show_driver(sweep: UPath) -> None:
+    """Whether anything works on the sweep at this moment."""
+    driver = holder(sweep)
+    if driver is None:
+        st.caption("No driver works on this sweep now.")
+    else:
+        st.caption(f"Driver: {driver.host}, process {driver.pid}, last sign {shape.ago(driver.age_s)}")
 
 
 def show_counts(trials: pd.DataFrame) -> None:
@@ -39,7 +69,7 @@ def show_counts(trials: pd.DataFrame) -> None:
 def show_excluded(cells: pd.DataFrame) -> None:
     excluded = cells[cells["outcome"] == "excluded"]
     if len(excluded):
-        with st.expander(f"{len(excluded)} cells without meaning are left out"):
+        with st.expander(f"Cells left out since they make no sense: {len(excluded)}"):
             for cell in excluded.itertuples():
                 st.markdown(f"**{cell.architecture} x {cell.intervention}**: {cell.reason}")
 
@@ -51,36 +81,59 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
         return
     st.subheader("Weights of the last convolution")
     st.caption("Each tile is one neuron's kernel, reduced by NMF to three colours; neurons are sorted by similarity.")
-    pages = -(-len(analysed) // PICTURES)
-    page = st.number_input(f"Page (of {pages})", 1, pages) if pages > 1 else 1
-    for row in analysed.iloc[(page - 1) * PICTURES : page * PICTURES].to_dict("records"):
+    shown = analysed.iloc[page_of(len(analysed), PICTURES, "pictures")]
+    for row in shown.to_dict("records"):
         layer = source.reduced_layer(sweep, row["trial_id"], int(row["analysed_step"]), row["layer"])
-        left, right = st.columns([1, 4], vertical_alignment="center")
-        left.markdown(
-            f"**{row['intervention']}**  \n{row['architecture']} · {shape.SYMBOLS[row['verdict']]} {row['verdict']}"
-        )
         if layer is not None:
-            right.image(source.strip(layer, neurons=24, columns=24, scale=7))
+            with st.container(gap="xxsmall"):
+                verdict = f"{shape.SYMBOLS[row['verdict']]} {row['verdict']}"
+                st.markdown(f"**{row['intervention']}** · {row['architecture']} · {verdict}")
+                st.image(source.strip(layer, neurons=24, columns=24, scale=7))
 
 
 def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.subheader("Trials")
     st.caption("Select a row to open the trial.")
-    table = shape.trial_table(last)
-    number = st.column_config.NumberColumn(format="%.2f")
+    table = shape.trial_table(last, time.time())
+    table = table.iloc[page_of(len(table), ROWS, "trials")]
+    number = st.column_config.NumberColumn(format="%.2f", width="small")
+    small = st.column_config.Column(width="small")
     event = st.dataframe(
         table,
         key="trials",
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        column_config={"Accuracy": number, "Horizontal": number, "Vertical": number},
+        placeholder="",
+        column_config={
+            "Seed": small,
+            "Status": small,
+            "Remark": st.column_config.TextColumn(width="medium"),
+            "Epochs": small,
+            "Accuracy": number,
+            "Horizontal": number,
+            "Vertical": number,
+            "Attempts": small,
+            "Last sign": small,
+        },
     )
-    if event.selection.rows:
-        trial_id = table["Trial"].iloc[event.selection.rows[0]]
+    # A row is counted in the table that was on the screen; by now the trials may stand in another order.
+    on_screen = st.session_state.get("trials on screen", [])
+    st.session_state["trials on screen"] = table["Trial"].tolist()
+    if event.selection.rows and event.selection.rows[0] < len(on_screen):
+        trial_id = on_screen[event.selection.rows[0]]
         st.switch_page("pages/trial.py", query_params={"sweep": sweep.name, "trial": trial_id})
+
+
+def page_of(length: int, size: int, name: str) -> slice:
+    """The part of a long list that is shown, chosen by the reader where there is more than one."""
+    pages = -(-length // size)
+    if pages <= 1:
+        return slice(0, size)
+    page = st.number_input(f"Page of {pages} ({length} {name})", 1, pages, key=f"page of {name}", width=220)
+    return slice((page - 1) * size, page * size)
 
 
 chosen = source.chosen_sweep()
 st.title(f"Weight banding · {chosen.name}")
-overview(chosen)
+overview(chosen, choose_filters(source.table(chosen, "trials")))

@@ -1,12 +1,17 @@
 """One trial: what it is, how it went, what its weights look like, and its error if it has one."""
 
+import time
+
 import pandas as pd
 import streamlit as st
 from upath import UPath
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
+from sweep.requests import Start, pending_request, request_retry
 from sweep.results import read_error
+
+STARTS: dict[Start, str] = {"checkpoint": "its last checkpoint", "scratch": "scratch"}
 
 
 def choose(trials: pd.DataFrame) -> str:
@@ -16,9 +21,22 @@ def choose(trials: pd.DataFrame) -> str:
         return choose_one("Trial", names, "trial")
 
 
-def show_header(sweep: UPath, trial: pd.Series) -> None:
+@st.fragment(run_every=f"{source.REFRESH_S}s")
+def show(sweep: UPath, trial_id: str) -> None:
+    """All of the page that changes while the trial runs."""
+    trials = source.table(sweep, "trials")
+    trial = trials[trials["trial_id"] == trial_id].iloc[0]
+    show_header(trial)
+    show_trouble(sweep, trial)
+    show_course(sweep, trial_id)
+
+
+def show_header(trial: pd.Series) -> None:
     st.title(f"{trial['architecture']} · {trial['intervention']}")
-    st.caption(f"{trial['trial_id']} · seed {trial['seed']} · data set {trial['data']} · host {text(trial['host'])}")
+    sign = "" if pd.isna(trial["heartbeat_at"]) else f" · last sign {shape.ago(time.time() - trial['heartbeat_at'])}"
+    st.caption(
+        f"{trial['trial_id']} · seed {trial['seed']} · data set {trial['data']} · host {text(trial['host'])}{sign}"
+    )
     facts = {
         "Status": str(trial["status"]).capitalize(),
         "Epochs": f"{number(trial['epoch'], '.0f')} of {trial['epochs']}",
@@ -27,22 +45,51 @@ def show_header(sweep: UPath, trial: pd.Series) -> None:
         "Training time": f"{number(trial['wall_s'], '.0f')} s",
         "Attempts": number(trial["attempts"], ".0f"),
     }
-    for column, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
-        column.metric(name, value)
+    with st.container(horizontal=True, gap="medium"):
+        for name, value in facts.items():
+            st.metric(name, value, width="content")
+
+
+def show_trouble(sweep: UPath, trial: pd.Series) -> None:
+    """Why the trial is left out or failed, and what can be done."""
     if trial["status"] == "excluded":
         st.info(f"This cell is left out: {text(trial['reason'])}")
     if trial["status"] == "failed":
         st.error(text(trial["error"]))
-        st.code(f"sweep resume {sweep} --only {trial['trial_id']}", language="shell")
         traceback = read_error(sweep, trial["trial_id"])
         if traceback is not None:
             with st.expander("Traceback"):
                 st.code(traceback, language="python")
+    if shape.may_be_retried(trial, time.time()):
+        show_retry(sweep, trial["trial_id"])
 
 
-@st.fragment(run_every=f"{source.REFRESH_S}s")
+def show_retry(sweep: UPath, trial_id: str) -> None:
+    request = pending_request(sweep, trial_id)
+    if request is not None:
+        since = shape.ago(time.time() - request.requested_at)
+        st.info(
+            f"A retry from {STARTS[request.start]} was asked for {since}. The driver that runs this sweep picks it up, "
+            f"or the next `sweep resume {sweep}`."
+        )
+        return
+    with st.container(horizontal=True):
+        for start, words in STARTS.items():
+            label = "Retry" if start == "checkpoint" else "Retry from scratch"
+            st.button(label, help=f"Run this trial again from {words}.", on_click=ask, args=(sweep, trial_id, start))
+    st.caption(f"The running driver picks it up, or the next resume. By hand: `sweep resume {sweep} --only {trial_id}`")
+
+
+def ask(sweep: UPath, trial_id: str, start: Start) -> None:
+    """Leave a request, or say why it can't be left."""
+    try:
+        request_retry(sweep, trial_id, start)
+    except (OSError, ValueError) as error:
+        st.error(f"The request could not be written: {error}")
+
+
 def show_course(sweep: UPath, trial_id: str) -> None:
-    """Curves and weights, which change while the trial runs."""
+    """Curves and weights."""
     epochs, layers = source.table(sweep, "epochs"), source.table(sweep, "layers")
     scores = shape.trajectory(layers, trial_id)
     if scores.empty:
@@ -62,16 +109,13 @@ def show_course(sweep: UPath, trial_id: str) -> None:
 def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
     own = layers[(layers["trial_id"] == trial_id) & layers["error"].isna()].sort_values(["position", "step"])
     st.subheader("Weights")
-    left, right = st.columns([2, 3])
-    layer = left.segmented_control("Layer", own["layer"].unique().tolist(), default=own["layer"].iloc[0], required=True)
+    layer = st.segmented_control("Layer", own["layer"].unique().tolist(), default=own["layer"].iloc[0], required=True)
     of_layer = own[own["layer"] == layer]
     epoch_of = dict(zip(of_layer["step"], of_layer["epoch"], strict=True))
     steps = of_layer["step"].tolist()
     step = steps[-1]
     if len(steps) > 1:
-        step = right.select_slider(
-            "Checkpoint", steps, value=steps[-1], format_func=lambda s: f"epoch {epoch_of[s]:.0f}"
-        )
+        step = st.select_slider("Checkpoint", steps, value=steps[-1], format_func=lambda s: f"epoch {epoch_of[s]:.0f}")
     row = of_layer[of_layer["step"] == step].iloc[0]
     st.markdown(
         f"{shape.SYMBOLS[row['verdict']]} **{row['verdict']}** (expected: {text(row['expected'])}): "
@@ -100,6 +144,4 @@ table = source.table(chosen, "trials")
 if table.empty:
     st.info("The sweep has no trials yet; its first results appear here within seconds.")
     st.stop()
-trial_id = choose(table)
-show_header(chosen, table[table["trial_id"] == trial_id].iloc[0])
-show_course(chosen, trial_id)
+show(chosen, choose(table))

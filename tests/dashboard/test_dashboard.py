@@ -1,14 +1,18 @@
 """The pages over a synthetic sweep, and the shaping of tables behind them."""
 
+import os
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 from upath import UPath
 
 from dashboard import shape
 from dashboard.launch import command
+from sweep.lease import hold
+from sweep.requests import pending_requests
 from sweep.results import query, read_table
 from tests.dashboard.synthetic import trial_id, write_sweep
 
@@ -149,7 +153,11 @@ def test_cells_carry_verdict_spread_and_surprise(storage: Path) -> None:
     assert cells["spread"]["baseline"] == pytest.approx(0.0424, abs=1e-3)
     assert cells["score"]["rotate90"] == pytest.approx(0.90)
     assert list(cells.index[cells["surprising"]]) == ["no_pooling"]
-    assert "≠ expected" in cells["label"]["no_pooling"]
+    assert cells["label"]["no_pooling"] == cells["brief"]["no_pooling"] == "☰ 0.88  ≠"
+    assert cells["label"]["baseline"] == "☰ 0.88 ± 0.04"
+    assert cells["brief"]["baseline"] == "☰ 0.88"
+    assert cells["state"]["baseline"] == "2 finished"
+    assert cells["reason"]["coord_conv"] == "coordinates need two convolutions"
 
 
 def test_a_trajectory_has_both_directions_of_both_layers(storage: Path) -> None:
@@ -170,3 +178,114 @@ def test_the_server_listens_to_this_machine_only() -> None:
     assert "--server.address=127.0.0.1" in line
     assert "--server.port=9000" in line
     assert line[-2:] == ["--", "s3://bucket/sweeps"]
+
+
+def test_filters_choose_trials_and_are_kept_in_the_address(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage).run()
+    page.multiselect(key="status").set_value(["failed", "running"]).run()
+    assert set(page.dataframe[0].value["Status"]) == {"failed", "running"}
+    assert said_by_address(page, "status") == ["failed", "running"]
+    page.multiselect(key="intervention").set_value(["rotate90"]).run()
+    assert "No trial is of the kinds chosen above" in words(page)
+    page.multiselect(key="status").set_value([]).run()
+    assert page.dataframe[0].value["Intervention"].tolist() == ["rotate90"]
+    assert said_by_address(page, "status") == []
+    page.switch_page("pages/trial.py").run()
+    page.switch_page("pages/overview.py").run()
+    assert page.multiselect(key="intervention").value == ["rotate90"]
+
+
+def test_a_link_with_filters_shows_what_its_sender_saw(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage)
+    page.query_params["intervention"] = ["baseline", "no_such"]
+    page.run()
+    assert page.multiselect(key="intervention").value == ["baseline"]
+    assert len(page.dataframe[0].value) == 2
+
+
+@pytest.mark.parametrize(("label", "start"), [("Retry", "checkpoint"), ("Retry from scratch", "scratch")])
+def test_a_failed_trial_can_be_asked_for_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, label: str, start: str
+) -> None:
+    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page.query_params["trial"] = trial_id("x_pool", 0)
+    page.run()
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+    (request,) = pending_requests(UPath(storage / "first"))
+    assert (request.trial_id, request.start) == (trial_id("x_pool", 0), start)
+    assert "was asked for 0 s ago" in words(page)
+    assert len(page.button) == 0
+
+
+def test_a_request_that_cannot_be_written_is_an_error_on_the_page(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("sweep.requests.request_retry", refuse)
+    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page.query_params["trial"] = trial_id("x_pool", 0)
+    page.run()
+    page.button[0].click().run()
+    assert not page.exception
+    assert "The request could not be written: read-only file system" in words(page)
+
+
+def test_a_finished_trial_has_nothing_to_retry(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page.query_params["trial"] = trial_id("baseline", 0)
+    page.run()
+    assert len(page.button) == 0
+
+
+def test_the_driver_that_works_on_the_sweep_is_named(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold(UPath(storage / "first")):
+        assert f"process {os.getpid()}, last sign" in words(app(monkeypatch, storage).run())
+    assert "No driver works on this sweep now" in words(app(monkeypatch, storage).run())
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "silent_s", "retry"),
+    [
+        ("failed", 1, 0, True),
+        ("finished", 1, 9e9, False),
+        ("excluded", 0, 9e9, False),
+        ("pending", 0, 0, False),
+        ("pending", 2, 0, True),
+        ("running", 1, 5, False),
+        ("running", 1, 3600, True),
+    ],
+)
+def test_what_failed_or_was_interrupted_may_be_retried(
+    status: str, attempts: int, silent_s: float, retry: bool
+) -> None:
+    trial = pd.Series({"status": status, "attempts": attempts, "heartbeat_at": 1e10 - silent_s}, dtype=object)
+    assert shape.may_be_retried(trial, 1e10) is retry
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-1, "0 s"), (12.4, "12 s"), (119, "119 s"), (150, "2 min"), (7300, "2 h"), (2e5, "2 d")]
+)
+def test_a_time_that_has_passed_is_said_in_its_unit(seconds: float, said: str) -> None:
+    assert shape.ago(seconds) == f"{said} ago"
+
+
+def test_the_trial_table_says_where_and_when_a_trial_last_lived(storage: Path) -> None:
+    sweep = UPath(storage / "first")
+    trials = read_table(sweep, "trials").assign(heartbeat_at=1000.0)
+    table = shape.trial_table(shape.last_convs(trials, read_table(sweep, "layers")), now=1012.0)
+    running = table[table["Status"] == "running"].iloc[0]
+    assert (running["Last sign"], running["Host"], running["Epochs"]) == ("12 s ago", "node-3", "2/2")
+    assert table[table["Status"] == "finished"]["Last sign"].isna().all()
+    assert "Remark" in table.columns
+    calm = trials[trials["status"] == "finished"]
+    assert "Remark" not in shape.trial_table(shape.last_convs(calm, read_table(sweep, "layers")), now=0.0)
+
+
+def test_cells_before_any_analysis(storage: Path) -> None:
+    sweep = UPath(storage / "first")
+    cells = shape.cells(shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers").iloc[:0]))
+    assert set(cells["outcome"]) == {"waiting", "failed", "excluded"}
+    assert not cells["surprising"].any()
