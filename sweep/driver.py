@@ -114,7 +114,7 @@ class Driver(tune.Callback):
     def __init__(self, sweep: SweepDir, grid: Grid, display: Display, lease: Lease, max_failures: int) -> None:
         self._sweep, self._display, self._lease = sweep, display, lease
         self._resources, self._max_failures = grid.resources, max_failures
-        self._pool = AnalysisPool(grid.analysis.actors, grid.analysis.cpus, grid.analysis.gpus)
+        self._pool = AnalysisPool(grid.analysis.actors, grid.analysis.cpus, grid.analysis.gpus, grid.analysis.layers)
         self._queue = Queue([])
         self._failures: Counter[str] = Counter()
         self._analysed = 0
