@@ -26,7 +26,9 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
             "architecture:N",
             title=None,
             sort=None,
-            axis=alt.Axis(orient="top", labelAngle=0 if roomy else -40, labelLimit=220, labelFontSize=12),
+            axis=alt.Axis(
+                orient="top", labelAngle=0 if roomy else -40, labelLimit=220, labelFontSize=12, labelOverlap=False
+            ),
         ),
         y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220, labelFontSize=12)),
         tooltip=[
@@ -100,7 +102,7 @@ def curve(values: pd.DataFrame, title: str) -> alt.Chart:
             ),
             tooltip=["images", "epoch", alt.Tooltip("value", format=".4f")],
         )
-        .properties(height=220)
+        .properties(height=260)
     )
 
 
@@ -120,5 +122,5 @@ def neurons(scores: pd.DataFrame) -> alt.Chart:
                 legend=alt.Legend(orient="bottom", direction="vertical"),
             ),
         )
-        .properties(height=220)
+        .properties(height=260)
     )
