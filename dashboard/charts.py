@@ -13,20 +13,23 @@ COLOURS = {
     "excluded": "#F2F2F2",
     "waiting": "#E5E5E5",
 }
-ROOMY = 4
-"""So many architectures leave a cell room for the spread over seeds."""
+ROOMY, CROWDED = 4, 10
+"""Up to so many architectures a cell has room for the spread over seeds, and for a number at all."""
 _LIGHT = ["none", "excluded", "waiting"]
 
 
 def grid(cells: pd.DataFrame) -> alt.LayerChart:
     """Interventions x architectures; the colour is the verdict, the text the score."""
-    roomy = cells["architecture"].nunique() <= ROOMY
+    columns = cells["architecture"].nunique()
+    roomy = columns <= ROOMY
     base = alt.Chart(cells).encode(
         x=alt.X(
             "architecture:N",
             title=None,
             sort=None,
-            axis=alt.Axis(orient="top", labelAngle=0 if roomy else -40, labelLimit=220, labelFontSize=12),
+            axis=alt.Axis(
+                orient="top", labelAngle=0 if roomy else -40, labelLimit=220, labelFontSize=12, labelOverlap=False
+            ),
         ),
         y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220, labelFontSize=12)),
         tooltip=[
@@ -49,7 +52,7 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
     text_colour = alt.condition(alt.FieldOneOfPredicate("outcome", _LIGHT), alt.value("#222222"), alt.value("white"))
     boxes = base.mark_rect(stroke="white", strokeWidth=2, cornerRadius=5).encode(color=colour)
     words = base.mark_text(fontSize=14 if roomy else 12).encode(
-        text="label:N" if roomy else "brief:N", color=text_colour
+        text="label:N" if roomy else "brief:N" if columns <= CROWDED else "sign:N", color=text_colour
     )
     return boxes + words
 
@@ -100,7 +103,7 @@ def curve(values: pd.DataFrame, title: str) -> alt.Chart:
             ),
             tooltip=["images", "epoch", alt.Tooltip("value", format=".4f")],
         )
-        .properties(height=220)
+        .properties(height=260)
     )
 
 
@@ -120,5 +123,5 @@ def neurons(scores: pd.DataFrame) -> alt.Chart:
                 legend=alt.Legend(orient="bottom", direction="vertical"),
             ),
         )
-        .properties(height=220)
+        .properties(height=260)
     )

@@ -38,7 +38,7 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
 
     `outcome` is the verdict most seeds share, or failed, excluded, waiting; `score` the mean of the score that the
     verdict is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell
-    says, `brief` the same where there is little room.
+    says, `brief` the same where there is little room, `sign` where there is next to none.
     """
     keys = ["data", "architecture", "intervention"]
     groups = last.groupby(keys, sort=False)
@@ -67,6 +67,7 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
     found = found.drop(columns="error").reset_index()
     found["label"] = [_label(cell, _spread(cell)) for cell in found.to_dict("records")]
     found["brief"] = [_label(cell, "") for cell in found.to_dict("records")]
+    found["sign"] = found["outcome"].map(SYMBOLS) + found["surprising"].map({True: "≠", False: ""})
     return found
 
 

@@ -156,6 +156,7 @@ def test_cells_carry_verdict_spread_and_surprise(storage: Path) -> None:
     assert cells["label"]["no_pooling"] == cells["brief"]["no_pooling"] == "☰ 0.88  ≠"
     assert cells["label"]["baseline"] == "☰ 0.88 ± 0.04"
     assert cells["brief"]["baseline"] == "☰ 0.88"
+    assert (cells["sign"]["baseline"], cells["sign"]["no_pooling"]) == ("☰", "☰≠")
     assert cells["state"]["baseline"] == "2 finished"
     assert cells["reason"]["coord_conv"] == "coordinates need two convolutions"
 
