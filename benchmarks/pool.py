@@ -38,7 +38,7 @@ def write_network(folder: Path, seed: int) -> None:
         for name in net.final_convs:
             n, c, size, _ = state[f"{name}.weight"].shape
             state[f"{name}.weight"] = banded(n, c, size)
-    progress = Progress(step=0, epoch=0, images=0, loss_sum=0.0, correct=0, wall_s=0.0)
+    progress = Progress(step=0, epoch=0, images=0, loss_sum=0.0, correct=0, wall_s=0.0, rows=[])
     write_checkpoint(UPath(folder), progress, state, {}, {"final_convs": json.dumps(list(net.final_convs))})
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from sweep.cli import app
+from sweep.grid import load_grid
 
 
 @pytest.fixture
@@ -70,3 +71,13 @@ def test_a_figure_without_a_scored_layer_or_a_folder_says_so(file: Path, tmp_pat
     assert "at least one row" in str(nothing.exception)
     nowhere = analyze(file, "--figure", tmp_path / "gone" / "a.png")
     assert "can't write" in str(nowhere.exception)
+
+
+def test_a_grid_may_ask_for_all_layers_and_for_as_many_actors_as_fit() -> None:
+    analysis = load_grid("demo", ["analysis.layers=all", "analysis.actors=auto"]).analysis
+    assert (analysis.layers, analysis.actors) == ("all", "auto")
+    assert load_grid("demo", []).analysis.layers == "final"
+    with pytest.raises(ValueError, match="did you mean 'all'"):
+        load_grid("demo", ["analysis.layers=al"])
+    with pytest.raises(ValueError, match=r"analysis\.actors"):
+        load_grid("demo", ["analysis.actors=0"])
