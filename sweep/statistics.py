@@ -9,8 +9,6 @@ from typing import Any
 import pandas as pd
 from scipy.special import stdtrit
 
-from sweep.results import final_layers
-
 BASELINE = "baseline"
 CONDITION = ("data", "data_key", "recipe_key", "architecture")
 """What two trials must share to be compared: the data set by name and content, the recipe, the architecture."""
@@ -20,14 +18,14 @@ _CONFIDENCE = 0.95
 
 
 def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """One row for each finished trial and analysed layer, newest checkpoint: the trial's facts, the layer's scores.
+    """One row for each finished trial and layer analysed at its last step: the trial's facts, the layer's scores.
 
-    Unfinished trials are left out: what half-trained networks show is no result.
+    Unfinished trials are left out, and finished ones whose last checkpoint is not analysed: what half-trained networks
+    show is no result.
     """
-    facts = ["trial_id", *CONDITION, "intervention", "seed", "val_accuracy"]
-    good = layers[layers["error"].isna() & layers["horizontal"].notna()]
-    finished = trials.loc[trials["status"] == "finished", facts]
-    return finished.merge(final_layers(good).sort_values("position"), on="trial_id", how="inner")
+    facts = ["trial_id", "step", *CONDITION, "intervention", "seed", "val_accuracy"]
+    good = layers[layers["error"].isna() & layers["horizontal"].notna()].sort_values("position")
+    return trials.loc[trials["status"] == "finished", facts].merge(good, on=["trial_id", "step"])
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

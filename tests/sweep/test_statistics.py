@@ -1,11 +1,15 @@
 """Means, paired differences and first epochs on cases computed by hand."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from sweep.compact import compact
+from sweep.results import read_table
 from sweep.statistics import first_epoch, first_epochs, half_width, over_seeds, paired_differences, scored
+from sweep.store import Plan, SweepDir
 
 
 def rows(*values: tuple[str, int, float, str]) -> pd.DataFrame:
@@ -128,25 +132,28 @@ def test_first_epochs_leaves_failed_analyses_out() -> None:
     assert (row["verdict"], row["first_epoch"]) == ("horizontal", 1)
 
 
-def test_scored_takes_the_newest_checkpoint_that_was_analysed() -> None:
-    trials = rows(("baseline", 0, 0.0, "")).assign(trial_id="t", status="finished")
+def test_scored_takes_finished_trials_at_their_last_step() -> None:
+    facts = ["data", "data_key", "recipe_key", "architecture", "intervention", "seed", "val_accuracy"]
+    trials = rows(("baseline", 0, 0.0, ""))[facts].assign(trial_id="t", status="finished", step=20)
     layers = pd.DataFrame(
         {
-            "trial_id": "t", "step": [0, 10, 20], "layer": "last", "position": 1, "horizontal": [0.1, 0.2, None],
-            "vertical": 0.0, "verdict": "none", "expected": "none", "error": [None, None, "no"],
+            "trial_id": "t", "step": [0, 10, 20], "layer": "last", "position": 1, "horizontal": [0.1, 0.2, 0.3],
+            "vertical": 0.0, "verdict": "none", "expected": "none", "error": None,
         }
     )  # fmt: skip
-    columns = [
-        "trial_id",
-        "data",
-        "data_key",
-        "recipe_key",
-        "architecture",
-        "intervention",
-        "seed",
-        "val_accuracy",
-        "status",
-    ]
-    (row,) = scored(trials[columns], layers).to_dict("records")
-    assert (row["step"], row["horizontal"]) == (10, 0.2)
-    assert scored(trials[columns].assign(status="running"), layers).empty
+    (row,) = scored(trials, layers).to_dict("records")
+    assert (row["step"], row["horizontal"]) == (20, 0.3)
+    assert scored(trials.assign(status="running"), layers).empty
+    assert scored(trials, layers[layers["step"] < 20]).empty  # finished, but its last checkpoint waits for its analysis
+    assert scored(trials, layers.assign(error=[None, None, "no"])).empty
+
+
+def test_settled_trials_of_tables_without_keys_are_read_again(sweep: SweepDir, plan: Plan) -> None:
+    sweep.add([replace(plan, excluded="makes no sense")])  # settled without training
+    compact(sweep)
+    table = read_table(sweep.path, "trials")
+    assert table["settled"].tolist() == [True]
+    file = sweep.path / "results" / "trials.parquet"
+    table.drop(columns=["data_key", "recipe_key"]).to_parquet(file)
+    compact(sweep)
+    assert read_table(sweep.path, "trials")["recipe_key"].tolist() == [plan.spec.recipe.key]
