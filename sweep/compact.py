@@ -37,7 +37,9 @@ class Survey:
 def survey(sweep: SweepDir) -> Survey:
     """Read a sweep: settled trials from the tables, the others from their files."""
     known, settled = _known(sweep)
-    unsettled = sweep.read(trial for trial in sweep.trials() if trial.trial_id not in settled)
+    trials = sweep.trials()
+    settled = settled & {trial.trial_id for trial in trials}
+    unsettled = sweep.read(trial for trial in trials if trial.trial_id not in settled)
     with ThreadPoolExecutor(16) as pool:
         fresh = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
     places = sweep.places()
@@ -72,10 +74,10 @@ def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
     """Have trials read from their files again; call it before these change."""
     known, settled = _known(sweep)
     if settled & trial_ids:
-        known["neurons"] = read_table(sweep.path, "neurons")
-        changing: tuple[TableName, ...] = ("trials", "neurons")
-        for name in changing:
-            _write(sweep, name, known[name][~known[name]["trial_id"].isin(trial_ids)])
+        tables: dict[TableName, pd.DataFrame | None] = {"trials": known["trials"], "neurons": _table(sweep, "neurons")}
+        for name, table in tables.items():
+            if table is not None:
+                _write(sweep, name, table[~table["trial_id"].isin(trial_ids)])
 
 
 def settled_trials(sweep: SweepDir) -> Set[str]:
@@ -102,12 +104,22 @@ def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
 
 def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
     """The tables as they were written, and the trials settled in them; none where a table is missing or damaged."""
-    try:
-        tables = {name: read_table(sweep.path, name) for name in SMALL}
-    except ValueError:
-        tables = {name: _frame(name, []) for name in SMALL}
+    found = {name: _table(sweep, name) for name in SMALL}
+    tables = {name: table for name, table in found.items() if table is not None}
+    if len(tables) < len(found):
+        return {name: _frame(name, []) for name in SMALL}, set()
     trials = tables["trials"]
     return tables, set(trials.loc[trials["settled"].fillna(False) & trials["recipe_key"].notna(), "trial_id"])
+
+
+def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
+    """A table as it was written; None where it is missing or damaged."""
+    if not (sweep.path / "results" / f"{name}.parquet").exists():
+        return None
+    try:
+        return read_table(sweep.path, name)
+    except (ValueError, OSError):
+        return None
 
 
 def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
@@ -144,7 +156,9 @@ def _ranks(trials: pd.DataFrame, place: Callable[[Seat], Any]) -> dict[str, int]
 
 def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
     """The neurons' table for a table of layers; what was read before is not read again."""
-    known = read_table(sweep.path, "neurons")
+    known = _table(sweep, "neurons")
+    if known is None:
+        known = _frame("neurons", [])
     keys = ["trial_id", "step", "layer"]
     analysed = layers.loc[layers["error"].isna(), keys]
     kept = known[known["trial_id"].isin(settled_trials(sweep))].merge(analysed, on=keys)

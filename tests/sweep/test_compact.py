@@ -1,0 +1,96 @@
+"""The tables follow the files; what is settled is read once; what is damaged is made anew."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from upath import UPath
+
+from analysis.layers import analyze_checkpoint
+from sweep import compact as tables
+from sweep.compact import compact, compact_all, settled_trials, survey, unsettle
+from sweep.grid import expand, load_grid
+from sweep.results import read_table
+from sweep.store import Status, SweepDir
+from sweep.trial import run_trial
+from tests.sweep.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with an untrained trial that is finished and analysed, and a baseline that is planned."""
+    folder = tmp_path_factory.mktemp("storage")
+    sweep = SweepDir(UPath(folder / "demo"))
+    plans = expand(load_grid("demo", [*TINY, "interventions=[baseline, untrained]"])).plans
+    sweep.add(plans)
+    trial = sweep.trial(plans[1].trial_id)
+    run_trial(trial, None, threads=1)
+    for checkpoint in trial.unanalysed(plans[1]):
+        analyze_checkpoint(checkpoint / "model.safetensors", trial.layers / checkpoint.name)
+    return folder
+
+
+@pytest.fixture
+def done(storage: Path, tmp_path: Path) -> SweepDir:
+    sweep = SweepDir(UPath(tmp_path / "demo"))
+    sweep.path.fs.copy(str(storage / "demo"), str(tmp_path / "demo"), recursive=True)
+    return sweep
+
+
+def named(sweep: SweepDir, intervention: str) -> str:
+    return next(trial.trial_id for trial in sweep.trials() if f"-{intervention}-" in trial.trial_id)
+
+
+def test_a_finished_and_analysed_trial_is_settled_and_its_files_are_not_read_again(
+    done: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settled_trials(done) == set()
+    compact_all(done)
+    assert settled_trials(done) == {named(done, "untrained")}
+    read: list[str] = []
+    rows_of = tables._rows_of
+    monkeypatch.setattr(tables, "_rows_of", lambda trial, *rest: read.append(trial.trial_id) or rows_of(trial, *rest))
+    before = {name: read_table(done.path, name) for name in ("trials", "epochs", "layers", "neurons")}
+    compact(done)
+    assert read == [named(done, "baseline")]
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(read_table(done.path, name), table)  # type: ignore[arg-type]
+
+
+def test_a_finished_trial_whose_analysis_is_missing_is_not_settled(done: SweepDir) -> None:
+    (done.trial(named(done, "untrained")).layers / "0" / "layers.json").unlink()
+    compact(done)
+    assert settled_trials(done) == set()
+
+
+@pytest.mark.parametrize("name", ["trials", "layers", "neurons"])
+@pytest.mark.parametrize("harm", ["cut", "removed"])
+def test_a_damaged_table_is_made_anew(done: SweepDir, name: str, harm: str) -> None:
+    compact_all(done)
+    file = done.path / "results" / f"{name}.parquet"
+    whole = file.read_bytes()
+    if harm == "cut":
+        file.write_bytes(whole[: len(whole) // 2])
+    else:
+        file.unlink()
+    compact_all(done)
+    assert file.read_bytes() == whole
+
+
+def test_what_is_unsettled_is_read_from_its_files(done: SweepDir) -> None:
+    compact_all(done)
+    trial = named(done, "untrained")
+    unsettle(done, {trial})
+    assert settled_trials(done) == set()
+    done.trial(trial).write_status(Status(status="failed", error="ValueError: no"))
+    found = survey(done).tables["trials"].set_index("trial_id")["status"]
+    assert found[trial] == "failed"
+
+
+def test_a_trial_whose_folder_is_removed_leaves_the_tables(done: SweepDir) -> None:
+    compact_all(done)
+    trial = done.trial(named(done, "untrained"))
+    trial.path.fs.rm(trial.path.path, recursive=True)
+    compact_all(done)
+    assert read_table(done.path, "trials")["intervention"].tolist() == ["baseline"]
+    assert len(read_table(done.path, "neurons")) == 0

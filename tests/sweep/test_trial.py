@@ -1,0 +1,101 @@
+"""A trial's status: what happened to it, with a cure; and only the newest attempt writes it."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from sweep import files, trial
+from sweep.checkpoint import MODEL, checkpoint_steps
+from sweep.store import Plan, Status, SweepDir, TrialDir
+from sweep.train import StoppedError
+from sweep.trial import SupersededError, run_trial, trial_course
+
+
+@pytest.fixture
+def planned(sweep: SweepDir, plan: Plan) -> TrialDir:
+    sweep.add([plan])
+    return sweep.trial(plan.trial_id)
+
+
+def weights(done: TrialDir) -> dict[int, bytes]:
+    return {step: (done.checkpoints / str(step) / MODEL).read_bytes() for step in checkpoint_steps(done.checkpoints)}
+
+
+def test_a_finished_trial_says_where_and_with_what(planned: TrialDir) -> None:
+    status = run_trial(planned, None, threads=1)
+    assert (status.status, status.attempts, status.epoch, status.step, status.steps) == ("finished", 1, 3, 9, 9)
+    assert status.pid == os.getpid()
+    assert status.code_version is not None
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [(errno.ENOSPC, "free space"), (errno.EROFS, "read-only"), (errno.EACCES, "restore the permission")],
+)
+def test_a_storage_that_refuses_fails_the_trial_with_a_cure_and_costs_nothing(
+    planned: TrialDir, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, cure: str
+) -> None:
+    sync = os.fsync
+    with monkeypatch.context() as patched:
+
+        def refuse(descriptor: int) -> None:
+            if "checkpoints/6/.training" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+                raise OSError(number, os.strerror(number))
+            sync(descriptor)
+
+        patched.setattr(files.os, "fsync", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            run_trial(planned, None, threads=1)
+    status = planned.status()
+    assert status.status == "failed"
+    assert not status.final
+    assert status.error is not None
+    assert cure in status.error
+    assert list(Path(planned.path.path).rglob("*.part")) == []
+    assert checkpoint_steps(planned.checkpoints) == [3, 0]
+    run_trial(planned, None, threads=1)
+    other = SweepDir(UPath(tmp_path / "quiet"))
+    other.add([plan])
+    run_trial(other.trial(plan.trial_id), None, threads=1)
+    assert weights(planned) == weights(other.trial(plan.trial_id))
+
+
+def test_a_stopped_trial_is_pending_with_a_reason(planned: TrialDir) -> None:
+    with pytest.raises(StoppedError):
+        run_trial(planned, None, threads=1, stop=lambda step: step == 4)
+    status = planned.status()
+    assert (status.status, status.step) == ("pending", 3)
+    assert status.reason == "stopped; its last checkpoint stands"
+    assert run_trial(planned, None, threads=1).attempts == 2
+
+
+def test_closing_the_course_leaves_the_trial_pending(planned: TrialDir) -> None:
+    course = trial_course(planned, None, threads=1)
+    next(course)
+    course.close()  # type: ignore[attr-defined]
+    assert planned.status().status == "pending"
+
+
+def test_a_heartbeat_tells_the_step_within_an_epoch(planned: TrialDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "HEARTBEAT_S", 0.0)
+    steps: list[int] = []
+
+    def look(step: int) -> bool:
+        steps.append(planned.status().step)
+        return False
+
+    run_trial(planned, None, threads=1, stop=look)
+    assert steps == list(range(1, 10))
+
+
+def test_an_attempt_that_lives_on_after_another_has_begun_leaves_the_files_alone(planned: TrialDir) -> None:
+    course = trial_course(planned, None, threads=1)
+    next(course)
+    newer = Status(status="running", attempts=2, host="node-7")
+    planned.write_status(newer)
+    with pytest.raises(SupersededError, match="attempt 2 has begun elsewhere"):
+        next(course)
+    assert planned.status() == newer
