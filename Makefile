@@ -28,9 +28,14 @@ lint: $(INSTALLED)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED)  ## measure NMF and Ray's overhead (about 6 minutes); results go to docs/results
+bench: $(INSTALLED)  ## measure NMF, Ray's overhead, the actor pool, safety and chaos (about 40 minutes on 2 cores)
 	$(BIN)/python benchmarks/nmf.py --json docs/results/nmf.json
 	$(BIN)/python benchmarks/overhead.py --json docs/results/overhead.json
+	$(BIN)/python benchmarks/resilience.py --json docs/results/resilience.json
+	$(BIN)/python benchmarks/random_weights.py --json docs/results/random-weights.json
+	$(BIN)/python benchmarks/pool.py --json docs/results/pool.json
+	$(BIN)/python benchmarks/chaos.py --json docs/results/chaos.json
+	$(BIN)/python docs/generate.py
 
 results: $(INSTALLED)  ## run the sweeps behind the README's results tables, renew tables and pictures (about 17 minutes on 2 cores)
 	test -n "$$(ls runs/pictures 2>/dev/null)" || benchmarks/fetch_pictures.sh runs/pictures

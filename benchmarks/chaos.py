@@ -364,7 +364,7 @@ def main() -> int:
     result = {
         "command": f"python benchmarks/chaos.py --faults {given.faults} --seed {given.seed}",
         "faults": len(struck),
-        "by_kind": dict(Counter(fault["fault"] for fault in struck)),
+        "rows": [{"fault": kind, "struck": number} for kind, number in Counter(f["fault"] for f in struck).items()],
         "storage_faults": chaos.storage.mounted,
         "launches": chaos.launches,
         "resumes_after_the_last_fault": resumes,
@@ -376,6 +376,20 @@ def main() -> int:
         "analyses_equal": after["layers"] == undisturbed["layers"],
         "wall_s": round(time.monotonic() - began),
     }
+    said = (
+        "{faults} faults, {launches} drivers, {wall_s} s. Of {trials} trials {lost_trials} were lost and {other} have "
+        "other weights than in the undisturbed run; {duplicate_rows} rows are there twice; rows {rows}, analyses "
+        "{analyses}."
+    )
+    differ = {True: "are equal", False: "differ"}
+    result["remark"] = said.format(
+        **result
+        | {
+            "other": len(result["trials_with_other_weights"]),
+            "rows": differ[result["rows_equal"]],
+            "analyses": differ[result["analyses_equal"]],
+        }
+    )
     print(json.dumps(result, indent=1))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -123,10 +123,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     facts: dict[str, object] = {"command": "python benchmarks/resilience.py"}
+    rows = []
     for measure in (resume_cost, checkpoint_cost):
         with tempfile.TemporaryDirectory() as folder:
-            facts[measure.__name__] = measure(Path(folder))
-            print(measure.__name__, facts[measure.__name__], flush=True)
+            for what, value in measure(Path(folder)).items():
+                rows.append({"of": measure.__name__.replace("_", " "), "what": what, "measured": value})
+                print(*rows[-1].values(), flush=True)
+    facts["rows"] = rows
     if arguments.json:
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -125,13 +125,13 @@ def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
 def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
     settled = status.status == "excluded" or (status.status == "finished" and not trial.unanalysed(plan))
     return {
-        "trials": [_trial_row(plan, status) | {"settled": settled}],
+        "trials": [trial_row(plan, status) | {"settled": settled}],
         "epochs": [{"trial_id": plan.trial_id} | row for row in trial.epochs()],
         "layers": layer_rows(trial, plan),
     }
 
 
-def _trial_row(plan: Plan, status: Status) -> Row:
+def trial_row(plan: Plan, status: Status) -> Row:
     """A trial's row: what it is and how it stands."""
     spec = plan.spec
     return {
