@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from analysis.files import AnyPath
 from analysis.profile import KernelShape, column_profile, kernel_shape, row_profile
 from analysis.read import final_convs, spatial_convs
 from analysis.reduce import Method, Reduction, reduce_layer
+from analysis.write import write_bytes
 
 RESULTS = "layers.json"
 Row = dict[str, Any]
@@ -102,7 +101,7 @@ def analyze_checkpoint(
     else:
         with one_thread():
             rows = [_row(folder, conv, position, device) for position, conv in enumerate(chosen, start=1)]
-    _write(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
     return rows
 
 
@@ -214,16 +213,4 @@ def _write_arrays(path: UPath, result: LayerResult) -> None:
         horizontal=horizontal.astype(np.float32),
         vertical=vertical.astype(np.float32),
     )
-    _write(path, buffer.getvalue())
-
-
-def _write(path: UPath, data: bytes) -> None:
-    """Replace a file as a whole; an object store's put does so by itself."""
-    if path.protocol not in ("", "file"):
-        path.write_bytes(data)
-        return
-    target = Path(path.path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
-    unfinished.write_bytes(data)
-    unfinished.replace(target)
+    write_bytes(path, buffer.getvalue())

@@ -63,7 +63,7 @@ def armed(write):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "sweep.files":
+        if name != "analysis.write":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -18,7 +18,8 @@ import safetensors.torch
 from torch import Tensor
 from upath import UPath
 
-from sweep.files import remove_folder, write_bytes, write_json
+from analysis.write import write_bytes
+from sweep.files import remove_folder, write_json
 
 EpochRow = dict[str, float | int | None]
 FORMAT = 2

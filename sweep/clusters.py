@@ -22,7 +22,7 @@ from analysis.clusters import (
     possible_ks,
     shares,
 )
-from sweep.files import write_bytes
+from analysis.write import write_bytes
 from sweep.results import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
 
 Row = dict[str, Any]

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from sweep.files import read_json, write_bytes
+from analysis.write import write_bytes
+from sweep.files import read_json
 from sweep.results import COLUMNS, TableName, read_table
 from sweep.store import Plan, Seat, Status, SweepDir, TrialDir
 

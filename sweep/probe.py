@@ -18,11 +18,12 @@ from torch import Tensor
 
 import models
 from analysis.probe import read_position
+from analysis.write import write_bytes
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.data.prepare import PreparedData, prepare
-from sweep.files import read_json, write_bytes, write_json
+from sweep.files import read_json, write_json
 from sweep.results import COLUMNS
 from sweep.store import Plan, SweepDir, TrialDir
 

@@ -17,7 +17,8 @@ from upath import UPath
 
 from analysis.clusters import KS
 from analysis.picture import neuron_tiles
-from sweep.files import write_bytes, write_text
+from analysis.write import write_bytes
+from sweep.files import write_text
 from sweep.results import COLUMNS, read_centres, read_reduced, read_table, records
 from sweep.statistics import first_epochs, over_seeds, paired_differences, scored
 

@@ -20,8 +20,8 @@ from upath import UPath
 from analysis.banding import BandScores
 from analysis.layers import LayerResult
 from analysis.picture import FigureRow, figure
+from analysis.write import write_bytes
 from sweep.compact import survey
-from sweep.files import write_bytes
 from sweep.lease import Holder, holder
 from sweep.results import final_layers, read_reduced, read_table
 from sweep.store import State, SweepDir

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from sweep.files import write_bytes
+from analysis.write import write_bytes
 from sweep.grid import Grid, load_grid
 from sweep.lease import STALE_S, Holder, holder
 from sweep.store import Plan, State, SweepDir

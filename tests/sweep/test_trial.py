@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep import files, trial
+from sweep import trial
 from sweep.checkpoint import MODEL, checkpoint_steps
 from sweep.store import Plan, Status, SweepDir, TrialDir
 from sweep.train import StoppedError
@@ -46,7 +46,7 @@ def test_a_storage_that_refuses_fails_the_trial_with_a_cure_and_costs_nothing(
                 raise OSError(number, os.strerror(number))
             sync(descriptor)
 
-        patched.setattr(files.os, "fsync", refuse)
+        patched.setattr(os, "fsync", refuse)
         with pytest.raises(OSError, match=os.strerror(number)):
             run_trial(planned, None, threads=1)
     status = planned.status()
