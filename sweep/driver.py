@@ -116,6 +116,7 @@ class Driver(tune.Callback):
         self._resources, self._max_failures = grid.resources, max_failures
         self._pool = AnalysisPool(grid.analysis.actors, grid.analysis.cpus, grid.analysis.gpus, grid.analysis.layers)
         self._queue = Queue([])
+        self._open: set[str] = set()
         self._failures: Counter[str] = Counter()
         self._analysed = 0
         self._compact_at = self._requests_at = 0.0
@@ -186,6 +187,7 @@ class Driver(tune.Callback):
         """Run one Tune experiment; True if it was interrupted before all trials had ended."""
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by the table, in one line each
         self._queue = Queue([self._task(plan) for plan in plans])
+        self._open = {plan.trial_id for plan in plans}
         with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder:
             tuner = tune.Tuner(
                 tune.with_resources(RayTrial, _bundle),
@@ -198,14 +200,11 @@ class Driver(tune.Callback):
             )  # fmt: skip
             with redirect_stdout(StringIO()):  # Tune prints a banner whatever `verbose` says
                 tuner.fit()
-        stopped = False
-        for plan in plans:
-            trial = self._sweep.trial(plan.trial_id)
-            status = trial.status()
-            if status.status in ("pending", "running"):  # Tune has stopped it; its last checkpoint stands
-                trial.write_status(replace(status, status="pending", reason="stopped; its last checkpoint stands"))
-                stopped = True
-        return stopped
+        for trial_id in self._open:  # Tune has stopped them
+            trial = self._sweep.trial(trial_id)
+            reason = "stopped; its last checkpoint stands"
+            trial.write_status(replace(trial.status(), status="pending", reason=reason))
+        return bool(self._open)
 
     def _task(self, plan: Plan) -> Task:
         return {
@@ -240,6 +239,7 @@ class Driver(tune.Callback):
             if plan is not None:
                 self._failures[plan.trial_id] = 0
                 self._queue.add(self._task(plan))
+                self._open.add(plan.trial_id)
                 self._display.more_trials(1)
                 self._display.remark(f"{plan.trial_id}: asked for, from its {request.start}")
 
@@ -259,6 +259,7 @@ class Driver(tune.Callback):
         self._display.analysed(self._analysed, self._pool.pending)
 
     def _tell_end(self, trial_id: str, status: Status | None = None) -> None:
+        self._open.discard(trial_id)
         status = status or self._sweep.trial(trial_id).status()
         accuracy = f", validation accuracy {status.val_accuracy:.3f}" if status.val_accuracy is not None else ""
         self._display.ended(trial_id, status.error or f"{status.status}{accuracy}")

@@ -70,13 +70,13 @@ class Analysis(Frozen):
 
 
 class Resources(Frozen):
-    """What one trial occupies; `cpus` is also its number of threads. Several small trials may share a GPU.
+    """What one trial occupies: CPUs, which are its threads too, and at most one GPU, which small trials may share.
 
     A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
     """
 
     cpus: int = Field(1, ge=1)
-    gpus: float = Field(0, ge=0)
+    gpus: float = Field(0, ge=0, le=1)
     save_every_s: float = Field(SAVE_EVERY_S, gt=0)
 
 
