@@ -87,6 +87,31 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
     return (bands + lines + rule).properties(height=320)
 
 
+def differences(values: pd.DataFrame) -> alt.LayerChart:
+    """Mean differences to the baseline with their intervals, a row for each intervention and direction."""
+    base = alt.Chart(values).encode(
+        y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
+        yOffset=alt.YOffset("direction:N"),
+        color=alt.Color(
+            "direction:N",
+            title=None,
+            scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
+            legend=alt.Legend(orient="bottom"),
+        ),
+        tooltip=[
+            "intervention",
+            "direction",
+            "n",
+            *(alt.Tooltip(name, format=".3f") for name in ("mean", "low", "high")),
+        ],
+    )
+    x = alt.X("mean:Q", title="Score minus the baseline's")
+    bars = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q")
+    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#555555", strokeDash=[2, 3]).encode(x="x:Q")
+    rows = int(values["intervention"].nunique())
+    return (zero + bars + base.mark_point(filled=True, size=60).encode(x=x)).properties(height=44 * rows + 60)
+
+
 def curve(values: pd.DataFrame, title: str) -> alt.Chart:
     """Training and validation curves over epochs."""
     return (

@@ -119,6 +119,27 @@ def may_be_retried(trial: pd.Series, now: float) -> bool:
     return bool(trial["status"] == "failed" or (trial["status"] == "pending" and trial["attempts"] > 0))
 
 
+def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `sweep.statistics.over_seeds` as a reader wants them, the last conv first."""
+    ordered = summary.sort_values("position", kind="stable")
+    columns = {
+        "Architecture": ordered["architecture"],
+        "Intervention": ordered["intervention"],
+        "Layer": ordered["layer"],
+        "Seeds": ordered["n"],
+        "Horizontal": _spreads(ordered, "horizontal"),
+        "Vertical": _spreads(ordered, "vertical"),
+        "Verdict": [
+            f"{verdict} ({agreeing} of {n})" if agreeing < n else verdict
+            for verdict, agreeing, n in ordered[["verdict", "agreeing", "n"]].itertuples(index=False, name=None)
+        ],
+        "Expected": ordered["expected"],
+        "Accuracy": _spreads(ordered, "val_accuracy"),
+        "Data set": ordered["data"],
+    }
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
 def trajectory(layers: pd.DataFrame, trial_id: str) -> pd.DataFrame:
     """Scores of a trial's layers over its checkpoints, long: layer, epoch, direction, score, low, high."""
     own = layers[(layers["trial_id"] == trial_id) & layers["error"].isna()]
@@ -139,6 +160,12 @@ def curves(epochs: pd.DataFrame, trial_id: str, quantity: str) -> pd.DataFrame:
         for images, prefix in (("training", "train"), ("validation", "val"))
     ]
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
+
+
+def _spreads(summary: pd.DataFrame, quantity: str) -> list[str]:
+    """Mean ± standard deviation in words; the mean alone where there is one seed."""
+    pairs = summary[[f"{quantity}_mean", f"{quantity}_std"]].itertuples(index=False, name=None)
+    return [f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}") for mean, std in pairs]
 
 
 def _outcomes(analysed: pd.DataFrame, keys: list[str], states: pd.DataFrame) -> pd.Series:

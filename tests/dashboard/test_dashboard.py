@@ -78,7 +78,7 @@ def test_a_sweep_without_tables_yet_says_so(tmp_path: Path, monkeypatch: pytest.
     write_sweep(tmp_path / "fresh")
     for table in (tmp_path / "fresh" / "results").iterdir():
         table.unlink()
-    for name in ("pages/overview.py", "pages/trial.py"):
+    for name in ("views/overview.py", "views/trial.py"):
         page = app(monkeypatch, tmp_path).switch_page(name).run()
         assert not page.exception
         assert "appear here within seconds" in words(page)
@@ -94,7 +94,7 @@ def test_a_sweep_without_tables_yet_says_so(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_a_trials_page_by_its_address(storage: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, said: str) -> None:
-    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = chosen
     page.run()
     assert not page.exception
@@ -130,7 +130,7 @@ def test_the_address_names_what_is_shown(storage: Path, monkeypatch: pytest.Monk
 
 
 def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = trial_id("x_pool", 0)
     page.run()
     assert "Traceback (most recent call last)" in words(page)
@@ -191,8 +191,8 @@ def test_filters_choose_trials_and_are_kept_in_the_address(storage: Path, monkey
     page.multiselect(key="status").set_value([]).run()
     assert page.dataframe[0].value["Intervention"].tolist() == ["rotate90"]
     assert said_by_address(page, "status") == []
-    page.switch_page("pages/trial.py").run()
-    page.switch_page("pages/overview.py").run()
+    page.switch_page("views/trial.py").run()
+    page.switch_page("views/overview.py").run()
     assert page.multiselect(key="intervention").value == ["rotate90"]
 
 
@@ -208,7 +208,7 @@ def test_a_link_with_filters_shows_what_its_sender_saw(storage: Path, monkeypatc
 def test_a_failed_trial_can_be_asked_for_again(
     storage: Path, monkeypatch: pytest.MonkeyPatch, label: str, start: str
 ) -> None:
-    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = trial_id("x_pool", 0)
     page.run()
     next(button for button in page.button if button.label == label).click().run()
@@ -226,7 +226,7 @@ def test_a_request_that_cannot_be_written_is_an_error_on_the_page(
         raise PermissionError("read-only file system")
 
     monkeypatch.setattr("sweep.requests.request_retry", refuse)
-    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = trial_id("x_pool", 0)
     page.run()
     page.button[0].click().run()
@@ -235,7 +235,7 @@ def test_a_request_that_cannot_be_written_is_an_error_on_the_page(
 
 
 def test_a_finished_trial_has_nothing_to_retry(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = app(monkeypatch, storage).switch_page("pages/trial.py")
+    page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = trial_id("baseline", 0)
     page.run()
     assert len(page.button) == 0
@@ -290,3 +290,21 @@ def test_cells_before_any_analysis(storage: Path) -> None:
     cells = shape.cells(shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers").iloc[:0]))
     assert set(cells["outcome"]) == {"waiting", "failed", "excluded"}
     assert not cells["surprising"].any()
+
+
+def test_the_seeds_page_says_mean_spread_and_difference(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = app(monkeypatch, storage).switch_page("views/seeds.py").run()
+    assert not page.exception
+    table = page.dataframe[0].value.set_index(["Intervention", "Layer"])
+    row = table.loc[("baseline", "features.3b.conv")]
+    assert (row["Seeds"], row["Horizontal"], row["Verdict"]) == (2, "0.88 ± 0.04", "horizontal")
+    assert table.loc[("rotate90", "features.3b.conv")]["Vertical"] == "0.90"
+    assert "no_pooling" not in {intervention for intervention, _ in table.index}  # it is still running
+    assert "Trials are paired by seed" in words(page)
+
+
+def test_the_seeds_page_of_a_sweep_that_has_just_begun(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (storage / "first" / "results" / "layers.parquet").unlink()
+    page = app(monkeypatch, storage).switch_page("views/seeds.py").run()
+    assert not page.exception
+    assert "No trial is finished and analysed yet" in words(page)

@@ -122,7 +122,7 @@ def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.session_state["trials on screen"] = table["Trial"].tolist()
     if event.selection.rows and event.selection.rows[0] < len(on_screen):
         trial_id = on_screen[event.selection.rows[0]]
-        st.switch_page("pages/trial.py", query_params={"sweep": sweep.name, "trial": trial_id})
+        st.switch_page("views/trial.py", query_params={"sweep": sweep.name, "trial": trial_id})
 
 
 def page_of(length: int, size: int, name: str) -> slice:

@@ -1,0 +1,43 @@
+"""Over seeds: mean and spread of each cell's scores, and what an intervention changes against its baseline."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, shape, source
+from dashboard.address import choose_one
+from sweep.statistics import CONDITION, over_seeds, paired_differences, scored
+
+
+def show_means(rows: pd.DataFrame) -> None:
+    st.subheader("Scores of finished trials")
+    st.caption("Mean ± standard deviation over seeds, at the last step.")
+    st.dataframe(shape.seed_table(over_seeds(rows)), hide_index=True)
+
+
+def show_differences(rows: pd.DataFrame) -> None:
+    differences = paired_differences(rows)
+    st.subheader("Difference to the baseline")
+    if differences.empty:
+        st.info("Nothing can be compared yet: a pair needs a finished baseline and a finished trial of the same seed.")
+        return
+    st.caption(
+        "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), not corrected for the number of "
+        "comparisons; one pair alone has none."
+    )
+    positions = sorted(differences["position"].unique())
+    names = {f"last conv - {position - 1}" if position > 1 else "last conv": position for position in positions}
+    chosen = names[choose_one("Layer", list(names), "layer")]
+    of_layer = differences[differences["position"] == chosen]
+    for (data, _, _, architecture), part in of_layer.groupby(list(CONDITION), sort=False, dropna=False):
+        st.markdown(f"**{architecture}** · {data}")
+        st.altair_chart(charts.differences(part), width="stretch")
+
+
+sweep = source.chosen_sweep()
+st.title(f"Over seeds · {sweep.name}")
+found = scored(source.table(sweep, "trials"), source.table(sweep, "layers"))
+if found.empty:
+    st.info("No trial is finished and analysed yet; the page fills as trials finish.")
+    st.stop()
+show_means(found)
+show_differences(found)
