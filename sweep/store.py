@@ -28,7 +28,7 @@ from upath import UPath
 
 from analysis.layers import RESULTS
 from sweep.checkpoint import EpochRow
-from sweep.files import read_json, write_json, write_text
+from sweep.files import move, read_json, write_json, write_text
 from sweep.keep import kept_checkpoints
 from sweep.spec import SCHEMA, TrialSpec
 
@@ -302,7 +302,7 @@ class TrialDir:
         self.write_status(Status(attempts=status.attempts, reason="begins from scratch"))
         for name in ("checkpoints", "layers", "epochs.jsonl", "error.txt", "probe.json"):
             if (self.path / name).exists():
-                self.path.fs.mv((self.path / name).path, (beside / name).path, recursive=True)
+                move(self.path / name, beside / name)
 
     def write_error(self, traceback: str) -> None:
         write_text(self.path / "error.txt", traceback)

@@ -1,0 +1,103 @@
+"""A sweep on S3, as moto serves it on this machine: launched, interrupted, resumed, leased."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from sweep.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.lease import BusyError, hold, holder
+from sweep.requests import pending_requests, request_retry
+from sweep.results import read_reduced, read_table, sweep_names
+from sweep.store import SweepDir
+
+moto = pytest.importorskip("moto.server", reason="moto[server] is a development extra")
+pytest.importorskip("s3fs", reason="s3fs comes with the extra `cluster`")
+SWEEP = [sys.executable, "-m", "sweep.cli"]
+TINY = ["--set", "data.options={train_images: 48, val_images: 16}", "--set", "recipe.epochs=2"]
+TINY += ["--set", "recipe.batch_size=16", "--set", "interventions=[baseline, untrained]"]
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[str]:
+    """An empty bucket, reached through the environment as on a cluster."""
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    before = {name: os.environ.get(name) for name in names}
+    os.environ |= names
+    UPath("s3://sweeps").mkdir()
+    yield "s3://sweeps/banding"
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run([*SWEEP, *arguments], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def sweep(storage: str) -> SweepDir:
+    run("launch", "demo", *TINY, "--storage", storage)
+    return SweepDir(UPath(storage) / "demo")
+
+
+def test_everything_lies_in_the_bucket(sweep: SweepDir) -> None:
+    assert sweep_names(sweep.path.parent) == ["demo"]
+    assert read_table(sweep.path, "trials")["settled"].all()
+    assert len(read_table(sweep.path, "layers")) == 2 * (3 + 1)
+    row = read_table(sweep.path, "layers").iloc[0]
+    assert read_reduced(sweep.path, row["trial_id"], int(row["step"]), row["layer"]) is not None
+    baseline = next(trial for trial in sweep.trials() if "-baseline-" in trial.trial_id)
+    assert checkpoint_steps(baseline.checkpoints) == [6, 3, 0]
+    assert read_checkpoint(baseline.checkpoints / "6").training == {}
+
+
+def test_from_scratch_and_requests_work_there_too(sweep: SweepDir, storage: str) -> None:
+    baseline = next(trial for trial in sweep.trials() if "-baseline-" in trial.trial_id)
+    weights = (baseline.checkpoints / "6" / "model.safetensors").read_bytes()
+    request_retry(sweep.path, baseline.trial_id, "scratch")
+    run("resume", "demo", "--storage", storage)
+    assert pending_requests(sweep.path) == []
+    for folder in (baseline.path, baseline.path / "attempts" / "1"):
+        assert (folder / "checkpoints" / "6" / "model.safetensors").read_bytes() == weights
+    assert "nothing to do" in run("resume", "demo", "--storage", storage)
+    counts = json.loads(run("status", "demo", "--storage", storage, "--json"))["counts"]
+    assert counts == {"pending": 0, "running": 0, "finished": 2, "failed": 0, "excluded": 0}
+
+
+def test_one_driver_at_a_time_there_too(sweep: SweepDir, storage: str) -> None:
+    with hold(sweep.path):
+        assert holder(sweep.path) is not None
+        with pytest.raises(BusyError), hold(sweep.path):
+            pass
+        assert "another driver works on s3://" in run("resume", "demo", "--storage", storage, code=2)
+    assert holder(sweep.path) is None
+
+
+def test_what_another_machine_writes_is_seen(storage: str) -> None:
+    """fsspec remembers listings unless it is told not to."""
+    folder = UPath(storage) / "demo" / "requests"
+    assert list(folder.glob("*.json")) == []
+    key = str(folder / "new.json").removeprefix("s3://")
+    command = f"import s3fs; s3fs.S3FileSystem().pipe_file({key!r}, b'{{}}')"
+    subprocess.run([sys.executable, "-c", command], check=True)
+    assert [path.name for path in folder.glob("*.json")] == ["new.json"]
+
+
+def test_an_unreachable_bucket_is_said_in_a_line_before_any_training(storage: str, tmp_path: Path) -> None:
+    printed = run("launch", "demo", *TINY, "--storage", "s3://nobodys-bucket/x", code=2)
+    assert "can't write to s3://nobodys-bucket/x" in printed
+    assert "Traceback" not in printed
