@@ -2,8 +2,8 @@
 
     python benchmarks/smoke_full.py [--storage FOLDER] [--json FILE]
 
-About 25 minutes on 2 busy CPU cores, and 40 GB in FOLDER (default: a temporary one), which is removed afterwards.
-Expect every cell finished or excluded, and every layer of every checkpoint analysed without an error.
+50 minutes on 2 CPU cores that had much else to do, and 40 GB in FOLDER (default: a temporary one), which is removed
+afterwards. Expect every cell finished or excluded, and every layer of every checkpoint analysed without an error.
 """
 
 import argparse
