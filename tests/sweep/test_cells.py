@@ -10,7 +10,6 @@ from torch import nn
 from torchvision.models import vgg
 from upath import UPath
 
-from analysis import banding
 from analysis.layers import analyze_checkpoint
 from models import architectures
 from models.interventions import INTERVENTIONS
@@ -27,7 +26,7 @@ WIDTH = 64  # channels at most, so that all cells fit in a test run; names, kern
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The architectures with few channels, hidden layers of 64 units, and a short bootstrap of the scores."""
+    """The architectures with few channels and hidden layers of 64 units."""
     groups, initialise = architectures._groups, nn.Linear.reset_parameters
 
     def initialise_unless_large(layer: nn.Linear) -> None:
@@ -43,8 +42,6 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.models, "resnet50", partial(torchvision.models.resnet50, width_per_group=8))
     plan = [width if width == "M" else min(width, WIDTH) for width in vgg.cfgs["E"]]
     monkeypatch.setitem(vgg.cfgs, "E", plan)
-    monkeypatch.setattr(banding, "_RESAMPLES", 20)
-    monkeypatch.setattr(banding, "_SHUFFLES", 20)
 
 
 def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

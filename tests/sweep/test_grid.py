@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import models
-from sweep.compact import trial_row
+from sweep.compact import compact_all
 from sweep.grid import expand, grid_names, load_grid
+from sweep.results import read_table
 from sweep.spec import TrialSpec
-from sweep.store import Plan, Status
+from sweep.store import Plan, SweepDir
 
 
 def test_a_grid_is_the_product_of_what_it_names() -> None:
@@ -76,13 +77,18 @@ def test_an_id_is_the_name_of_one_folder_whatever_the_architecture_is_called() -
     assert odd.trial_id != odd.model_copy(update={"architecture": "timm-hub/a b"}).trial_id
 
 
-def test_parameters_are_counted_as_they_are_trained_and_stand_in_the_results() -> None:
+def test_parameters_are_counted_as_they_are_trained_and_stand_in_the_results(sweep: SweepDir) -> None:
     plans = expand(load_grid("demo", ["interventions=all"])).plans
     for plan in plans:
         data = plan.spec.data
         net = models.build(plan.spec.architecture, plan.spec.intervention, data.num_classes, data.image_size, seed=0)
         assert plan.parameters == sum(parameter.numel() for parameter in net.parameters())
-        assert trial_row(plan, Status())["parameters"] == plan.parameters
+    sweep.add(plans)
+    compact_all(sweep)
+    trials = read_table(sweep.path, "trials")
+    assert dict(zip(trials["trial_id"], trials["parameters"], strict=True)) == {
+        plan.trial_id: plan.parameters for plan in plans
+    }
 
 
 def test_an_id_depends_on_the_whole_spec_and_on_nothing_else() -> None:
