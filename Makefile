@@ -13,7 +13,8 @@ install: $(INSTALLED)  ## make .venv with everything in it (a few minutes, once)
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip  # old ones do not resolve boto3 beside s3fs
+	$(BIN)/python -m pip install --quiet --editable '.[cluster,dev]'
 	touch $@
 
 demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (three to four minutes on 2 cores)
