@@ -25,9 +25,9 @@ IDLE = ["interventions=[untrained]", "seeds=[0,1,2,3]"]  # as many trials as the
 
 def through_ray(settings: list[str], storage: str) -> None:
     from sweep.grid import load_grid
-    from sweep.launch import launch
+    from sweep.launch import Cluster, launch
 
-    launch(load_grid("demo", settings), UPath(storage), None, Console(quiet=True))
+    launch(load_grid("demo", settings), UPath(storage), Cluster(), Console(quiet=True))
 
 
 def by_plain_calls(settings: list[str], storage: str) -> None:
