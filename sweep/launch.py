@@ -98,7 +98,7 @@ def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice =
     """
     with hold(sweep.path) as lease:
         if choice.start == "scratch":
-            begin_from_scratch(sweep, choice)
+            choice = Choice(trial_ids=begin_from_scratch(sweep, choice))
         return _complete(sweep, console, cluster, choice, lease)
 
 
@@ -112,19 +112,20 @@ def analyse_again(sweep: SweepDir, console: Console, cluster: Cluster) -> Outcom
         return _complete(sweep, console, cluster, NO_TRIAL, lease)
 
 
-def begin_from_scratch(sweep: SweepDir, choice: Choice) -> None:
-    """Set aside what the chosen trials have come to; finished ones only where they are named."""
+def begin_from_scratch(sweep: SweepDir, choice: Choice) -> Set[str]:
+    """Set aside what the chosen trials have come to, finished ones only where they are named; gives their ids."""
     trials = {trial.trial_id: trial for trial in sweep.trials()}
     if choice.trial_ids is not None:
         trials = {trial_id: trial for trial_id, trial in trials.items() if trial_id in choice.trial_ids}
-    chosen = []
+    chosen = set()
     for plan, status in sweep.read(trials.values()):
         ended = status.status == "excluded" or (status.status == "finished" and choice.trial_ids is None)
         if not ended and choice.takes(plan.trial_id, status):
-            chosen.append(plan.trial_id)
-    unsettle(sweep, set(chosen))
+            chosen.add(plan.trial_id)
+    unsettle(sweep, chosen)
     for trial_id in chosen:
         trials[trial_id].set_aside()
+    return chosen
 
 
 def answer(sweep: SweepDir, request: Request) -> Plan | None:

@@ -54,7 +54,7 @@ class BusyError(ValueError):
     """Another driver works on the sweep."""
 
 
-class LostLeaseError(RuntimeError):
+class LostLeaseError(ValueError):
     """Another driver has taken the sweep over, since this one's heartbeat was missing for too long."""
 
 

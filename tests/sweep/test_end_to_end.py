@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from upath import UPath
 from sweep.lease import hold
 from sweep.requests import pending_requests, request_retry
 from sweep.results import read_error, read_reduced, read_table
+from sweep.store import TrialDir
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 DATA = "data.options={train_images: 48, val_images: 16}"
@@ -117,13 +119,24 @@ def test_from_scratch_keeps_the_old_attempt_beside_the_new_one(launched: Path) -
     assert len(read_table(UPath(launched / "demo"), "neurons")) == 48 * 2 * (3 + 3 + 3 + 1)
 
 
+def test_only_the_failed_ones_begin_from_scratch(launched: Path) -> None:
+    (folder,) = (launched / "demo" / "trials").glob("*-untrained-*")
+    trial = TrialDir(UPath(folder))
+    trial.write_status(replace(trial.status(), status="failed", error="ValueError: by hand"))
+    attempts = {row["trial_id"]: row["attempts"] for row in status(launched)["trials"]}
+    run("resume", "demo", "--only", "failed", "--from-scratch", "--storage", str(launched))
+    after = {row["trial_id"]: row for row in status(launched)["trials"]}
+    assert {row["status"] for row in after.values()} == {"finished"}
+    assert {name: row["attempts"] for name, row in after.items()} == attempts | {folder.name: attempts[folder.name] + 1}
+
+
 def test_what_the_dashboard_asked_for_is_done_by_the_next_resume(launched: Path) -> None:
     sweep = UPath(launched / "demo")
     (trial,) = (launched / "demo" / "trials").glob("*-untrained-*")
     request_retry(sweep, trial.name, "scratch")
     run("resume", "demo", "--only", "failed", "--storage", str(launched))
     assert pending_requests(sweep) == []
-    assert (trial / "attempts" / "1" / "epochs.jsonl").exists()
+    assert (trial / "attempts" / "2" / "epochs.jsonl").exists()
     assert {trial["status"] for trial in status(launched)["trials"]} == {"finished"}
 
 
