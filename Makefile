@@ -31,6 +31,7 @@ lint: $(INSTALLED)  ## style, types, import rules
 
 bench: $(INSTALLED)  ## measure NMF, Ray's overhead, the actor pool, safety and chaos (about 40 minutes on 2 cores)
 	$(BIN)/python benchmarks/nmf.py --json docs/results/nmf.json
+	$(BIN)/python benchmarks/precision.py --json docs/results/precision.json
 	$(BIN)/python benchmarks/overhead.py --json docs/results/overhead.json
 	$(BIN)/python benchmarks/resilience.py --json docs/results/resilience.json
 	$(BIN)/python benchmarks/random_weights.py --json docs/results/random-weights.json

@@ -8,15 +8,22 @@ two sweeps for each pass over X, extrapolated as in Ang and Gillis 2019 (arXiv:1
 the NNDSVDa start of Boutsidis and Gallopoulos 2008. There are no random numbers in it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of X worked on at a time: fits a CPU's caches, bounds a GPU's
+_LOOK_EVERY = {"cpu": 1, "cuda": 8}  # iterations between looks at what has converged, for which the host waits
+_DOUBLE_UP_TO = (
+    2048  # entries of a matrix: few channels are nearly of rank 3, and what float32 leaves of them is rounding
+)
 _SWEEPS = 2
 _BETA, _BETA_GROWTH, _BETA_LIMIT_GROWTH, _BETA_DECAY = 0.5, 1.05, 1.01, 1.5
+_LARGEST_EXPONENT = 126  # of a float32 whose reciprocal is one too
 _TINY = 1e-30
 _FLOOR = 1e-8  # of a matrix's norm: a factor's square below it has vanished
 
@@ -31,34 +38,54 @@ class Factors:
 
     w: Float[Tensor, "n p r"]
     h: Float[Tensor, "n r d"]
-    objective: Float[Tensor, " n"]
-    history: Float[Tensor, "iterations n"]
+    objective: Float64[Tensor, " n"]
+    history: Float64[Tensor, "iterations n"]
 
 
 def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max_iterations: int = 200) -> Factors:
     """Factorise each matrix of a stack; a matrix's result does not depend on the others beyond rounding.
 
-    Stops for each matrix when an iteration lowers its objective by less than `tolerance` times its value.
-    A zero matrix gives zero factors.
+    Stops for each matrix when an iteration lowers its objective by less than `tolerance` times its value, or when a
+    step without extrapolation does not lower it. A zero matrix gives zero factors; a matrix times a power of two has
+    the same W, digit for digit, since each is scaled by one before anything else. All products are made in full
+    float32, whatever the process allows elsewhere (TF32, bfloat16, autocast).
 
     Raises:
         ValueError: the rank is larger than the matrices, or X has negative or non-finite entries.
     """
-    _, p, d = x.shape
+    dtype, (_, p, d) = x.dtype, x.shape
     if not 1 <= rank <= min(p, d):
         raise ValueError(f"rank {rank} does not fit matrices of {p}x{d}; it must lie in 1 to {min(p, d)}")
-    blocks = []
-    for part in x.split(block_size(p, d, x.device)):
-        _require_non_negative(part)
-        blocks.append(_Block(part, rank, max_iterations))
-        blocks[-1].run(tolerance)
-    iterations = max(block.iterations for block in blocks)
+    if p * d <= _DOUBLE_UP_TO:
+        x = x.double()
+    blocks, scales = [], []
+    with _full_precision(x.device):
+        for part in x.split(block_size(p, d, x.device)):
+            scales.append(_scale(part))
+            blocks.append(_Block(part * scales[-1].reciprocal().to(x.dtype)[:, None, None], rank, max_iterations))
+            blocks[-1].run(tolerance)
+    iterations, scale = max(block.iterations for block in blocks), torch.cat(scales)
     return Factors(
-        w=torch.cat([block.w for block in blocks]).mT.contiguous(),
-        h=torch.cat([block.h for block in blocks]),
-        objective=torch.cat([block.objective for block in blocks]),
-        history=torch.cat([block.history[:iterations] for block in blocks], dim=1),
+        w=torch.cat([block.w for block in blocks]).mT.contiguous().to(dtype),
+        h=(torch.cat([block.h for block in blocks]) * scale.to(x.dtype)[:, None, None]).to(dtype),
+        objective=torch.cat([block.objective for block in blocks]) * scale.square(),
+        history=torch.cat([block.history[:iterations] for block in blocks], dim=1) * scale.square(),
     )
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Matrix products as exact as float32 is: an objective is a small difference of large numbers."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]  # set at import
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def block_size(p: int, d: int, device: torch.device) -> int:
@@ -66,10 +93,12 @@ def block_size(p: int, d: int, device: torch.device) -> int:
     return max(1, _BLOCK_BYTES[device.type] // (4 * p * d))
 
 
-def _require_non_negative(x: Float[Tensor, "n p d"]) -> None:
-    low, high = x.aminmax() if x.numel() else (x.sum(), x.sum())
-    if not (low >= 0 and high < torch.inf):  # not-a-number fails both
+def _scale(x: Float[Tensor, "n p d"]) -> Float64[Tensor, " n"]:
+    """The power of two by which to divide each matrix, so that its largest entry is near 1."""
+    high = x.amax(dim=(1, 2))
+    if not (x.amin() >= 0 and (high < torch.inf).all()):  # not-a-number fails both
         raise ValueError("a non-negative factorisation needs finite, non-negative entries")
+    return high.frexp().exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).double().exp2()
 
 
 def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:
@@ -107,7 +136,7 @@ class _Block:
 
     def __init__(self, x: Float[Tensor, "n p d"], rank: int, max_iterations: int) -> None:
         self.x = x
-        self.squares = x.square().sum(dim=(1, 2))
+        self.squares = torch.linalg.vector_norm(x.flatten(1), dim=1).square()
         self.w, self.h = nndsvda(x, rank)
         self.objective = torch.full_like(self.squares, torch.inf)
         self.history = self.squares.repeat(max_iterations, 1)
@@ -115,71 +144,72 @@ class _Block:
 
     def run(self, tolerance: float) -> None:
         """Improve all matrices until each has converged or the iterations are used up."""
-        active = torch.arange(len(self.x), device=self.x.device)
-        going = torch.ones_like(active, dtype=torch.bool)
-        state = _Active(self.x, self.squares, self.w.clone(), self.h.clone())
-        for iteration in range(len(self.history)):
-            converged = state.improve(tolerance)
-            self.history[iteration:, active[going]] = state.objective[going]
-            self.iterations = iteration + 1
-            ended = going if self.iterations == len(self.history) else going & converged
-            if ended.any():
-                self._store(active[ended], state, ended)
-                going = going & ~ended
+        index = torch.arange(len(self.x), device=self.x.device)
+        state = _Active(self.x, self.squares, self.w, self.h)
+        every = _LOOK_EVERY[self.x.device.type]
+        while len(index) and self.iterations < len(self.history):
+            state.improve(tolerance)
+            self.history[self.iterations, index] = state.objective
+            self.iterations += 1
+            if self.iterations % every:
+                continue
+            going = state.going.nonzero().flatten()
             # To take the converged ones out costs a copy of the block; it pays once they are a quarter.
-            if 4 * int(going.sum()) < 3 * len(active):
-                active, state = active[going], state.keep(going)
-                going = going[going]
-                if not len(active):
-                    break
+            if 4 * len(going) < 3 * len(index):
+                ended = (~state.going).nonzero().flatten()
+                self._store(index[ended], state.keep(ended))
+                index, state = index[going], state.keep(going)
+        self._store(index, state)
 
-    def _store(self, index: Int[Tensor, " m"], state: "_Active", chosen: Tensor) -> None:
+    def _store(self, index: Int[Tensor, " m"], state: "_Active") -> None:
         """Take over factors with a last plain sweep of W, so that objective and factors belong together."""
-        x, w, h = state.x[chosen], state.w[chosen], state.h[chosen]
-        cross, gram = h @ x.mT, h @ h.mT
-        _sweep(gram, cross, w, state.floor[chosen])
-        objective = state.squares[chosen] - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
-        self.w[index], self.h[index], self.objective[index] = w, h, objective.clamp(min=0)
+        self.history[self.iterations :, index] = state.objective
+        cross, gram = state.h @ state.x.mT, state.h @ state.h.mT
+        w = _swept(gram, cross, state.w, state.floor)
+        objective = state.squares + _excess(w, cross, gram)
+        self.w[index], self.h[index], self.objective[index] = w, state.h, objective.clamp(min=0)
 
 
 class _Active:
-    """The matrices of a block that have not converged, with their extrapolated factors and step lengths."""
+    """Matrices being improved, with their extrapolated factors and step lengths.
+
+    `going` [n] says which have not converged; the others stay as they are. No step waits for a result of the device.
+    """
 
     def __init__(
         self, x: Float[Tensor, "n p d"], squares: Tensor, w: Float[Tensor, "n r p"], h: Float[Tensor, "n r d"]
     ) -> None:
         self.x, self.squares, self.w, self.h = x, squares, w, h
-        self.w_ahead, self.h_ahead = w.clone(), h.clone()
+        self.w_ahead, self.h_ahead = w, h
         self.floor = (_FLOOR * squares.sqrt()).clamp(min=_TINY)[:, None, None]
         self.beta = torch.full_like(squares, _BETA)
         self.beta_limit = torch.ones_like(squares)
-        self.objective = squares.clone()
+        self.objective = torch.full_like(squares, torch.inf)
+        self.going = torch.ones_like(squares, dtype=torch.bool)
+        self.plain = ~self.going
 
-    def improve(self, tolerance: float) -> Tensor:
-        """One iteration; gives which matrices have converged. A matrix whose objective would rise goes back a step."""
-        ahead = 1 + self.beta[:, None, None]
-        h = self.h_ahead  # in place: a step back starts from self.h
-        _sweep(self.w_ahead @ self.w_ahead.mT, self.w_ahead @ self.x, h, self.floor)
+    def improve(self, tolerance: float) -> None:
+        """One iteration. A matrix whose objective would rise goes back a step."""
+        ahead = 1 + torch.where(self.plain, 0, self.beta)[:, None, None]
+        h = _swept(self.w_ahead @ self.w_ahead.mT, self.w_ahead @ self.x, self.h_ahead, self.floor)
         h_ahead = torch.lerp(self.h, h, ahead)
         cross, gram = h_ahead @ self.x.mT, h_ahead @ h_ahead.mT
-        w = self.w_ahead
-        _sweep(gram, cross, w, self.floor)
-        objective = self.squares - 2 * _inner(w, cross) + _inner(w @ w.mT, gram)
+        w = _swept(gram, cross, self.w_ahead, self.floor)
+        objective = self.squares + _excess(w, cross, gram)
         worse = objective > self.objective
-        converged = ~worse & (self.objective - objective <= tolerance * objective.abs())
-        w_ahead = torch.lerp(self.w, w, ahead)
-        back = worse.nonzero().flatten()
-        if len(back):
-            for new, old in ((w, self.w), (w_ahead, self.w), (h, self.h), (h_ahead, self.h)):
-                new[back] = old[back]
-        self.w, self.h, self.w_ahead, self.h_ahead = w, h, w_ahead, h_ahead
-        self.objective = torch.where(worse, self.objective, objective)
+        converged = torch.where(worse, self.plain, self.objective - objective <= tolerance * objective.abs())
+        better = self.going & ~worse
+        moved = better[:, None, None]
+        self.w_ahead = torch.lerp(self.w, w, ahead * moved)
+        self.h_ahead = torch.where(moved, h_ahead, self.h)
+        self.w, self.h = torch.where(moved, w, self.w), torch.where(moved, h, self.h)
+        self.objective = torch.where(better, objective, self.objective)
         self.beta_limit = torch.where(worse, self.beta, (self.beta_limit * _BETA_LIMIT_GROWTH).clamp(max=1))
         grown = torch.minimum(self.beta * _BETA_GROWTH, self.beta_limit)
         self.beta = torch.where(worse, self.beta / _BETA_DECAY, grown)
-        return converged
+        self.going, self.plain = self.going & ~converged, worse
 
-    def keep(self, chosen: Tensor) -> "_Active":
+    def keep(self, chosen: Int[Tensor, " m"]) -> "_Active":
         """Only the chosen matrices."""
         kept = object.__new__(_Active)
         for name, tensor in vars(self).items():
@@ -187,29 +217,34 @@ class _Active:
         return kept
 
 
-def _sweep(
+def _swept(
     gram: Float[Tensor, "n r r"],
     cross: Float[Tensor, "n r m"],
     factor: Float[Tensor, "n r m"],
     floor: Float[Tensor, "n 1 1"],
-) -> None:
-    """Improve a factor in place, row by row, each by its exact non-negative least squares given the others.
+) -> Float[Tensor, "n r m"]:
+    """A factor improved row by row, each by its exact non-negative least squares given the others.
 
     f_k <- max(0, f_k + (cross_k - gram_k f) / gram_kk), with the division done once for all rows. A row whose partner
     has vanished (its square is below `floor`) hardly moves instead of running away.
     """
     scale = torch.maximum(gram.diagonal(dim1=1, dim2=2)[:, :, None], floor).reciprocal()
     target = cross * scale
-    others = torch.eye(gram.shape[1], device=gram.device) - gram * scale
+    others = torch.addcmul(torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device), gram, scale, value=-1)
+    factor = factor.clone()
     for _ in range(_SWEEPS):
         for k in range(factor.shape[1]):
             row = slice(k, k + 1)
             torch.clamp(torch.baddbmm(target[:, row], others[:, row], factor), min=0, out=factor[:, row])
+    return factor
+
+
+def _excess(
+    w: Float[Tensor, "n r p"], cross: Float[Tensor, "n r p"], gram: Float[Tensor, "n r r"]
+) -> Float[Tensor, " n"]:
+    """|X - W^T H|^2 - |X|^2, where `cross` is H X^T and `gram` H H^T."""
+    return (w * torch.baddbmm(cross, gram, w, beta=-2)).sum(dim=(1, 2))
 
 
 def _unit(vectors: tuple[Tensor, Tensor], norms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return vectors[0] / norms[0].clamp(min=_TINY), vectors[1] / norms[1].clamp(min=_TINY)
-
-
-def _inner(a: Float[Tensor, "n i j"], b: Float[Tensor, "n i j"]) -> Float[Tensor, " n"]:
-    return (a * b).sum(dim=(1, 2))

@@ -111,12 +111,12 @@ def _reduction(
 ) -> Reduction:
     n, _, ky, kx = weights.shape
     factors = w.reshape(n, ky, kx, COLOURS).cpu().numpy()
-    squares = weights.square().sum(dim=(1, 2, 3))
-    total = float(squares.double().sum())
+    norms = torch.linalg.vector_norm(weights.flatten(1), dim=1, dtype=torch.float64)
+    total = float(norms.square().sum())
     return Reduction(
         reduced=_per_neuron_maximum(align_colours(factors)),
-        residual=float(objective.double().sum()) / total if total else 0.0,
-        zeros=int((squares == 0).sum()),
+        residual=float(objective.sum()) / total if total else 0.0,
+        zeros=int((norms == 0).sum()),
         iterations=iterations,
     )
 

@@ -13,6 +13,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -49,7 +50,7 @@ def by_plain_calls(settings: list[str], storage: str) -> None:
     compact(sweep)
 
 
-def cpu_s(way, settings: list[str]) -> float:
+def cpu_s(way: Callable[[list[str], str], None], settings: list[str]) -> float:
     """CPU seconds of a way's process and all processes below it, sampled until they end."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as storage:

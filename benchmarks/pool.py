@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 import torch
-from nmf import banded
+from nmf import banded  # type: ignore[import-not-found]  # a script's own folder is on its path
 from upath import UPath
 
 import models

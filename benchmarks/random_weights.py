@@ -133,7 +133,7 @@ def main() -> None:
     print("shuffle null", nulls)
     print("bootstrap interval", interval)
     if arguments.json:
-        facts = {"command": "python benchmarks/random_weights.py", "torch": torch.__version__}
+        facts: dict[str, Any] = {"command": "python benchmarks/random_weights.py", "torch": torch.__version__}
         facts |= {"shuffle_null": nulls, "bootstrap_interval": interval, "remark": remark(nulls, interval)}
         arguments.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
 

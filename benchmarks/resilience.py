@@ -50,7 +50,7 @@ def checkpoint_cost(folder: Path) -> dict[str, float]:
         taken.append(time.perf_counter() - began)
         return folder
 
-    Keeper._save = timed  # type: ignore[method-assign]
+    Keeper._save = timed  # type: ignore[method-assign,assignment]
     began = time.perf_counter()
     try:
         train(
@@ -91,7 +91,7 @@ def finished_sweep(storage: Path) -> SweepDir:
 
 def _fill(sweep: SweepDir, plan: Plan, model: dict[str, torch.Tensor]) -> None:
     trial = sweep.trial(plan.trial_id)
-    row = {"epoch": 0, "step": 0, "val_accuracy": 0.5, "wall_s": 1.0}
+    row: dict[str, float | int | None] = {"epoch": 0, "step": 0, "val_accuracy": 0.5, "wall_s": 1.0}
     progress = Progress(step=0, epoch=0, images=0, loss_sum=0.0, correct=0, wall_s=1.0, rows=[row])
     write_checkpoint(trial.checkpoints / "0", progress, model, {}, {"final_convs": "[]"})
     trial.write_epochs([row])

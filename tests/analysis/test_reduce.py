@@ -10,6 +10,8 @@ from jaxtyping import TypeCheckError
 from analysis import nmf
 from analysis.banding import band_scores, verdict
 from analysis.reduce import METHODS, Method, align_colours, reduce_layer, reduce_weights, split_signs
+from benchmarks.precision import LIMIT, MACHINES, NOISE, plain
+from benchmarks.precision import weights as weights_of
 
 
 def banded_weights(n: int = 16, c: int = 24, size: int = 5) -> torch.Tensor:
@@ -32,6 +34,15 @@ def test_random_weights_are_called_none() -> None:
     scores = band_scores(reduce_weights(weights))
     assert abs(scores.horizontal) < 0.05
     assert verdict(scores) == "none"
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e25])
+def test_a_score_does_not_depend_on_how_large_the_weights_are(scale: float) -> None:
+    weights = weights_of(48, 48, 5, noise=0.7)
+    ours, theirs = reduce_layer(weights), reduce_layer(weights * scale)
+    assert theirs.residual == pytest.approx(ours.residual, rel=1e-3)
+    assert theirs.zeros == 0
+    assert band_scores(theirs.reduced).horizontal == pytest.approx(band_scores(ours.reduced).horizontal, abs=LIMIT)
 
 
 def test_each_neuron_is_scaled_to_its_own_maximum() -> None:
@@ -103,18 +114,19 @@ def test_a_layer_does_not_depend_on_how_it_is_cut_into_blocks(monkeypatch: pytes
     assert np.allclose(reduce_layer(banded_weights()).reduced, whole.reduced, atol=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("kind", ["banded", "random"])
-@pytest.mark.parametrize("size", [3, 5, 7])
-def test_gpu_and_cpu_agree_on_scores_within_five_thousandths(
-    monkeypatch: pytest.MonkeyPatch, kind: str, size: int
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("shape", [(64, 3, 7), (48, 48, 5), (128, 64, 3)])
+@pytest.mark.parametrize("kind", NOISE)
+def test_scores_are_the_same_on_all_machines_within_five_thousandths(
+    monkeypatch: pytest.MonkeyPatch, kind: str, shape: tuple[int, int, int], machine: str
 ) -> None:
+    if machine == "gpu" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
     monkeypatch.setitem(nmf._BLOCK_BYTES, "cuda", 2**20)  # several blocks
-    random = torch.randn(128, 64, size, size, generator=torch.Generator().manual_seed(1))
-    weights = banded_weights(128, 64, size) if kind == "banded" else random
-    ours, theirs = (band_scores(reduce_layer(weights, device=device).reduced) for device in ("cpu", "cuda"))
-    assert theirs.horizontal == pytest.approx(ours.horizontal, abs=0.005)
-    assert theirs.vertical == pytest.approx(ours.vertical, abs=0.005)
+    weights = weights_of(*shape, NOISE[kind])
+    ours, theirs = (band_scores(reduce(weights).reduced) for reduce in (plain, MACHINES[machine]))
+    assert theirs.horizontal == pytest.approx(ours.horizontal, abs=LIMIT)
+    assert theirs.vertical == pytest.approx(ours.vertical, abs=LIMIT)
 
 
 @pytest.mark.parametrize(
