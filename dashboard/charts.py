@@ -102,7 +102,7 @@ def differences(values: pd.DataFrame) -> alt.LayerChart:
             "intervention",
             "direction",
             "n",
-            *(alt.Tooltip(name, format=".3f") for name in ("mean", "low", "high")),
+            *(alt.Tooltip(name, format=".3f") for name in ("mean", "low", "high", "p_holm")),
         ],
     )
     x = alt.X("mean:Q", title="Score minus the baseline's")

@@ -47,7 +47,13 @@ def render(sweep: UPath) -> str:
     summary = over_seeds(rows)
     conditions = trials[list(CONDITION[:3])].drop_duplicates()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "spread": spread, "signed": signed, "short": short_layer}
+    environment.filters |= {
+        "number": number,
+        "spread": spread,
+        "signed": signed,
+        "chance": chance,
+        "short": short_layer,
+    }
     template = environment.from_string((files("sweep") / "report.html").read_text(encoding="utf-8"))
     return template.render(
         name=sweep.name,
@@ -79,6 +85,11 @@ def number(value: float | None, digits: int = 2) -> str:
 def signed(value: float | None) -> str:
     """A number with its sign."""
     return "–" if value is None or pd.isna(value) else f"{value:+.2f}".replace("-", "−")  # noqa: RUF001  # minus
+
+
+def chance(p: float | None) -> str:
+    """A probability."""
+    return number(p, 3) if p is None or pd.isna(p) or p >= 0.001 else "< 0.001"
 
 
 def spread(row: Row, quantity: str) -> str:

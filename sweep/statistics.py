@@ -6,8 +6,9 @@ Pure functions of the results tables; needs neither torch nor Ray.
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 BASELINE = "baseline"
 CONDITION = ("data", "data_key", "recipe_key", "architecture")
@@ -56,8 +57,10 @@ def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataF
     """Rows of `scored`, one for each condition, intervention, layer position and direction: intervention - baseline.
 
     Trials are paired by seed under the same condition at the same layer position. `n` pairs; `mean` and `std` of their
-    differences; `low`, `high`: 95% interval of the mean, Student's t with n - 1 degrees of freedom, missing with one
-    pair, where nothing is known of the spread. Interventions without a pair are left out.
+    differences; `low`, `high`: 95% interval of the mean, Student's t with n - 1 degrees of freedom; `p`: probability of
+    a mean this far from 0 by chance (two-sided, the same t), `p_holm` the same corrected for all differences of the
+    table (Holm 1979). With one pair nothing is known of the spread, and the last four are missing. Interventions
+    without a pair are left out.
     """
     keys = [*CONDITION, "position", "seed"]
     base = rows.loc[rows["intervention"] == baseline, [*keys, *DIRECTIONS]]
@@ -74,14 +77,34 @@ def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataF
                 dict(zip(group_keys, key, strict=True))
                 | {"direction": direction, "n": n, "mean": mean, "std": std}
                 | {"low": None if half is None else mean - half, "high": None if half is None else mean + half}
+                | {"p": None if std is None else p_value(mean, std, n)}
             )
-    columns = [*group_keys, "direction", "n", "mean", "std", "low", "high"]
-    return pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[-4:], "Float64"))
+    columns = [*group_keys, "direction", "n", "mean", "std", "low", "high", "p"]
+    table = pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[-5:], "Float64"))
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def half_width(std: float, n: int) -> float:
     """Half the 95% interval of a mean of n values with this standard deviation: t(0.975, n - 1) std / sqrt(n)."""
     return float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2)) * std / math.sqrt(n)
+
+
+def p_value(mean: float, std: float, n: int) -> float:
+    """Two-sided probability of a mean of n values this far from 0 by chance: 2 t(-|mean| sqrt(n) / std, n - 1)."""
+    if std == 0:
+        return 1.0 if mean == 0 else 0.0
+    return 2 * float(stdtr(n - 1, -abs(mean) * math.sqrt(n) / std))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Probabilities corrected for their number: of m, the i-th smallest times m - i + 1, made rising, at most 1.
+
+    Missing ones stay missing and are not counted.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    ordered = p.dropna().sort_values()
+    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
 
 def first_epoch(course: pd.DataFrame) -> float | None:

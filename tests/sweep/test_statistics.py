@@ -3,12 +3,22 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from sweep.compact import compact
 from sweep.results import read_table
-from sweep.statistics import first_epoch, first_epochs, half_width, over_seeds, paired_differences, scored
+from sweep.statistics import (
+    first_epoch,
+    first_epochs,
+    half_width,
+    holm,
+    over_seeds,
+    p_value,
+    paired_differences,
+    scored,
+)
 from sweep.store import Plan, SweepDir
 
 
@@ -59,6 +69,9 @@ def test_paired_differences_by_hand() -> None:
     assert row["std"] == pytest.approx(0.02**0.5)
     assert row["low"] == pytest.approx(-0.3 - 1.2706, abs=1e-4)
     assert row["high"] == pytest.approx(-0.3 + 1.2706, abs=1e-4)
+    # t = -0.3 / 0.1 = -3 with one degree of freedom, where P(|t| > x) = 1 - 2 atan(x) / pi.
+    assert row["p"] == pytest.approx(1 - 2 * math.atan(3) / math.pi)
+    assert row["p_holm"] == pytest.approx(2 * row["p"])  # of two differences; the vertical one is 0 on both seeds
 
 
 def test_pairing_beats_the_spread_between_seeds() -> None:
@@ -73,11 +86,29 @@ def test_pairing_beats_the_spread_between_seeds() -> None:
     assert (row["low"], row["high"]) == pytest.approx((-0.1, -0.1))
 
 
+def test_probabilities_are_corrected_for_their_number() -> None:
+    # By hand: sorted 0.01, 0.03, 0.04 times 3, 2, 1 are 0.03, 0.06, 0.04; made rising, 0.03, 0.06, 0.06.
+    p = pd.Series([0.04, None, 0.01, 0.03, None], dtype="Float64")
+    assert holm(p).dropna().tolist() == pytest.approx([0.06, 0.03, 0.06])
+    assert holm(p).isna().tolist() == p.isna().tolist()
+    assert holm(pd.Series([0.6, 0.7], dtype="Float64")).tolist() == [1, 1]
+
+
+def test_chance_alone_is_rarely_called_a_difference() -> None:
+    """Of tables of 20 differences that are all noise, 5% should have one with p_holm below 0.05."""
+    draw = np.random.default_rng(0)
+    found = 0
+    for _ in range(400):
+        p = [p_value(float(x.mean()), float(x.std(ddof=1)), 5) for x in draw.normal(size=(20, 5))]
+        found += bool((holm(pd.Series(p)) < 0.05).any())
+    assert found / 400 == pytest.approx(0.05, abs=0.03)
+
+
 def test_one_pair_has_a_difference_and_no_interval() -> None:
     table = paired_differences(rows(("baseline", 0, 0.9, "horizontal"), ("x_pool", 0, 0.5, "none")))
     row = table.iloc[0]
     assert (row["n"], row["mean"]) == (1, pytest.approx(-0.4))
-    assert table.loc[0, ["std", "low", "high"]].isna().all()
+    assert table.loc[0, ["std", "low", "high", "p", "p_holm"]].isna().all()
 
 
 @pytest.mark.parametrize("column", ["data", "data_key", "recipe_key", "architecture", "position", "seed"])
