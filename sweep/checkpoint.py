@@ -20,6 +20,7 @@ from upath import UPath
 
 from analysis.write import write_bytes
 from sweep.files import remove_folder, write_json
+from sweep.log import logger
 
 EpochRow = dict[str, float | int | None]
 FORMAT = 2
@@ -122,8 +123,8 @@ def newest_resumable(checkpoints: UPath) -> Iterator[Checkpoint]:
             continue
         try:
             yield read_checkpoint(folder)
-        except TornCheckpointError:
-            continue
+        except TornCheckpointError as error:
+            logger.info(f"passes over a damaged checkpoint: {error}")
 
 
 def drop_training_state(folder: UPath) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `sweep launch`, `resume`, `status`, `analyze`, `dashboard`, `probe`, `report`, `list`.
+"""The command line, `sweep`.
 
 Heavy libraries are imported by the commands that need them, so that `sweep --help` answers at once.
 """
@@ -31,6 +31,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
 complaints = Console(stderr=True)
 
+GridName = Annotated[str, typer.Argument(help="A grid's name (see `sweep list grids`) or a YAML file.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the grid's, e.g. recipe.epochs=3; may be given again.")
+]
 Storage = Annotated[
     str, typer.Option(help="Where sweeps lie: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE")
 ]
@@ -79,8 +83,8 @@ def _complain(said: str) -> None:
 
 @app.command()
 def launch(
-    grid: Annotated[str, typer.Argument(help="A grid's name (see `sweep list grids`) or a YAML file.")],
-    settings: Annotated[list[str], typer.Option("--set", help="key=value over the grid's, e.g. recipe.epochs=3")] = [],  # noqa: B006  # typer copies it
+    grid: GridName,
+    settings: Settings = None,
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
@@ -90,7 +94,7 @@ def launch(
     from sweep import launch as service
     from sweep.grid import expand, load_grid
 
-    loaded = load_grid(grid, settings)
+    loaded = load_grid(grid, settings or [])
     if dry_run:
         console.print(_plan_table(expand(loaded).plans))
         return
@@ -98,6 +102,34 @@ def launch(
         cluster = service.Cluster(address=address, max_failures=max_failures)
         sweep, outcome = service.launch(loaded, UPath(storage), cluster, console)
     _conclude(sweep, outcome)
+
+
+@app.command()
+def submit(
+    grid: GridName,
+    cluster: Annotated[str, typer.Option(help="The cluster's job server.", envvar="RAY_API_SERVER_ADDRESS")],
+    settings: Settings = None,
+    storage: Annotated[
+        str, typer.Option(help="A URL or an absolute path that all nodes reach.", envvar="SWEEP_STORAGE")
+    ] = "",
+    max_failures: MaxFailures = 3,
+    wait: Annotated[bool, typer.Option(help="Follow the job's output until it ends.")] = True,
+) -> None:
+    """Launch a grid as a job of a remote Ray cluster; Ctrl-C leaves the job running."""
+    from sweep import submit as jobs
+    from sweep.grid import load_grid
+
+    job = jobs.submit(load_grid(grid, settings or []), cluster, storage, max_failures)
+    console.print(f"job {job.id} on {cluster}; to stop it: {job.stop_command}", highlight=False, soft_wrap=True)
+    if not wait:
+        return
+    try:
+        for said in job.output():
+            print(said, end="", flush=True)
+    except KeyboardInterrupt:
+        complaints.print(f"the job goes on; to see it: {job.logs_command}", style="yellow", highlight=False)
+        raise typer.Exit(130) from None
+    raise typer.Exit(job.exit_code())
 
 
 @app.command()
@@ -233,6 +265,28 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
         said = failed if outcome.complete else "stopped"
         console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="A data set's name, e.g. imagenet.")],
+    root: Annotated[str | None, typer.Argument(help="The folder that it is read from.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value as below a grid's `data`, e.g. image_size=224")
+    ] = None,
+) -> None:
+    """Decode a data set once into files that all trials of this machine share; a launch does so by itself."""
+    from sweep.data.prepare import cache_folder
+    from sweep.data.prepare import prepare as prepare_data
+    from sweep.grid import load_data
+    from sweep.progress import preparing
+
+    data, spec = load_data(dataset, root, settings or [])
+    with preparing(complaints, dataset) as report:
+        made = prepare_data(spec, data.folder, report)
+    pictures = f"{len(made.train_images):,} training and {len(made.val_images):,} validation images"
+    console.print(f"{pictures} of {spec.num_classes:,} classes, {spec.image_size} pixels", highlight=False)
+    console.print(str(cache_folder() / spec.key), highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -46,6 +46,10 @@ class GridData(Frozen):
     seed: int = Field(0, ge=0)
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.root).expanduser().resolve() if self.root else None
+
 
 class GridRecipe(Recipe):
     """A recipe as it is written: one number is a batch size for all epochs."""
@@ -80,6 +84,7 @@ class Resources(Frozen):
     save_every_s: float = Field(SAVE_EVERY_S, gt=0)
 
 
+_LARGEST_IMAGES = 224  # pixels; what all architectures but simplified_mini see
 Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 
 
@@ -118,10 +123,6 @@ class Grid(Frozen):
             if repeated:
                 raise ValueError(f"{key} names {', '.join(repeated)} more than once")
         return self
-
-    @property
-    def root(self) -> Path | None:
-        return Path(self.data.root).expanduser().resolve() if self.data.root else None
 
 
 @dataclass(frozen=True)
@@ -165,23 +166,12 @@ def expand(grid: Grid) -> Expansion:
     Raises:
         ValueError: the data's options or source are wrong.
     """
-    dataset = DATASETS[grid.data.name]
-    try:
-        options = dataset.options.model_validate(grid.data.options)
-    except ValidationError as error:
-        raise ValueError(f"grid {grid.name}: in data.options: {explain(error, dataset.options)}") from error
-    source = dataset.inspect(options, grid.root)
+    options, source = _inspected(grid.data, f"grid {grid.name}: in data.options: ")
     recipe = Recipe.model_validate(grid.recipe.model_dump())
     plans = []
     for architecture in grid.architectures:
-        data = DataSpec(
-            name=grid.data.name,
-            image_size=grid.data.image_size or architecture_named(architecture).image_size,
-            num_classes=source.num_classes,
-            seed=grid.data.seed,
-            options=options.model_dump(mode="json"),
-            fingerprint=source.fingerprint,
-        )
+        size = grid.data.image_size or architecture_named(architecture).image_size
+        data = _data_spec(grid.data, options, source, size)
         plans += [
             _plan(
                 TrialSpec(
@@ -192,12 +182,52 @@ def expand(grid: Grid) -> Expansion:
                     init_seed=seed,
                     data_seed=seed,
                 ),
-                grid.root,
+                grid.data.folder,
             )
             for intervention in grid.interventions
             for seed in grid.seeds_of.get(intervention, grid.seeds)
         ]
     return Expansion(plans, source)
+
+
+def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridData, DataSpec]:
+    """A data set by itself, with settings such as `image_size=224` or `options.val_share=0.2`, and what a trial sees.
+
+    Raises:
+        ValueError: a name or a value is wrong, or the folder does not hold such a data set.
+    """
+    document: dict[str, Any] = {"data": name if name in preset_names("data") else {"name": name}}
+    _fill_presets(document)
+    document["data"] |= {} if root is None else {"root": root}
+    for setting in settings:
+        _apply(document["data"], setting)
+    try:
+        data = GridData.model_validate(document["data"])
+    except ValidationError as error:
+        raise ValueError(f"data set {name}: {explain(error, GridData)}") from error
+    options, source = _inspected(data, f"data set {name}: in options: ")
+    return data, _data_spec(data, options, source, data.image_size or _LARGEST_IMAGES)
+
+
+def _inspected(data: GridData, place: str) -> tuple[BaseModel, Source]:
+    """A data set's options and what is found where its images come from."""
+    dataset = DATASETS[data.name]
+    try:
+        options = dataset.options.model_validate(data.options)
+    except ValidationError as error:
+        raise ValueError(f"{place}{explain(error, dataset.options)}") from error
+    return options, dataset.inspect(options, data.folder)
+
+
+def _data_spec(data: GridData, options: BaseModel, source: Source, image_size: int) -> DataSpec:
+    return DataSpec(
+        name=data.name,
+        image_size=image_size,
+        num_classes=source.num_classes,
+        seed=data.seed,
+        options=options.model_dump(mode="json"),
+        fingerprint=source.fingerprint,
+    )
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -18,7 +18,7 @@ from analysis.layers import RESULTS
 from sweep.compact import Survey, settled_trials, survey, unsettle
 from sweep.files import require_writable
 from sweep.lease import Lease, hold
-from sweep.progress import display
+from sweep.progress import display, preparing
 from sweep.requests import Request, forget, read_requests
 from sweep.results import sweep_names
 from sweep.store import Plan, Status, SweepDir
@@ -209,8 +209,8 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
     from sweep.driver import Driver, connected  # imports Ray, which takes a second
 
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values():
-        with console.status(f"preparing the data set {plan.spec.data.name}"):
-            prepare(plan.spec.data, None if plan.root is None else Path(plan.root))
+        with preparing(console, plan.spec.data.name) as report:
+            prepare(plan.spec.data, None if plan.root is None else Path(plan.root), report)
     epochs = sum(_epochs(plan) for plan, _ in todo)
     done = sum(status.epoch for _, status in todo)
     with connected(cluster.address), display(console, len(todo), epochs, done) as shown:

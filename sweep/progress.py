@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -113,3 +113,25 @@ def display(console: Console, trials: int, epochs: int, epochs_done: int) -> Ite
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
         yield Bars(progress, trials, epochs, epochs_done)
+
+
+@contextmanager
+def preparing(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many pictures of a data set are decoded; gives what to call with those done and all."""
+    said = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _LINE_EVERY_S:
+            said = time.monotonic()
+            console.print(f"data set {name}: {done:,} of {total:,} pictures decoded", highlight=False)
+
+    if not console.is_terminal:
+        yield line
+        return
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"preparing the data set {name}", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -124,7 +124,15 @@ def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
 
 def read_error(sweep: UPath, trial_id: str) -> str | None:
     """The traceback of a failed trial, or None."""
-    path = sweep / "trials" / trial_id / "error.txt"
+    return _text(sweep / "trials" / trial_id / "error.txt")
+
+
+def read_log(sweep: UPath, trial_id: str) -> str | None:
+    """What happened to a trial, a line each, or None where nothing has yet."""
+    return _text(sweep / "trials" / trial_id / "log.txt")
+
+
+def _text(path: UPath) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 

@@ -4,7 +4,7 @@
 <storage>/<sweep>/sweep.yaml           what was launched
                   driver/<n>.json      who works on it (sweep.lease)
                   requests/            what the dashboard asks for (sweep.requests)
-                  trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt
+                  trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
                     attempts/<n>/      what an attempt had left when another was begun from scratch

@@ -31,6 +31,7 @@ from sweep.checkpoint import (
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.keep import SAVE_EVERY_S, Keeper
+from sweep.log import logger
 from sweep.randomness import Stream, epoch_order, generator, seed_at
 from sweep.schedule import Schedule
 from sweep.spec import Recipe, TrialSpec
@@ -110,6 +111,7 @@ def course(
             micro_batches *= 2
             if spec.recipe.out_of_memory == "fail" or smallest // micro_batches < _SMALLEST_PART:
                 raise
+            logger.info(f"out of memory: steps are split into {micro_batches} parts from the last checkpoint on")
         else:
             return
         torch.cuda.empty_cache()  # only here, where the error no longer holds the step's tensors
@@ -130,6 +132,7 @@ def _course(
     checkpoint = next(newest_resumable(trial.checkpoints), None)
     if checkpoint is not None:
         run.load(checkpoint)
+        logger.info(f"goes on from the checkpoint of step {run.step}")
     run.micro_batches = max(run.micro_batches, micro_batches)
 
     def finish_epoch(lr: float | None) -> tuple[EpochRow, UPath | None]:

@@ -19,6 +19,7 @@ from sweep.checkpoint import EpochRow
 from sweep.data.prepare import prepare
 from sweep.files import remove_unfinished
 from sweep.keep import SAVE_EVERY_S
+from sweep.log import logged_to, logger
 from sweep.schedule import Schedule
 from sweep.store import Status, TrialDir, this_process
 from sweep.train import DivergedError, Report, Stop, StoppedError, course, ignore, never
@@ -52,6 +53,13 @@ def trial_course(
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`run_trial` epoch by epoch: gives each epoch's row, and the checkpoint's folder if its weights are kept."""
     torch.set_num_threads(threads)
+    with logged_to(trial.path):
+        yield from _recorded_course(trial, root, stop, save_every_s)
+
+
+def _recorded_course(
+    trial: TrialDir, root: Path | None, stop: Stop, save_every_s: float
+) -> Iterator[tuple[EpochRow, UPath | None]]:
     spec = trial.plan().spec
     record = _Record(trial)
     try:
@@ -59,12 +67,16 @@ def trial_course(
         record.write(steps=Schedule(spec.recipe, len(data.train_images)).steps)
         for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s):
             record.write(**_reached(row))
+            logger.info(_in_words(row))
             yield row, kept
         record.write(status="finished", **_reached(trial.epochs()[-1]))
-    except SupersededError:
+        logger.info("finished")
+    except SupersededError as error:
+        logger.info(str(error))
         raise
-    except (StoppedError, GeneratorExit):
+    except (StoppedError, GeneratorExit) as error:
         record.write(status="pending", reason="stopped; its last checkpoint stands")
+        logger.info(str(error) or "stopped between epochs")
         raise
     except Exception as error:
         record.fail(error)
@@ -86,6 +98,11 @@ class _Record:
         self._beat_at = time.monotonic()
         trial.write_status(replace(self._status, heartbeat_at=time.time()))
         trial.clear_error()
+        status = self._status
+        logger.info(
+            f"attempt {status.attempts} begins on {status.host}, process {status.pid}: {_device()}, "
+            f"code {status.code_version}, PyTorch {status.torch_version}"
+        )
 
     def watched(self, stop: Stop) -> Stop:
         """`stop`, with a heartbeat from time to time."""
@@ -112,6 +129,7 @@ class _Record:
 
     def fail(self, error: Exception) -> None:
         """Record an error as far as the storage lets itself be written; the driver knows of it in any case."""
+        logger.info(f"failed: {summary(error)}")
         with suppress(OSError):
             self._trial.write_error("".join(traceback.format_exception(error)))
         with suppress(OSError):
@@ -141,6 +159,21 @@ def code_version() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return version("weight-banding")
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _in_words(row: EpochRow) -> str:
+    """An epoch's row for the log."""
+    loss = "" if row["train_loss"] is None else f"loss {row['train_loss']:.4f}, "
+    return (
+        f"epoch {row['epoch']} ends at step {row['step']}: {loss}validation accuracy {row['val_accuracy']:.4f}, "
+        f"{row['wall_s']:.0f} s of training so far"
+    )
 
 
 def _reached(row: EpochRow) -> dict[str, Any]:

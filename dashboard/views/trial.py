@@ -9,7 +9,7 @@ from upath import UPath
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
 from sweep.requests import Start, pending_request, request_retry
-from sweep.results import read_error
+from sweep.results import read_error, read_log
 
 STARTS: dict[Start, str] = {"checkpoint": "its last checkpoint", "scratch": "scratch"}
 
@@ -29,6 +29,10 @@ def show(sweep: UPath, trial_id: str) -> None:
     show_header(trial)
     show_trouble(sweep, trial)
     show_course(sweep, trial_id)
+    log = read_log(sweep, trial_id)
+    if log is not None:
+        with st.expander("Log"):
+            st.code(log, language=None)
 
 
 def show_header(trial: pd.Series) -> None:

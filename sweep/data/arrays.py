@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
-_CHUNK = 2048
+_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,15 @@ class Pictures:
     shape: tuple[int, int, int]
     load: Callable[[Path], np.ndarray]
 
-    def write(self, file: Path) -> None:
-        """Decode all into one file that can be memory-mapped."""
+    def write(self, file: Path, advance: Callable[[int], None]) -> None:
+        """Decode all into one file that can be memory-mapped; `advance` is told how many more are done."""
         array = np.lib.format.open_memmap(file, "w+", np.uint8, (len(self.paths), *self.shape))
         with ThreadPoolExecutor() as pool:  # decoding and resizing release the GIL
             for start in range(0, len(self.paths), _CHUNK):
                 chunk = self.paths[start : start + _CHUNK]
                 for index, image in enumerate(pool.map(self.load, chunk), start=start):
                     array[index] = image
+                advance(len(chunk))
         array.flush()
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SWEEP_CACHE") or Path.home() / ".cache" / "weight-banding")
 
 
-def prepare(spec: DataSpec, root: Path | None) -> PreparedData:
+Report = Callable[[int, int], None]
+"""Told, while pictures are decoded, how many are done and how many there are."""
+
+
+def silent(done: int, total: int) -> None:
+    """Report to nobody."""
+
+
+def prepare(spec: DataSpec, root: Path | None, report: Report = silent) -> PreparedData:
     """Open a data set's arrays, making them first where this machine does not have them yet.
 
     Raises:
@@ -60,11 +69,11 @@ def prepare(spec: DataSpec, root: Path | None) -> PreparedData:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                _make(spec, root, folder)
+                _make(spec, root, folder, report)
     return _open(spec, folder)
 
 
-def _make(spec: DataSpec, root: Path | None, folder: Path) -> None:
+def _make(spec: DataSpec, root: Path | None, folder: Path, report: Report) -> None:
     dataset = DATASETS[spec.name]
     options = dataset.options.model_validate(spec.options)
     if dataset.inspect(options, root).fingerprint != spec.fingerprint:
@@ -74,18 +83,27 @@ def _make(spec: DataSpec, root: Path | None, folder: Path) -> None:
     arrays = dataset.make(options, spec.image_size, spec.seed, root)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        _write(arrays, unfinished)
+        _write(arrays, unfinished, report)
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
-def _write(arrays: Arrays, folder: Path) -> None:
-    for name in _FILES:
-        content, file = getattr(arrays, name), folder / f"{name}.npy"
+def _write(arrays: Arrays, folder: Path, report: Report) -> None:
+    contents = {name: getattr(arrays, name) for name in _FILES}
+    total = sum(len(content.paths) for content in contents.values() if isinstance(content, Pictures))
+    done = 0
+
+    def advance(pictures: int) -> None:
+        nonlocal done
+        done += pictures
+        report(done, total)
+
+    for name, content in contents.items():
+        file = folder / f"{name}.npy"
         if isinstance(content, Pictures):
-            content.write(file)
+            content.write(file, advance)
         else:
             np.save(file, content)
     (folder / "classes.json").write_text(json.dumps(arrays.class_names), encoding="utf-8")

@@ -135,6 +135,7 @@ def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, m
     page.run()
     assert "Traceback (most recent call last)" in words(page)
     assert f"--only {trial_id('x_pool', 0)}" in words(page)
+    assert "attempt 1 begins on node-7" in words(page)
 
 
 def test_cells_carry_verdict_spread_and_surprise(storage: Path) -> None:

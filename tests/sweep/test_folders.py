@@ -2,6 +2,8 @@
 
 import hashlib
 import pickle
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 from upath import UPath
 
+from sweep import cli
 from sweep.checkpoint import checkpoint_steps
+from sweep.data import arrays
 from sweep.data.augment import centre_window, random_window
-from sweep.data.prepare import prepare
+from sweep.data.prepare import cache_folder, prepare
 from sweep.grid import expand, load_grid
 from sweep.train import train
 
@@ -192,3 +196,40 @@ def test_windows_are_parts_of_the_image_drawn_from_the_generator_alone() -> None
     assert torch.equal(first[1], images[1, :, top : top + 5, left : left + 5])
     assert torch.equal(centre_window(images, 4), images[:, :, 2:6, 2:6])
     assert random_window(images, 8, torch.Generator()) is images
+
+
+def test_prepare_makes_what_a_launch_then_finds(classes: Path) -> None:
+    command = [sys.executable, "-m", "sweep.cli", "prepare", "folder", str(classes)]
+    settings = ["--set", "image_size=56", "--set", "options.val_share=0.2"]
+    said = " ".join(subprocess.run([*command, *settings], capture_output=True, text=True, check=True).stdout.split())
+    assert "8 training and 2 validation images of 2 classes, 56 pixels" in said
+    spec = data_spec("folder", classes, "data.options.val_share=0.2")
+    made = cache_folder() / spec.key
+    assert said.endswith(str(made))
+    written = (made / "train_images.npy").stat().st_mtime_ns
+    told: list[tuple[int, int]] = []
+    prepare(spec, classes, lambda done, total: told.append((done, total)))
+    assert (made / "train_images.npy").stat().st_mtime_ns == written
+    assert told == []
+
+
+def test_decoding_tells_how_far_it_is(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "_CHUNK", 3)
+    told: list[tuple[int, int]] = []
+    prepare(data_spec("folder", classes, "data.image_size=40"), classes, lambda done, total: told.append((done, total)))
+    assert told == [(3, 10), (6, 10), (8, 10), (10, 10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "complaint"),
+    [
+        ("imagenett", [], "'imagenette'"),
+        ("folder", ["image_siz=56"], "did you mean 'image_size'"),
+        ("folder", ["options.val_shar=0.5"], "did you mean 'val_share'"),
+    ],
+)
+def test_a_mistake_in_what_is_to_be_prepared_is_said(
+    classes: Path, name: str, settings: list[str], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        cli.prepare(name, str(classes), settings)

@@ -13,7 +13,7 @@ from upath import UPath
 from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.lease import BusyError, hold, holder
 from sweep.requests import pending_requests, request_retry
-from sweep.results import read_reduced, read_table, sweep_names
+from sweep.results import read_log, read_reduced, read_table, sweep_names
 from sweep.store import SweepDir
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is a development extra")
@@ -63,6 +63,9 @@ def test_everything_lies_in_the_bucket(sweep: SweepDir) -> None:
     baseline = next(trial for trial in sweep.trials() if "-baseline-" in trial.trial_id)
     assert checkpoint_steps(baseline.checkpoints) == [6, 3, 0]
     assert read_checkpoint(baseline.checkpoints / "6").training == {}
+    log = read_log(sweep.path, baseline.trial_id)
+    assert log is not None
+    assert [line.split()[1] for line in log.splitlines()] == ["attempt", "epoch", "epoch", "epoch", "finished"]
 
 
 def test_from_scratch_and_requests_work_there_too(sweep: SweepDir, storage: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from upath import UPath
 
 from sweep import trial
 from sweep.checkpoint import MODEL, checkpoint_steps
+from sweep.log import logger
 from sweep.store import Plan, Status, SweepDir, TrialDir
 from sweep.train import StoppedError
 from sweep.trial import SupersededError, run_trial, trial_course
@@ -99,3 +101,42 @@ def test_an_attempt_that_lives_on_after_another_has_begun_leaves_the_files_alone
     with pytest.raises(SupersededError, match="attempt 2 has begun elsewhere"):
         next(course)
     assert planned.status() == newer
+
+
+def log_of(trial: TrialDir) -> list[str]:
+    """The log's lines without their times."""
+    lines = (trial.path / "log.txt").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in lines)
+    return [line.partition(" ")[2] for line in lines]
+
+
+def test_the_log_tells_what_happened_attempt_after_attempt(planned: TrialDir) -> None:
+    with pytest.raises(StoppedError):
+        run_trial(planned, None, threads=1, stop=lambda step: step == 7)
+    newest = planned.checkpoints / str(checkpoint_steps(planned.checkpoints)[0])
+    (newest / MODEL).write_bytes(b"torn")
+    run_trial(planned, None, threads=1)
+    first, *epochs, stopped, second, torn, goes_on, third, finished = log_of(planned)
+    assert first.startswith("attempt 1 begins on ")
+    assert [line.split(":")[0] for line in epochs] == [f"epoch {n} ends at step {3 * n}" for n in range(3)]
+    assert stopped == "stopped at step 7"
+    assert second.startswith("attempt 2 begins on ")
+    assert torn.startswith("passes over a damaged checkpoint: ")
+    assert str(newest / MODEL) in torn
+    assert goes_on == "goes on from the checkpoint of step 6"
+    assert third.startswith("epoch 3 ends at step 9: loss ")
+    assert finished == "finished"
+
+
+def test_the_log_tells_of_a_failure_and_ends_with_the_trial(planned: TrialDir, plan: Plan) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_trial(planned, None, threads=1, stop=lambda step: step / 0 > 0)
+    assert log_of(planned)[-1].startswith("failed: ZeroDivisionError")
+    lines = len(log_of(planned))
+    logger.info("of something else")
+    assert len(log_of(planned)) == lines
+
+
+def test_a_log_that_cannot_be_written_harms_no_trial(planned: TrialDir) -> None:
+    (planned.path / "log.txt").mkdir()
+    assert run_trial(planned, None, threads=1).status == "finished"

@@ -1,0 +1,94 @@
+"""Launch a grid on a remote Ray cluster as one of its jobs, through the cluster's job server."""
+
+import asyncio
+import shlex
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import yaml
+
+if TYPE_CHECKING:
+    from sweep.grid import Grid
+
+_STOP_WAIT_S = "60"  # for the trials' last checkpoints; Ray's own 3 s would cut them off
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was submitted."""
+
+    id: str
+    cluster: str
+    _client: Any
+
+    @property
+    def stop_command(self) -> str:
+        return f"ray job stop --address {self.cluster} {self.id}"
+
+    @property
+    def logs_command(self) -> str:
+        return f"ray job logs --follow --address {self.cluster} {self.id}"
+
+    def output(self) -> Iterator[str]:
+        """What the job prints, as it comes, until it ends."""
+        lines: AsyncIterator[str] = self._client.tail_job_logs(self.id)
+        with asyncio.Runner() as runner:
+            while True:
+                try:
+                    yield runner.run(anext(lines))  # type: ignore[arg-type]  # an awaitable
+                except StopAsyncIteration:
+                    return
+
+    def exit_code(self) -> int:
+        """The exit code of `sweep launch`: 0 finished, 1 a trial failed, 2 a mistake, 130 stopped."""
+        info = self._client.get_job_info(self.id)
+        if info.status == "SUCCEEDED":
+            return 0
+        if info.status == "STOPPED":
+            return 130
+        return int(info.driver_exit_code or 1)
+
+
+def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
+    """Have a cluster run `sweep launch` for a grid, which is sent along as it is resolved here.
+
+    The cluster's nodes must have this project installed (cluster.yaml sees to it).
+
+    Raises:
+        ValueError: nodes can't share the storage, or no job server answers at the address, or it asks for its token.
+    """
+    if "://" not in storage and not Path(storage).is_absolute():
+        raise ValueError(
+            f"--storage {storage!r}: a job needs a URL (s3://BUCKET/sweeps), or an absolute path that all nodes have"
+        )
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(cluster)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "grid.yaml").write_text(yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False))
+            command = ["sweep", "launch", "grid.yaml", "--address", "auto", "--storage", storage]
+            command += ["--max-failures", str(max_failures)]
+            job_id = client.submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=f"sweep-{grid.name}-{uuid4().hex[:8]}",
+                runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_WAIT_S}},
+                metadata={"sweep": grid.name, "storage": storage},
+            )
+    except AuthenticationError as error:
+        raise ValueError(
+            f"{cluster} asks for its token: export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
+        ) from error
+    except ConnectionError as error:
+        raise ValueError(
+            f"no job server answers at {cluster}; give the head's, "
+            "such as http://127.0.0.1:8265 while `ray dashboard cluster.yaml` runs"
+        ) from error
+    except (RuntimeError, ImportError) as error:  # the server's own words, or what `ray[default]` would bring
+        raise ValueError(f"no job could be submitted to {cluster}: {' '.join(str(error).split())}") from error
+    return Job(job_id, cluster, client)
