@@ -6,6 +6,7 @@ A trial that is run again goes on from its last valid checkpoint and ends bit fo
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -168,7 +169,8 @@ class Run:
     def __init__(self, spec: TrialSpec) -> None:
         self.spec = spec
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.backends.cudnn.deterministic = True
+        if self.device.type == "cuda":
+            _ask_for_determinism()
         net = models.build(
             spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size, spec.init_seed
         )
@@ -319,6 +321,14 @@ def evaluate(
     if not math.isfinite(loss_sum):
         raise DivergedError("the validation loss is not a finite number; lower recipe.lr")
     return {"val_loss": loss_sum / len(data.val_labels), "val_accuracy": correct / len(data.val_labels)}
+
+
+def _ask_for_determinism() -> None:
+    """Have a GPU add in the same order each time, wherever PyTorch can; it warns of what can't (reflect padding)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling new memory costs time, and nothing here reads it before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
