@@ -1,6 +1,6 @@
 """From results tables to what the pages show. Pure functions of frames; no drawing."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -192,3 +192,13 @@ def _label(cell: Mapping[Hashable, Any], spread: str) -> str:
     surprise = "  ≠" if cell["surprising"] else ""
     failed = f"  ✕{cell['failed']}" if cell["failed"] and cell["outcome"] != "failed" else ""
     return SYMBOLS[cell["outcome"]] + number + spread + surprise + failed
+
+
+def narrowed(names: Sequence[str], part: str, most: int, keep: str | None) -> list[str]:
+    """The first of the names that contain a part, at most so many; all names' first where none does.
+
+    `keep` stays among them where it is one of the names, so that what is looked at remains chosen.
+    """
+    fitting = [name for name in names if part.lower() in name.lower()] or list(names)
+    shown = fitting[:most]
+    return shown if keep is None or keep in shown or keep not in names else [*shown, keep]

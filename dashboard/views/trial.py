@@ -11,13 +11,19 @@ from dashboard.address import choose_one
 from sweep.requests import Start, pending_request, request_retry
 from sweep.results import read_error, read_log
 
+LISTED = 500  # trials in the box; all of 100,000 would go to the browser each time
 STARTS: dict[Start, str] = {"checkpoint": "its last checkpoint", "scratch": "scratch"}
 
 
 def choose(trials: pd.DataFrame) -> str:
-    """The trial of the address (`?trial=`), or one chosen in the sidebar."""
+    """The trial of the address (`?trial=`), or one chosen in the sidebar, of many after a part of its id is said."""
     names = trials["trial_id"].tolist()
     with st.sidebar:
+        if len(names) > LISTED:
+            part = st.text_input("Find a trial", placeholder="a part of its id", key="part").strip()
+            shown = shape.narrowed(names, part, LISTED, keep=st.query_params.get("trial"))
+            st.caption(f"{len(shown):,} of {len(names):,} trials are listed.")
+            names = shown
         return choose_one("Trial", names, "trial")
 
 

@@ -129,6 +129,25 @@ def test_the_address_names_what_is_shown(storage: Path, monkeypatch: pytest.Monk
     assert "Weight banding · first" in words(page)
 
 
+def test_of_many_trials_some_are_listed_and_a_part_of_an_id_finds_others(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = pd.concat([read_table(UPath(storage / "first"), "trials")] * 100, ignore_index=True)
+    many.loc[20:, "trial_id"] = [f"another-{number:04}" for number in range(len(many) - 20)]
+    many.to_parquet(storage / "first" / "results" / "trials.parquet", index=False)
+    page = app(monkeypatch, storage).switch_page("views/trial.py")
+    page.query_params["trial"] = trial_id("x_pool", 0)
+    page.run()
+    assert not page.exception
+    assert len(page.selectbox(key="trial").options) == 500
+    page.text_input(key="part").set_value("OTHER-0611").run()
+    assert not page.exception
+    assert page.selectbox(key="trial").options == ["another-0611", trial_id("x_pool", 0)]
+    assert page.selectbox(key="trial").value == trial_id("x_pool", 0)
+    page.selectbox(key="trial").set_value("another-0611").run()
+    assert said_by_address(page, "trial") == ["another-0611"]
+
+
 def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = trial_id("x_pool", 0)
