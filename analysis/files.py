@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -137,18 +138,19 @@ def torch_entries(file: UPath) -> Entries:
     local = file.protocol in ("", "file")
     source: Any = file.path if local else BytesIO(file.read_bytes())
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings(action="ignore"):
             mapped = local and zipfile.is_zipfile(source)
             content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
+        _require_weights(file)
         raise ValueError(
             f"{file} holds more than tensors, and reading that could run code; "
             "save its state_dict() as safetensors and give that file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # damaged bytes make PyTorch raise nearly anything
         if "TorchScript" in str(error):
             raise ValueError(f"{file} is a TorchScript program; save its state_dict() as safetensors") from error
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise ValueError(f"{file} is damaged: {error or type(error).__name__}") from error
     return {name: _held(tensor) for name, tensor in _flat(_unwrapped(file, content))}
 
 
@@ -177,6 +179,8 @@ def entries_of(file: UPath) -> Entries:
     reader = next((reader for ending, reader in ENDINGS.items() if file.name.endswith(ending)), None)
     if reader is None:
         raise ValueError(f"{file} is not a checkpoint read here; known endings: {', '.join((*ENDINGS, '.onnx'))}")
+    if file.is_file() and not file.stat().st_size:
+        raise ValueError(f"{file} is empty")
     return _plainly_named(reader(file))
 
 
@@ -214,11 +218,26 @@ def _held(tensor: Tensor) -> Entry:
 def _unwrapped(file: UPath, content: Any) -> Mapping[Any, Any]:
     """The state dict inside the usual wrappers; averaged weights (EMA) come before the raw ones."""
     while isinstance(content, Mapping):
-        inner = next((key for key in _WRAPPERS if _holds_tensors(content.get(key))), None)
+        wrapped = (key for holds in (_holds_kernels, _holds_tensors) for key in _WRAPPERS if holds(content.get(key)))
+        inner = next(wrapped, None)
         if inner is None:
             return content
         content = content[inner]
     raise ValueError(f"{file} holds a {type(content).__name__}, not tensors by name; save a state_dict()")
+
+
+def _holds_kernels(value: Any) -> bool:
+    """Whether a wrapper has a tensor that may be a convolution's; one of averages may have its decay alone."""
+    return isinstance(value, Mapping) and any(getattr(v, "ndim", 0) >= 3 or _holds_kernels(v) for v in value.values())
+
+
+def _require_weights(file: UPath) -> None:
+    """Raise a ValueError where a file only stands for the weights."""
+    with file.open("rb") as stream:
+        start = stream.read(64).lstrip()
+    if start.startswith((b"version https://git-lfs", b"<")):
+        kind = "a page of the web" if start.startswith(b"<") else "a pointer of Git LFS (git lfs pull brings the file)"
+        raise ValueError(f"{file} is {kind}, not the weights; download them again")
 
 
 def _holds_tensors(value: Any) -> bool:

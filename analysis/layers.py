@@ -5,6 +5,7 @@ Axis letters: `n` neurons, `y x` kernel rows and columns.
 
 import difflib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -148,7 +149,7 @@ def _row(folder: UPath, conv: Conv, position: int, device: str) -> Row:
     except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row tells
         return failed_row(conv.layer, position, error)
     reduced = result.reduction.reduced
-    return {
+    row = {
         "layer": conv.layer,
         "position": position,
         **{name: getattr(result.scores, name) for name in _SCORES},
@@ -160,12 +161,14 @@ def _row(folder: UPath, conv: Conv, position: int, device: str) -> Row:
         "analysis_wall_s": round(time.perf_counter() - began, 4),
         "error": None,
     }
+    endless = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    return failed_row(conv.layer, position, ValueError(f"not finite: {', '.join(endless)}")) if endless else row
 
 
 def _analyze_or_tell(conv: Conv, method: Method, device: str) -> LayerResult:
     try:
         return _analyze(conv, method, device)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # the last for kinds of tensors that PyTorch can't convert
         return LayerResult(layer=conv.layer, shape=conv.shape, groups=conv.groups, skipped=str(error))
 
 

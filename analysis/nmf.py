@@ -23,7 +23,7 @@ _DOUBLE_UP_TO = (
 )
 _SWEEPS = 2
 _BETA, _BETA_GROWTH, _BETA_LIMIT_GROWTH, _BETA_DECAY = 0.5, 1.05, 1.01, 1.5
-_LARGEST_EXPONENT = 126  # of a float32 whose reciprocal is one too
+_SCALES = (2.0**-126, 2.0**126)  # float32 numbers between them have a reciprocal
 _TINY = 1e-30
 _FLOOR = 1e-8  # of a matrix's norm: a factor's square below it has vanished
 
@@ -46,9 +46,9 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     """Factorise each matrix of a stack; a matrix's result does not depend on the others beyond rounding.
 
     Stops for each matrix when an iteration lowers its objective by less than `tolerance` times its value, or when a
-    step without extrapolation does not lower it. A zero matrix gives zero factors; a matrix times a power of two has
-    the same W, digit for digit, since each is scaled by one before anything else. All products are made in full
-    float32, whatever the process allows elsewhere (TF32, bfloat16, autocast).
+    step without extrapolation does not lower it. A zero matrix gives zero factors. The scale of a matrix changes
+    its W by no more than rounding, since each is divided by its largest entry before anything else. All products are
+    made in full float32, whatever the process allows elsewhere (TF32, bfloat16, autocast).
 
     Raises:
         ValueError: the rank is larger than the matrices, or X has negative or non-finite entries.
@@ -94,11 +94,11 @@ def block_size(p: int, d: int, device: torch.device) -> int:
 
 
 def _scale(x: Float[Tensor, "n p d"]) -> Float64[Tensor, " n"]:
-    """The power of two by which to divide each matrix, so that its largest entry is near 1."""
+    """The largest entry of each matrix, by which it is divided; of a zero matrix 1."""
     high = x.amax(dim=(1, 2))
     if not (x.amin() >= 0 and (high < torch.inf).all()):  # not-a-number fails both
         raise ValueError("a non-negative factorisation needs finite, non-negative entries")
-    return high.frexp().exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).double().exp2()
+    return torch.where(high > 0, high, 1).double().clamp(*_SCALES)
 
 
 def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:

@@ -1,6 +1,8 @@
 """Convolution weights of ONNX files; the package onnx is needed for them alone (the extra `onnx`)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from analysis.convs import Conv, why_skipped
 
 _NODES = {
     "Conv": None,
+    "FusedConv": None,  # ONNX Runtime's, with the activation in it
     "ConvTranspose": "a transposed convolution",
     "QLinearConv": "quantised",
     "ConvInteger": "quantised",
@@ -32,18 +35,31 @@ def onnx_convs(file: UPath) -> list[Conv]:
     except ImportError as error:
         raise ValueError(f"to read {file}, install onnx: pip install onnx") from error
     from google.protobuf.message import DecodeError
+    from onnx.inliner import inline_local_functions
 
+    folder = str(file.parent.path) if file.protocol in ("", "file") else ""
     try:
         model = onnx.load_model_from_string(file.read_bytes())
-    except (DecodeError, ValueError) as error:
+        if model.functions:
+            model = inline_local_functions(model)
+        found: dict[tuple[str, str], Conv] = {}
+        for node, constants in _nodes(model.graph, {}):
+            if node.op_type in _NODES:
+                conv = _conv(node, constants, folder)
+                found.setdefault((conv.layer, _weight_of(node)), conv)  # a weight that several nodes share is one layer
+    except (DecodeError, ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    folder = str(file.parent.path) if file.protocol in ("", "file") else ""
-    convs: dict[str, Conv] = {}
-    for node, constants in _nodes(model.graph, {}):
-        if node.op_type in _NODES:
-            conv = _conv(node, constants, folder)
-            convs.setdefault(conv.layer, conv)  # a weight that several nodes share is one layer
-    return list(convs.values())
+    return _told_apart(list(found.values()))
+
+
+def _told_apart(convs: list[Conv]) -> list[Conv]:
+    """Convolutions of one name numbered from their second on: names of nodes need not differ."""
+    seen: Counter[str] = Counter()
+    named = []
+    for conv in convs:
+        seen[conv.layer] += 1
+        named.append(conv if seen[conv.layer] == 1 else replace(conv, layer=f"{conv.layer}#{seen[conv.layer]}"))
+    return named
 
 
 def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -61,8 +77,13 @@ def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, A
                 yield from _nodes(subgraph, constants)
 
 
+def _weight_of(node: Any) -> str:
+    """The name of a node's weight."""
+    return str(node.input[3] if node.op_type == "QLinearConv" else node.input[1])
+
+
 def _conv(node: Any, constants: dict[str, Any], folder: str) -> Conv:
-    source = node.input[3] if node.op_type == "QLinearConv" else node.input[1]
+    source = _weight_of(node)
     name = source.removesuffix(".weight") if source.endswith(".weight") else node.name or source
     tensor = constants.get(source)
     if tensor is None:
@@ -87,6 +108,8 @@ def _reader(tensor: Any, folder: str) -> Callable[[], Tensor]:
             array = numpy_helper.to_array(tensor, folder)
         except checker.ValidationError as error:  # its numbers lie in a file of their own
             raise ValueError(str(error)) from error
+        except Exception as error:  # damaged bytes make onnx raise nearly anything
+            raise ValueError(f"its weight is damaged: {error}") from error
         return torch.from_numpy(array.astype(np.float32))
 
     return read

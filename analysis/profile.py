@@ -50,7 +50,7 @@ def column_profile(reduced: Num[np.ndarray, "n y x f"]) -> Float[np.ndarray, "x 
 def kernel_shape(weights: Num[Tensor, "n c y x"]) -> KernelShape:
     """How the weights are spread over the kernel; an all-zero layer counts as even and symmetric."""
     w = weights.detach().to(torch.float32)
-    squares = w.square().sum(dim=1).double().cpu().numpy()
+    squares = torch.linalg.vector_norm(w, dim=1, dtype=torch.float64).square().cpu().numpy()
     mean = w.abs().sum(dim=(0, 1), dtype=torch.float64).cpu().numpy()
     return KernelShape(
         middle_row=_middle(squares.sum(axis=2)),

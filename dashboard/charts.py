@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from dashboard.shape import THRESHOLD
+from analysis.banding import THRESHOLD
 
 COLOURS = {
     "horizontal": "#0072B2",
@@ -12,10 +12,11 @@ COLOURS = {
     "failed": "#882255",
     "excluded": "#F2F2F2",
     "waiting": "#E5E5E5",
+    "running": "#E5E5E5",
 }
 ROOMY, CROWDED = 4, 10
 """Up to so many architectures a cell has room for the spread over seeds, and for a number at all."""
-_LIGHT = ["none", "excluded", "waiting"]
+_LIGHT = ["none", "excluded", "waiting", "running"]
 
 
 def grid(cells: pd.DataFrame) -> alt.LayerChart:
@@ -38,7 +39,9 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
             alt.Tooltip("outcome:N", title="Verdict"),
             alt.Tooltip("expected:N", title="Expected"),
             alt.Tooltip("score:Q", title="Score", format=".3f"),
+            alt.Tooltip("direction:N", title="of"),
             alt.Tooltip("spread:Q", title="Spread over seeds", format=".3f"),
+            alt.Tooltip("agreement:N", title="Seeds that share the verdict"),
             alt.Tooltip("state:N", title="Trials"),
             alt.Tooltip("reason:N", title="Remark"),
         ],
@@ -69,12 +72,18 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
         "direction:N",
         title=None,
         scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
-        legend=alt.Legend(orient="bottom", symbolOpacity=1),
+        legend=alt.Legend(orient="top", offset=4, padding=0, symbolOpacity=1),
     )
     layer = alt.Legend(
-        orient="bottom", direction="vertical", symbolType="stroke", symbolSize=400, symbolFillColor="transparent"
+        orient="top",
+        offset=4,
+        padding=0,
+        direction="vertical",
+        symbolType="stroke",
+        symbolSize=400,
+        symbolFillColor="transparent",
     )
-    x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1))
+    x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, format="d"))
     base = alt.Chart(scores).encode(x=x, strokeDash=alt.StrokeDash("layer:N", title=None, legend=layer))
     bands = base.mark_area(opacity=0.2).encode(
         y=alt.Y("low:Q", title="Banding score", scale=alt.Scale(domain=[-0.3, 1])), y2="high:Q", color=colour,
@@ -96,7 +105,7 @@ def differences(values: pd.DataFrame) -> alt.LayerChart:
             "direction:N",
             title=None,
             scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
-            legend=alt.Legend(orient="bottom"),
+            legend=alt.Legend(orient="top", offset=4, padding=0),
         ),
         tooltip=[
             "intervention",
@@ -109,7 +118,7 @@ def differences(values: pd.DataFrame) -> alt.LayerChart:
     bars = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q")
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#555555", strokeDash=[2, 3]).encode(x="x:Q")
     rows = int(values["intervention"].nunique())
-    return (zero + bars + base.mark_point(filled=True, size=60).encode(x=x)).properties(height=44 * rows + 60)
+    return (zero + bars + base.mark_point(filled=True, size=60).encode(x=x)).properties(height=44 * rows + 110)
 
 
 def curve(values: pd.DataFrame, title: str) -> alt.Chart:
@@ -118,13 +127,13 @@ def curve(values: pd.DataFrame, title: str) -> alt.Chart:
         alt.Chart(values)
         .mark_line(point=True)
         .encode(
-            x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1)),
+            x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("value:Q", title=title),
             color=alt.Color(
                 "images:N",
                 title=None,
                 scale=alt.Scale(domain=["training", "validation"], range=["#999999", "#009E73"]),
-                legend=alt.Legend(orient="bottom"),
+                legend=alt.Legend(orient="top", offset=4, padding=0),
             ),
             tooltip=["images", "epoch", alt.Tooltip("value", format=".4f")],
         )
@@ -145,7 +154,7 @@ def neurons(scores: pd.DataFrame) -> alt.Chart:
                 "direction:N",
                 title=None,
                 scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
-                legend=alt.Legend(orient="bottom", direction="vertical"),
+                legend=alt.Legend(orient="top", offset=4, padding=0, direction="vertical"),
             ),
         )
         .properties(height=260)

@@ -5,9 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from sweep.statistics import CONDITION, DIRECTIONS, condition_titles, shared_verdicts, told_direction
+
 STATES = ("finished", "running", "pending", "failed", "excluded")
-SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-", "waiting": "…"}
-THRESHOLD = 2 / 3
+SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-"}
+SYMBOLS |= {"running": "…", "waiting": "…"}
 STALE_S = 600.0  # a trial gives a sign at each epoch's end
 
 
@@ -22,7 +24,11 @@ def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     last = layers[(layers["position"] == 1) & layers["error"].isna()]
     columns = ["trial_id", "layer", "horizontal", "vertical", "verdict", "expected", "step"]
     newest = last[columns].sort_values("step", kind="stable").drop_duplicates("trial_id", keep="last")
-    return trials.merge(newest.rename(columns={"step": "analysed_step"}), on="trial_id", how="left")
+    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
+    titles = condition_titles(trials)
+    keys = trials[list(CONDITION[:3])].itertuples(index=False, name=None)
+    newest = newest.rename(columns={"step": "analysed_step"})
+    return trials.assign(title=[titles[key] for key in keys]).merge(newest, on="trial_id", how="left")
 
 
 def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
@@ -34,15 +40,17 @@ def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
 
 
 def cells(last: pd.DataFrame) -> pd.DataFrame:
-    """The grid: a row for each data set, architecture and intervention, over its seeds.
+    """The grid: a row for each data set, recipe, architecture and intervention, over its finished seeds.
 
-    `outcome` is the verdict most seeds share, or failed, excluded, waiting; `score` the mean of the score that the
-    verdict is about, `spread` its standard deviation over seeds (missing with one seed); `label` is what the cell
-    says, `brief` the same where there is little room, `sign` where there is next to none.
+    `title` tells data set and recipe from a sweep's others (`sweep.statistics.condition_titles`); `outcome` is the
+    verdict most seeds share, or running, failed, excluded, waiting; `agreement` says how many share it, if not all;
+    `score` the mean of the score that the verdict is about (of none, the larger one; `direction` says which), `spread`
+    its standard deviation over seeds (missing with one seed); `label` is what the cell says, `brief` the same where
+    there is little room, `sign` where there is next to none.
     """
-    keys = ["data", "architecture", "intervention"]
+    keys = ["title", *CONDITION, "intervention"]
     groups = last.groupby(keys, sort=False)
-    with_verdict = last.dropna(subset="verdict")
+    with_verdict = last[last["status"] == "finished"].dropna(subset="verdict")
     analysed = with_verdict.groupby(keys, sort=False)
     found = groups[["expected", "reason", "error", "trial_id"]].first().astype(object)
     found["trial_id"] = analysed["trial_id"].first().reindex(found.index).fillna(found["trial_id"])
@@ -57,11 +65,19 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
     found["failed"] = states["failed"]
     found["state"] = [_in_words(row) for row in states.to_dict("records")]
     found["outcome"] = _outcomes(with_verdict, keys, states)
-    vertical = found["outcome"] == "vertical"
-    scores = {name: analysed[name].agg(["mean", "std"]).reindex(found.index) for name in ("horizontal", "vertical")}
+    scores = {name: analysed[name].agg(["mean", "std"]).reindex(found.index) for name in DIRECTIONS}
+    means = [scores[name]["mean"].astype(float) for name in DIRECTIONS]
+    found["direction"] = [told_direction(*told) for told in zip(found["outcome"], *means, strict=True)]
+    vertical = found["direction"] == "vertical"
     for name, statistic in (("score", "mean"), ("spread", "std")):
         of = {direction: table[statistic].astype("Float64") for direction, table in scores.items()}
         found[name] = of["vertical"].where(vertical, of["horizontal"])
+    votes = with_verdict.groupby([*keys, "verdict"], sort=False).size().to_dict()
+    ended = analysed.size().to_dict()
+    found["agreement"] = [
+        f"{votes.get((*key, outcome), 0)} of {ended[key]}" if votes.get((*key, outcome)) != ended.get(key) else ""
+        for key, outcome in zip(found.index, found["outcome"], strict=True)
+    ]
     expected = found["expected"]
     found["surprising"] = found["score"].notna() & (expected != "unknown") & (expected != found["outcome"])
     found = found.drop(columns="error").reset_index()
@@ -99,8 +115,8 @@ def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
     }
     if order["remark"].isna().all():
         del names["remark"]
-    if len(last["data"].unique()) > 1:
-        names = {"data": "Data set"} | names
+    if len(last["title"].unique()) > 1:
+        names = {"title": "Data set, recipe"} | names
     return order[list(names)].rename(columns=names).reset_index(drop=True)
 
 
@@ -135,9 +151,27 @@ def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
         ],
         "Expected": ordered["expected"],
         "Accuracy": _spreads(ordered, "val_accuracy"),
-        "Data set": ordered["data"],
+        "Data set, recipe": ordered["title"],
     }
     return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `sweep.statistics.paired_differences` as a reader wants them."""
+    rows = differences[["mean", "low", "high", "p_holm"]].itertuples(index=False, name=None)
+    numbers = [
+        (f"{mean:+.2f}", "" if pd.isna(low) else f"{low:+.2f} to {high:+.2f}", "" if pd.isna(p) else f"{p:.3f}")
+        for mean, low, high, p in rows
+    ]
+    columns = {
+        "Intervention": differences["intervention"].tolist(),
+        "Score": differences["direction"].tolist(),
+        "Pairs": differences["n"].tolist(),
+        "Difference": [mean for mean, _, _ in numbers],
+        "95% interval": [interval for _, interval, _ in numbers],
+        "p, corrected": [p for _, _, p in numbers],
+    }
+    return pd.DataFrame(columns)
 
 
 def trajectory(layers: pd.DataFrame, trial_id: str) -> pd.DataFrame:
@@ -169,12 +203,11 @@ def _spreads(summary: pd.DataFrame, quantity: str) -> list[str]:
 
 
 def _outcomes(analysed: pd.DataFrame, keys: list[str], states: pd.DataFrame) -> pd.Series:
-    """What each cell shows: the verdict most of its seeds share, or why there is none."""
+    """What each cell shows: the verdict its seeds share, or why there is none."""
     outcomes = pd.Series("waiting", index=states.index, dtype=object)
+    outcomes[states["running"] > 0] = "running"
     outcomes[states["failed"] > 0] = "failed"
-    votes = analysed.groupby([*keys, "verdict"]).size().reset_index(name="votes")
-    most = votes.sort_values("votes", ascending=False, kind="stable").drop_duplicates(keys).set_index(keys)["verdict"]
-    outcomes.update(most.astype(object))
+    outcomes.update(shared_verdicts(analysed, keys).astype(object))
     outcomes[states["excluded"] == states.sum(axis=1)] = "excluded"
     return outcomes
 
@@ -189,6 +222,10 @@ def _spread(cell: Mapping[Hashable, Any]) -> str:
 
 def _label(cell: Mapping[Hashable, Any], spread: str) -> str:
     number = f" {cell['outcome']}" if pd.isna(cell["score"]) else f" {cell['score']:.2f}"
+    if cell["outcome"] == "none" and cell["direction"] == "vertical":
+        spread += f" {SYMBOLS['vertical']}"
+    if spread and cell["agreement"]:
+        spread += f" ({cell['agreement']})"
     surprise = "  ≠" if cell["surprising"] else ""
     failed = f"  ✕{cell['failed']}" if cell["failed"] and cell["outcome"] != "failed" else ""
     return SYMBOLS[cell["outcome"]] + number + spread + surprise + failed

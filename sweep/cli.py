@@ -67,7 +67,7 @@ def main() -> None:
     """Run the command line; a wrong input is one line on standard error and exit code 2."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # the latter where a storage's or a model's package is an extra
         _complain(str(error))
         sys.exit(2)
     except OSError as error:
@@ -195,19 +195,19 @@ def analyze(
     from sweep import launch as service
     from sweep import show
 
-    if is_checkpoint(target):
+    if is_checkpoint(target) or UPath(target).is_file():
         convs = chosen_convs(target, layer)
         results = []
         with show.layer_progress(complaints, len(convs)) as advance:
             for result in analyze_convs(convs, nmf.value, best_device()):
                 results.append(result)
                 advance(result.layer)
-        if figure is not None:
-            show.draw_layers(results, figure)
         if as_json:
             print(json.dumps(show.layer_results_json(results), indent=1))
         else:
             console.print(show.layer_results_table(results))
+        if figure is not None:
+            show.draw_layers(results, figure)
         return
     opened = service.open_sweep(target, UPath(storage))
     if layer or figure is not None or nmf is not Nmf.PER_NEURON:

@@ -59,7 +59,7 @@ def probe_sweep(sweep: SweepDir, images: int = IMAGES) -> Iterator[Probed]:
 def probe_trial(trial: TrialDir, plan: Plan, step: int, images: int) -> list[Row]:
     """R^2 of row and column, read from the last map and from the output of each conv to analyse (before batch norm).
 
-    Uses the first `images` validation images, changed by the intervention as in validation.
+    Uses `images` validation images, evenly chosen among all, changed by the intervention as in validation.
     """
     spec = plan.spec
     data = prepare(spec.data, None if plan.root is None else Path(plan.root))
@@ -110,10 +110,11 @@ def _probed(trial: TrialDir, images: int) -> Probed:
     if not steps:
         return Probed(trial_id=trial.trial_id, outcome="no checkpoint")
     known = _known(trial)
-    if known and known[0]["step"] == steps[0]:
+    if known and (known[0]["step"], known[0].get("asked")) == (steps[0], images):
         return Probed(trial_id=trial.trial_id, outcome="there already")
     try:
-        write_json(trial.path / "probe.json", probe_trial(trial, trial.plan(), steps[0], images))
+        rows = probe_trial(trial, trial.plan(), steps[0], images)
+        write_json(trial.path / "probe.json", [row | {"asked": images} for row in rows])
     except (ValueError, OSError, RuntimeError) as error:  # a torn checkpoint, data that are gone, no memory
         said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         return Probed(trial_id=trial.trial_id, outcome=said, failed=True)
@@ -127,5 +128,6 @@ def _known(trial: TrialDir) -> list[Row]:
 
 
 def _images(data: PreparedData, intervention: str, images: int) -> Tensor:
-    stored = data.val_images[:images]
+    every = torch.linspace(0, len(data.val_images) - 1, min(images, len(data.val_images))).long()
+    stored = data.val_images[every]  # evenly chosen: folders are ordered by class
     return INTERVENTIONS[intervention].transform(data.validation_images(stored))

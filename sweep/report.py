@@ -15,11 +15,11 @@ from markupsafe import Markup
 from upath import UPath
 
 from sweep.files import write_text
-from sweep.report_cells import condition_title, grids
+from sweep.report_cells import grids
 from sweep.report_clusters import cluster_section
 from sweep.report_svg import COLOURS, interval_svg
 from sweep.results import read_error, read_table, records
-from sweep.statistics import CONDITION, first_epochs, over_seeds, paired_differences, scored
+from sweep.statistics import CONDITION, condition_titles, finished, first_epochs, over_seeds, paired_differences, scored
 
 _TRACEBACKS = 20
 _STATES = ("finished", "running", "pending", "failed", "excluded")
@@ -45,7 +45,7 @@ def render(sweep: UPath) -> str:
     trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
     rows = scored(trials, layers)
     summary = over_seeds(rows)
-    conditions = trials[list(CONDITION[:3])].drop_duplicates()
+    conditions = condition_titles(trials)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": number,
@@ -114,13 +114,9 @@ def _agreement(summary: pd.DataFrame) -> tuple[int, int]:
     return int((~known["surprising"].astype(bool)).sum()), len(known)
 
 
-def _titled(frame: pd.DataFrame, conditions: pd.DataFrame) -> list[Row]:
+def _titled(frame: pd.DataFrame, titles: dict[tuple[str, str, str], str]) -> list[Row]:
     """Rows with `condition` in words where a sweep has several, else with an empty one."""
-    several = len(conditions) > 1
-    return [
-        row | {"condition": condition_title([row[name] for name in CONDITION]) if several else ""}
-        for row in records(frame)
-    ]
+    return [row | {"condition": titles[row["data"], row["data_key"], row["recipe_key"]]} for row in records(frame)]
 
 
 def _difference(row: Row) -> Difference:
@@ -129,9 +125,9 @@ def _difference(row: Row) -> Difference:
 
 
 def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """R^2 over seeds for each intervention and map, the last map first."""
+    """R^2 over the seeds that are finished for each intervention and map, the last map first."""
     positions = layers[["trial_id", "layer", "position"]].drop_duplicates()
-    table = probes.merge(trials[["trial_id", *CONDITION, "intervention"]], on="trial_id")
+    table = probes.merge(finished(trials)[["trial_id", "step", *CONDITION, "intervention"]], on=["trial_id", "step"])
     table = table.merge(positions, on=["trial_id", "layer"], how="left").fillna({"position": 0})
     order = {trial_id: place for place, trial_id in enumerate(trials["trial_id"])}
     table = table.assign(place=table["trial_id"].map(order)).sort_values(["place", "position"])

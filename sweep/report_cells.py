@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from upath import UPath
 
 from sweep.report_svg import Line, strip, trajectory_svg
 from sweep.results import read_reduced, records
-from sweep.statistics import CONDITION, DIRECTIONS
+from sweep.statistics import CONDITION, DIRECTIONS, condition_titles, finished, told_direction
 
 SEEDS_DRAWN = 3
 """Pictures of so many seeds a cell; the others are in the export."""
@@ -47,12 +48,13 @@ class Cell:
 
     @property
     def score(self) -> Row | None:
-        """Mean, deviation and seeds of the score that the outcome is about."""
+        """Direction, mean, deviation and seeds of the score that the outcome is about; of none, the larger one."""
         if not self.layers:
             return None
         summary = self.layers[0].summary
-        direction = "vertical" if summary["verdict"] == "vertical" else "horizontal"
-        return {"mean": summary[f"{direction}_mean"], "std": summary[f"{direction}_std"], "n": summary["n"]}
+        told = told_direction(summary["verdict"], *(summary[f"{name}_mean"] for name in DIRECTIONS))
+        spread = {"mean": summary[f"{told}_mean"], "std": summary[f"{told}_std"]}
+        return spread | {"direction": told, "n": summary["n"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +70,18 @@ def grids(
     sweep: UPath, trials: pd.DataFrame, layers: pd.DataFrame, summary: pd.DataFrame, firsts: pd.DataFrame
 ) -> list[Grid]:
     """One grid for each data set and recipe of a sweep, in the order in which trials stand."""
-    conditions = [name for name in CONDITION if name != "architecture"]
+    titles = condition_titles(trials)
+    title_of = [titles[key] for key in trials[list(CONDITION[:3])].itertuples(index=False, name=None)]
     courses = layers[layers["error"].isna() & layers["epoch"].notna() & layers["horizontal"].notna()]
     by_trial = {str(key): part for key, part in courses.groupby("trial_id", sort=False)}
     summaries = dict(iter(summary.groupby(_CELL, sort=False, dropna=False)))
     first_of = {(row["trial_id"], row["position"]): row["first_epoch"] for row in records(firsts)}
     found = []
-    groups = list(trials.groupby(conditions, sort=False, dropna=False))
-    for number, (condition, group) in enumerate(groups):
+    for number, (title, group) in enumerate(trials.groupby(np.array(title_of, dtype=object), sort=False)):
         cells: dict[tuple[str, str], Cell] = {}
         for (architecture, intervention), part in group.groupby(["architecture", "intervention"], sort=False):
             key = (str(architecture), str(intervention))
+            condition = part[list(CONDITION[:3])].iloc[0]
             own = summaries.get((*condition, *key))
             scored = [] if own is None else records(own.sort_values("position"))
             drawn = _layers(sweep, part, scored, by_trial, first_of)
@@ -86,15 +89,8 @@ def grids(
         architectures = list(dict.fromkeys(architecture for architecture, _ in cells))
         interventions = list(dict.fromkeys(intervention for _, intervention in cells))
         rows = [(name, [cells.get((architecture, name)) for architecture in architectures]) for name in interventions]
-        title = condition_title(condition) if len(groups) > 1 else ""
-        found.append(Grid(title=title, architectures=architectures, rows=rows))
+        found.append(Grid(title=str(title), architectures=architectures, rows=rows))
     return found
-
-
-def condition_title(condition: Sequence[Any]) -> str:
-    """A data set and a recipe in words: name, and the keys of their contents."""
-    name, data, recipe = (str(value) or "unknown" for value in condition[:3])
-    return f"{name} (data {data}, recipe {recipe})"
 
 
 def _cell(anchor: str, key: tuple[str, str], part: pd.DataFrame, layers: Sequence[Layer]) -> Cell:
@@ -117,7 +113,7 @@ def _cell(anchor: str, key: tuple[str, str], part: pd.DataFrame, layers: Sequenc
 def _layers(
     sweep: UPath, part: pd.DataFrame, scored: Sequence[Row], by_trial: dict[str, pd.DataFrame], first_of: dict[Any, Any]
 ) -> list[Layer]:
-    trials = records(part.loc[part["status"] == "finished", ["trial_id", "seed"]].sort_values("seed"))
+    trials = records(finished(part)[["trial_id", "seed", "step"]].sort_values("seed"))
     found = []
     for summary in scored:
         position = summary["position"]
@@ -126,7 +122,7 @@ def _layers(
             for trial in trials
             if (course := by_trial.get(trial["trial_id"])) is not None
         ]
-        of_layer = [(trial, course) for trial, course in of_layer if len(course)]
+        of_layer = [(trial, course) for trial, course in of_layer if trial["step"] in set(course["step"])]
         epochs = [first_of.get((trial["trial_id"], position)) for trial, _ in of_layer]
         found.append(
             Layer(

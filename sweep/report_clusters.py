@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
+from analysis.banding import THRESHOLD
 from analysis.clusters import LABELS
 from analysis.figure12 import CLUSTERS, K, figure12
 from sweep.report_svg import strip
-from sweep.results import read_centres
-from sweep.statistics import CONDITION
+from sweep.results import read_centres, read_table
+from sweep.statistics import CONDITION, condition_titles, finished
 
+_FAINT = 0.5  # ours: of random neurons' own scores the mean is about 0, of banded ones' at least 2/3
 Row = dict[str, Any]
 
 
@@ -29,18 +31,26 @@ class Centre:
     neurons: float
     percent: float
 
+    @property
+    def faint(self) -> bool:
+        """Whether a banded centre averages neurons that are hardly banded themselves."""
+        return self.label != "unbanded" and self.neurons < _FAINT
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterRow:
-    """A layer's neurons over the clusters, in percent, as the mean over its seeds: by cluster, by label, and the
-    article's four for the same intervention and position, or none."""
+    """A layer's neurons over the clusters, in percent, as the mean over its finished seeds: by cluster; by what each
+    neuron shows by itself (in the order of `LABELS`); and the article's four for the same intervention and position,
+    or none. `condition`: data set and recipe in words
+    where the sweep has several."""
 
+    condition: str
     architecture: str
     intervention: str
     layer: str
     seeds: int
     percents: Sequence[float]
-    by_label: Sequence[float]
+    own: Sequence[float]
     article: Sequence[float]
 
 
@@ -59,20 +69,33 @@ def cluster_section(sweep: UPath, trials: pd.DataFrame, clusters: pd.DataFrame) 
     if clusters.empty:
         return None
     centres = {k: _centres(sweep, k, clusters[clusters["k"] == k]) for k in sorted(map(int, clusters["k"].unique()))}
-    table = clusters[clusters["k"] == K].merge(trials[["trial_id", *CONDITION, "intervention", "seed"]], on="trial_id")
+    facts = finished(trials)[["trial_id", "step", *CONDITION, "intervention"]]
+    table = clusters[clusters["k"] == K].merge(facts, on=["trial_id", "step"])
     order = {trial_id: place for place, trial_id in enumerate(trials["trial_id"])}
     table = table.sort_values(
         ["trial_id", "position", "cluster"], key=lambda c: c.map(order) if c.name == "trial_id" else c
     )
     keys = [*CONDITION, "intervention", "layer", "position"]
+    titles = condition_titles(trials)
+    own = _own_verdicts(read_table(sweep, "neurons"))
+    table = table.merge(own, on=["trial_id", "step", "layer"], how="left")
     return ClusterSection(
         kernel=str(clusters["kernel"].iloc[0]),
         normalisation=str(clusters["normalisation"].iloc[0]),
         centres=centres,
         rows=[
-            _row(dict(zip(keys, key, strict=True)), part) for key, part in table.groupby(keys, sort=False, dropna=False)
+            _row(dict(zip(keys, key, strict=True)), part, titles[str(key[0]), str(key[1]), str(key[2])])
+            for key, part in table.groupby(keys, sort=False, dropna=False)
         ],
     )
+
+
+def _own_verdicts(neurons: pd.DataFrame) -> pd.DataFrame:
+    """For each analysed layer the percentage of its neurons that are vertical, horizontal or unbanded by themselves."""
+    banded = neurons[["horizontal", "vertical"]].ge(THRESHOLD).astype(float)
+    shown = neurons[["trial_id", "step", "layer"]].assign(**banded)
+    shares = 100 * shown.groupby(["trial_id", "step", "layer"], sort=False)[["horizontal", "vertical"]].mean()
+    return shares.assign(unbanded=100 - shares.sum(axis=1)).reset_index()
 
 
 def published_percents(architecture: str, intervention: str, position: int) -> list[float]:
@@ -87,16 +110,17 @@ def published_percents(architecture: str, intervention: str, position: int) -> l
     return [] if rows.empty else rows[list(CLUSTERS)].mean().round(1).tolist()
 
 
-def _row(key: Row, part: pd.DataFrame) -> ClusterRow:
+def _row(key: Row, part: pd.DataFrame, condition: str) -> ClusterRow:
     percents = part.groupby("cluster")["percent"].mean()
-    by_label = part.groupby("label")["percent"].sum() / part["trial_id"].nunique()
+    trials = part.drop_duplicates("trial_id")
     return ClusterRow(
+        condition=condition,
         architecture=key["architecture"],
         intervention=key["intervention"],
         layer=key["layer"],
         seeds=part["trial_id"].nunique(),
         percents=percents.tolist(),
-        by_label=[float(by_label.get(name, 0.0)) for name in LABELS],
+        own=[float(trials[name].mean()) for name in LABELS],
         article=published_percents(key["architecture"], key["intervention"], key["position"]),
     )
 

@@ -111,6 +111,8 @@ def draw_layers(results: Sequence[LayerResult], path: Path) -> None:
         for result in results
         if result.scores is not None and result.reduction is not None and result.order is not None
     ]
+    if not rows:
+        raise ValueError("no layer could be scored, so there is nothing to draw")
     try:
         figure(rows, zoom=2 if len(rows) <= _LARGE_FIGURE else 1).save(path, format="PNG")
     except OSError as error:
@@ -143,13 +145,15 @@ def draw_sweep(sweep: SweepDir) -> UPath | None:
     """
     layers = final_layers(read_table(sweep.path, "layers"))
     last = layers[(layers["position"] == 1) & layers["error"].isna()]
-    trials = read_table(sweep.path, "trials")[["trial_id", "intervention", "seed"]]
+    trials = read_table(sweep.path, "trials")
+    told_apart = [name for name in ("architecture", "data_key", "recipe_key") if len(set(trials[name].dropna())) > 1]
     rows = []
-    for row in trials.merge(last, on="trial_id").head(_MOST).to_dict("records"):
+    facts = trials[["trial_id", "intervention", "seed", *told_apart]]
+    for row in facts.merge(last, on="trial_id").head(_MOST).to_dict("records"):
         reduced = read_reduced(sweep.path, row["trial_id"], row["step"], row["layer"])
         if reduced is not None:
             note = f"{row['verdict']}  {row['horizontal']:.2f} / {row['vertical']:.2f}"
-            label = f"{row['intervention']} s{row['seed']}"
+            label = " ".join([*(str(row[name]) for name in told_apart), row["intervention"], f"s{row['seed']}"])
             rows.append(FigureRow(label=label, note=note, reduced=reduced.reduced, order=reduced.order))
     if not rows:
         return None
@@ -223,7 +227,7 @@ def _layer_cells(row: dict[str, Any]) -> list[str]:
     if not row:
         return [""] * 5
     if row["error"]:
-        return [row["layer"], "", "", f"[red]{row['error']}[/red]", row["expected"]]
+        return [row["layer"], "", "", f"[red]{escape(row['error'])}[/red]", row["expected"] or ""]
     intervals = [_interval(row[axis], row[f"{axis}_low"], row[f"{axis}_high"]) for axis in ("horizontal", "vertical")]
     return [row["layer"], *intervals, _coloured(row["verdict"]), row["expected"] or ""]
 

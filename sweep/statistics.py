@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from analysis.banding import THRESHOLD
+
 BASELINE = "baseline"
 CONDITION = ("data", "data_key", "recipe_key", "architecture")
 """What two trials must share to be compared: the data set by name and content, the recipe, the architecture."""
@@ -26,31 +28,78 @@ def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """
     facts = ["trial_id", "step", *CONDITION, "intervention", "seed", "val_accuracy"]
     good = layers[layers["error"].isna() & layers["horizontal"].notna()].sort_values("position")
-    return trials.loc[trials["status"] == "finished", facts].merge(good, on=["trial_id", "step"])
+    return finished(trials)[facts].merge(good, on=["trial_id", "step"])
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """The finished trials; `step` is the last one of each."""
+    return trials[trials["status"] == "finished"]
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `scored`, one for each condition, intervention and layer: mean and spread over its seeds.
 
     `n` seeds; `<quantity>_mean` and `<quantity>_std` of the scores and of the validation accuracy, the standard
-    deviation with n - 1, missing with one seed; `verdict` the one that most seeds share, `agreeing` how many do;
-    `surprising` if it is not the one expected.
+    deviation with n - 1, missing with one seed; `verdict` the one that most seeds share, where several do that of the
+    mean scores, `agreeing` how many seeds have it; `surprising` if it is not the one expected.
     """
     keys = [*CONDITION, "intervention", "layer", "position"]
+    rows = rows.assign(_group=rows.groupby(keys, sort=False, dropna=False).ngroup())
+    verdicts = shared_verdicts(rows, ["_group"])
     found: list[dict[str, Any]] = []
     for key, group in rows.groupby(keys, sort=False, dropna=False):
-        counts = group["verdict"].value_counts(sort=False)
-        verdict = str(counts.idxmax())
+        verdict = str(verdicts[group["_group"].iloc[0]])
         expected = next(iter(group["expected"].dropna()), "unknown")
         facts = dict(zip(keys, key, strict=True)) | {"n": len(group)}
         for quantity in (*DIRECTIONS, "val_accuracy"):
             facts |= _spread(quantity, group[quantity])
         found.append(
             facts
-            | {"verdict": verdict, "agreeing": int(counts.max()), "expected": expected}
+            | {"verdict": verdict, "agreeing": int((group["verdict"] == verdict).sum()), "expected": expected}
             | {"surprising": expected not in (verdict, "unknown")}
         )
     return pd.DataFrame(found, columns=[*keys, "n", *_SPREADS, "verdict", "agreeing", "expected", "surprising"])
+
+
+def condition_titles(trials: pd.DataFrame) -> dict[tuple[str, str, str], str]:
+    """For each data set (its name, the key of its content) and recipe the words that tell it from a sweep's others.
+
+    All are empty where nothing is to be told apart. Contents are, only where one architecture has several: networks of
+    other image sizes have data of their own.
+    """
+    kinds = trials[list(CONDITION)].drop_duplicates()
+    contents = kinds.groupby(["data", "recipe_key", "architecture"])["data_key"].nunique()
+    told = {
+        "data": len(set(kinds["data"])) > 1,
+        "content": bool((contents > 1).any()),
+        "recipe": len(set(kinds["recipe_key"])) > 1,
+    }
+    titles = {}
+    for data, content, recipe, _ in kinds.itertuples(index=False, name=None):
+        words = [f"content {content.rpartition('-')[2]}"] * told["content"] + [f"recipe {recipe}"] * told["recipe"]
+        titles[data, content, recipe] = ", ".join([data, *words]) if any(told.values()) else ""
+    return titles
+
+
+def shared_verdicts(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """The verdict that most rows of each group have; where several are as frequent, that of the mean scores."""
+    groups = rows.groupby(keys, sort=False)
+    if rows.empty:
+        return pd.Series(index=groups.size().index, dtype=object, name="verdict")
+    means = groups[list(DIRECTIONS)].mean()
+    larger = np.where(means["vertical"] > means["horizontal"], "vertical", "horizontal")
+    of_means = pd.Series(np.where(means.max(axis=1) >= THRESHOLD, larger, "none"), means.index, name="verdict")
+    votes = rows.groupby([*keys, "verdict"], sort=False).size()
+    most = votes[votes == votes.groupby(level=keys).transform("max")].reset_index("verdict")["verdict"]
+    alone = most[~most.index.duplicated(keep=False)]
+    return alone.reindex(of_means.index).fillna(of_means)
+
+
+def told_direction(verdict: str, horizontal: float, vertical: float) -> str:
+    """The direction whose score a verdict is about: its own; of `none`, the larger of the two."""
+    if verdict in DIRECTIONS:
+        return verdict
+    return "vertical" if vertical > horizontal else "horizontal"
 
 
 def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:

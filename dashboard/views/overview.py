@@ -39,9 +39,12 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
         st.info("No trial is of the kinds chosen above.")
         return
     cells = shape.cells(last)
-    st.caption("☰ horizontal · ☷ vertical · ○ none · ≠ not as expected · ✕ failed trials · point at a cell for more")
-    for data, part in cells.groupby("data", sort=False):
-        st.subheader(f"Banding in the last convolution · data set {data}")
+    st.caption(
+        "☰ horizontal · ☷ vertical · ○ none (the larger score) · ≠ not as expected · ✕ failed trials · over finished "
+        "seeds · point at a cell for more"
+    )
+    for _, part in cells.groupby("title", sort=False):
+        st.subheader(f"Banding in the last convolution · {part['title'].iloc[0] or part['data'].iloc[0]}")
         st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
     show_excluded(cells)
     show_pictures(sweep, last)
@@ -75,25 +78,30 @@ def show_excluded(cells: pd.DataFrame) -> None:
 
 
 def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
-    analysed = last.dropna(subset="verdict").drop_duplicates(["data", "architecture", "intervention"])
+    analysed = last.dropna(subset="verdict").drop_duplicates(["title", "architecture", "intervention"])
     if analysed.empty:
         st.info("Nothing is analysed yet; each trial's first checkpoint is analysed as soon as it is written.")
         return
     st.subheader("Weights of the last convolution")
-    st.caption("Each tile is one neuron's kernel, reduced by NMF to three colours; neurons are sorted by similarity.")
+    st.caption(
+        "Each tile is one neuron's kernel, reduced by NMF to three colours, which mean the same within a row only; "
+        "neurons are sorted by similarity, and 24 of them are shown, evenly chosen. One seed of each cell."
+    )
     shown = analysed.iloc[page_of(len(analysed), PICTURES, "pictures")]
     for row in shown.to_dict("records"):
         layer = source.reduced_layer(sweep, row["trial_id"], int(row["analysed_step"]), row["layer"])
         if layer is not None:
             with st.container(gap="xxsmall"):
-                verdict = f"{shape.SYMBOLS[row['verdict']]} {row['verdict']}"
-                st.markdown(f"**{row['intervention']}** · {row['architecture']} · {verdict}")
+                scores = f"{row['horizontal']:.2f} / {row['vertical']:.2f}"
+                verdict = f"{shape.SYMBOLS[row['verdict']]} {row['verdict']} ({scores})"
+                where = f"{row['architecture']} · {row['title']}" if row["title"] else row["architecture"]
+                st.markdown(f"**{row['intervention']}** · seed {row['seed']} · {where} · {verdict}")
                 st.image(source.strip(layer, neurons=24, columns=24, scale=7))
 
 
 def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.subheader("Trials")
-    st.caption("Select a row to open the trial.")
+    st.caption("Tick a row's box to open the trial.")
     table = shape.trial_table(last, time.time())
     table = table.iloc[page_of(len(table), ROWS, "trials")]
     number = st.column_config.NumberColumn(format="%.2f", width="small")

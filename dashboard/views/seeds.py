@@ -5,13 +5,20 @@ import streamlit as st
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
-from sweep.statistics import CONDITION, over_seeds, paired_differences, scored
+from sweep.statistics import CONDITION, condition_titles, over_seeds, paired_differences, scored
+
+
+def titled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the words that tell their data set and recipe from the sweep's others."""
+    titles = condition_titles(found)
+    keys = rows[list(CONDITION[:3])].itertuples(index=False, name=None)
+    return rows.assign(title=[titles[key] for key in keys])
 
 
 def show_means(rows: pd.DataFrame) -> None:
     st.subheader("Scores of finished trials")
     st.caption("Mean ± standard deviation over seeds, at the last step.")
-    st.dataframe(shape.seed_table(over_seeds(rows)), hide_index=True)
+    st.dataframe(shape.seed_table(titled(over_seeds(rows))), hide_index=True)
 
 
 def show_differences(rows: pd.DataFrame) -> None:
@@ -27,17 +34,19 @@ def show_differences(rows: pd.DataFrame) -> None:
     positions = sorted(differences["position"].unique())
     names = {f"last conv - {position - 1}" if position > 1 else "last conv": position for position in positions}
     chosen = names[choose_one("Layer", list(names), "layer")]
-    of_layer = differences[differences["position"] == chosen]
-    for (data, _, _, architecture), part in of_layer.groupby(list(CONDITION), sort=False, dropna=False):
-        st.markdown(f"**{architecture}** · {data}")
+    of_layer = titled(differences[differences["position"] == chosen])
+    for (title, _, architecture), part in of_layer.groupby(["title", "data_key", "architecture"], sort=False):
+        st.markdown(f"**{architecture}** · {title or part['data'].iloc[0]}")
         st.altair_chart(charts.differences(part), width="stretch")
+        st.dataframe(shape.difference_table(part), hide_index=True)
 
 
 sweep = source.chosen_sweep()
 st.title(f"Over seeds · {sweep.name}")
-found = scored(source.table(sweep, "trials"), source.table(sweep, "layers"))
+trials = source.table(sweep, "trials").fillna({"data_key": "", "recipe_key": ""})
+found = scored(trials, source.table(sweep, "layers"))
 if found.empty:
-    st.info("No trial is finished and analysed yet; the page fills as trials finish.")
+    st.info("No trial is finished and analysed yet; reload the page when one is.")
     st.stop()
 show_means(found)
 show_differences(found)

@@ -45,6 +45,38 @@ def test_a_hand_computed_mixture() -> None:
     assert scores.vertical == pytest.approx((4 / 14 - 1 / 3) / (2 / 3))
 
 
+def test_a_hand_computed_kernel_that_is_no_square() -> None:
+    # One factor [[0, 1, 2], [3, 4, 8]]: mean 3, T = 9 + 4 + 1 + 0 + 1 + 25 = 40; row means -2, 2 and three columns:
+    # R = 3 * 8 = 24, of which chance is 1/5; column means -1.5, -0.5, 2 and two rows: C = 2 * 6.5 = 13, chance 2/5.
+    scores = band_scores(np.array([[0.0, 1, 2], [3, 4, 8]]).reshape(1, 2, 3, 1))
+    assert scores.horizontal == pytest.approx((24 / 40 - 1 / 5) / (4 / 5))
+    assert scores.vertical == pytest.approx((13 / 40 - 2 / 5) / (3 / 5))
+
+
+def test_each_directions_interval_and_null_are_its_own() -> None:
+    rng = np.random.default_rng(2)
+    reduced = bands(40)[:, :, :3] + rng.random((40, 5, 3, 3))
+    turned = band_scores(np.swapaxes(reduced, 1, 2))
+    scores = band_scores(reduced)
+    assert scores.vertical_low < scores.vertical < scores.vertical_high < scores.horizontal_low
+    assert turned.vertical == pytest.approx(scores.horizontal)
+    assert turned.vertical_low == pytest.approx(scores.horizontal_low, abs=0.01)
+    assert turned.horizontal_high == pytest.approx(scores.vertical_high, abs=0.03)
+    # Of two columns' means chance makes more than of four rows', relative to what is expected of them.
+    assert scores.null_horizontal_high != pytest.approx(scores.null_vertical_high, rel=0.05)
+    assert turned.null_vertical_high == pytest.approx(scores.null_horizontal_high, abs=0.02)
+    assert abs(scores.null_vertical_mean) < 0.02
+
+
+def test_the_interval_holds_ninety_five_of_a_hundred_resamples() -> None:
+    reduced = bands(60) + 3 * np.random.default_rng(0).random((60, 5, 5, 3))
+    scores = band_scores(reduced)
+    draw = np.random.default_rng(1)
+    resampled = [band_scores(reduced[draw.integers(0, 60, 60)]).horizontal for _ in range(400)]
+    inside = [scores.horizontal_low <= score <= scores.horizontal_high for score in resampled]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+
+
 def test_constant_weights_score_zero_and_are_counted() -> None:
     scores = band_scores(np.full((3, 5, 5, 3), 0.7))
     assert (scores.horizontal, scores.vertical, scores.dead) == (0, 0, 3)

@@ -1,6 +1,7 @@
 """A checkpoint in, scores and arrays out; what goes wrong is told in the rows."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import safetensors.torch
 import torch
 
 from analysis.layers import analyze_checkpoint, analyze_convs, analyze_file, chosen_convs
+from analysis.profile import KernelShape
 
 
 @pytest.fixture
@@ -78,7 +80,11 @@ def test_a_file_of_others_has_all_its_layers_analysed(tmp_path: Path) -> None:
     assert [row["layer"] for row in analyze_checkpoint(tmp_path / "model.safetensors", tmp_path / "out")] == ["a"]
 
 
-def test_results_are_the_same_bits_whatever_the_number_of_threads(checkpoint: Path, tmp_path: Path) -> None:
+def test_results_are_the_same_bits_whatever_the_number_of_threads(tmp_path: Path) -> None:
+    """The layer is so large that PyTorch and NumPy would share its sums among threads."""
+    weights = torch.randn(256, 256, 5, 5, generator=torch.Generator().manual_seed(0))
+    checkpoint = tmp_path / "large.safetensors"
+    safetensors.torch.save_file({"a.conv.weight": weights}, checkpoint)
     rows = []
     before = torch.get_num_threads()
     for threads in (1, 4):
@@ -104,3 +110,21 @@ def test_the_joint_form_can_be_asked_for(checkpoint: Path) -> None:
     assert own.reduction is not None
     assert joint.reduction is not None
     assert joint.reduction.residual > own.reduction.residual
+
+
+def test_numbers_that_are_not_finite_are_a_row_with_an_error(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = KernelShape(middle_row=math.nan, middle_column=1.0, asymmetry_top_bottom=math.inf, asymmetry_left_right=0.0)
+    monkeypatch.setattr("analysis.layers.kernel_shape", lambda _: shape)
+    _, row = analyze_checkpoint(checkpoint, tmp_path / "out")
+    assert row["error"] == "ValueError: not finite: middle_row, asymmetry_top_bottom"
+    assert row["horizontal"] is None
+
+
+def test_a_tensor_without_numbers_does_not_stop_the_others_of_its_file(tmp_path: Path) -> None:
+    state = {"a.weight": torch.empty(4, 4, 3, 3, device="meta"), "b.weight": torch.randn(4, 4, 3, 3)}
+    torch.save(state, tmp_path / "model.pt")
+    empty, good = analyze_file(tmp_path / "model.pt")
+    assert good.scores is not None
+    assert "meta" in str(empty.skipped)

@@ -95,3 +95,27 @@ def test_without_the_package_the_cure_is_one_line(tmp_path: Path, monkeypatch) -
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ValueError, match="pip install onnx"):
         spatial_convs(file)
+
+
+def test_the_convolutions_of_local_functions_and_of_onnx_runtime_are_found(tmp_path: Path) -> None:
+    body = [onnx.helper.make_node("Conv", ["x", "w"], ["y"], "inner")]
+    opset = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("local", 1)]
+    block = onnx.helper.make_function("local", "Block", ["x", "w"], ["y"], body, opset[:1])
+    nodes = [
+        onnx.helper.make_node("Block", ["image", "a.weight"], ["h"], "block", domain="local"),
+        onnx.helper.make_node("FusedConv", ["h", "b.weight"], ["out"], "fused", domain="com.microsoft"),
+    ]
+    file = saved(tmp_path / "net.onnx", nodes, {"a.weight": WEIGHT, "b.weight": WEIGHT})
+    model = onnx.load(file)
+    model.functions.append(block)
+    del model.opset_import[:]
+    model.opset_import.extend([*opset, onnx.helper.make_opsetid("com.microsoft", 1)])
+    onnx.save(model, file)
+    assert [(conv.layer, conv.skipped) for conv in spatial_convs(file)] == [("a", None), ("b", None)]
+
+
+def test_nodes_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    nodes = [node("Conv", "1", "conv"), node("Conv", "2", "conv")]
+    convs = spatial_convs(saved(tmp_path / "net.onnx", nodes, {"1": WEIGHT, "2": 2 * WEIGHT}))
+    assert [conv.layer for conv in convs] == ["conv", "conv#2"]
+    assert torch.equal(convs[1].read(), 2 * convs[0].read())

@@ -1,5 +1,7 @@
 """Profiles and the kernel's shape on cases small enough to know."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +62,10 @@ def test_a_layer_of_zeros_is_even_and_symmetric() -> None:
 def test_half_precision_weights_are_summed_in_full() -> None:
     weights = torch.ones(512, 512, 3, 3, dtype=torch.float16)
     assert kernel_shape(weights).middle_row == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 1e30])
+def test_the_shape_of_a_kernel_does_not_depend_on_its_scale(scale: float) -> None:
+    weights = torch.randn(8, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    plain, scaled = kernel_shape(weights), kernel_shape((weights.double() * scale).float())
+    assert asdict(scaled) == pytest.approx(asdict(plain), rel=1e-4)

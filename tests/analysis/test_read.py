@@ -221,3 +221,52 @@ def test_a_safetensors_header_that_does_not_fit_its_data_is_called_damaged(tmp_p
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1200))
     with pytest.raises(ValueError, match="damaged"):
         spatial_convs(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a page of the web"),
+        (b"", "is empty"),
+    ],
+)
+def test_what_only_stands_for_the_weights_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        spatial_convs(tmp_path / "model.pt")
+
+
+def test_averages_that_are_not_there_do_not_hide_the_model(tmp_path: Path) -> None:
+    torch.save({"ema": {"decay": torch.tensor(0.9)}, "model": {"a.weight": torch.randn(4, 4, 3, 3)}}, tmp_path / "m.pt")
+    assert [conv.layer for conv in spatial_convs(tmp_path / "m.pt")] == ["a"]
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors", "onnx"])
+def test_damaged_bytes_are_read_or_refused_in_words(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"model.{ending}"
+    weights = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    if ending == "onnx":
+        pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+        from tests.analysis.test_onnx_file import node, saved
+
+        saved(file, [node("Conv", "a.weight")], {"a.weight": weights.numpy()})
+    elif ending == "pt":
+        torch.save({"a.weight": weights}, file)
+    else:
+        safetensors.torch.save_file({"a.weight": weights}, file)
+    whole = file.read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        harmed = bytearray(whole)
+        for place in draw.integers(0, len(whole), 1 + int(draw.integers(8))):
+            harmed[place] = draw.integers(256)
+        file.write_bytes(harmed)
+        try:
+            for conv in spatial_convs(file):
+                if conv.skipped is None:
+                    conv.read()
+        except ValueError:
+            refused += 1
+    assert refused > 0

@@ -14,7 +14,7 @@ from dashboard.launch import command
 from sweep.lease import hold
 from sweep.requests import pending_requests
 from sweep.results import query, read_table
-from tests.dashboard.synthetic import trial_id, write_sweep
+from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
 
@@ -157,26 +157,37 @@ def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, m
     assert "attempt 1 begins on node-7" in words(page)
 
 
-def test_cells_carry_verdict_spread_and_surprise(storage: Path) -> None:
-    sweep = UPath(storage / "first")
+def test_cells_carry_verdict_spread_and_surprise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [
+        ("spatial_mask", 0, "finished", -0.3, 0.2, "none", "horizontal"),
+        ("attention", 0, "finished", 0.7, 0.1, "horizontal", "horizontal"),
+        ("attention", 1, "finished", 0.6, 0.1, "none", "horizontal"),
+    ]
+    monkeypatch.setattr("tests.dashboard.synthetic.TRIALS", [*TRIALS, *more])
+    write_sweep(tmp_path / "first")
+    sweep = UPath(tmp_path / "first")
     last = shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers"))
     cells = shape.cells(last).set_index("intervention")
     assert cells["outcome"].to_dict() == {
         "baseline": "horizontal",
         "rotate90": "vertical",
-        "no_pooling": "horizontal",
+        "no_pooling": "running",
         "x_pool": "failed",
         "untrained": "waiting",
         "coord_conv": "excluded",
+        "spatial_mask": "none",
+        "attention": "none",  # the mean of its two seeds, which are divided, is 0.65
     }
     assert cells["score"]["baseline"] == pytest.approx(0.88)
     assert cells["spread"]["baseline"] == pytest.approx(0.0424, abs=1e-3)
     assert cells["score"]["rotate90"] == pytest.approx(0.90)
-    assert list(cells.index[cells["surprising"]]) == ["no_pooling"]
-    assert cells["label"]["no_pooling"] == cells["brief"]["no_pooling"] == "☰ 0.88  ≠"
+    assert list(cells.index[cells["surprising"]]) == ["spatial_mask", "attention"]
+    assert cells["label"]["no_pooling"] == "… running"
+    assert cells["label"]["spatial_mask"] == cells["brief"]["spatial_mask"] == "○ 0.20 ☷  ≠"
+    assert cells["label"]["attention"] == "○ 0.65 ± 0.07 (1 of 2)  ≠"
     assert cells["label"]["baseline"] == "☰ 0.88 ± 0.04"
     assert cells["brief"]["baseline"] == "☰ 0.88"
-    assert (cells["sign"]["baseline"], cells["sign"]["no_pooling"]) == ("☰", "☰≠")
+    assert (cells["sign"]["baseline"], cells["sign"]["attention"]) == ("☰", "○≠")
     assert cells["state"]["baseline"] == "2 finished"
     assert cells["reason"]["coord_conv"] == "coordinates need two convolutions"
 
@@ -308,7 +319,7 @@ def test_the_trial_table_says_where_and_when_a_trial_last_lived(storage: Path) -
 def test_cells_before_any_analysis(storage: Path) -> None:
     sweep = UPath(storage / "first")
     cells = shape.cells(shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers").iloc[:0]))
-    assert set(cells["outcome"]) == {"waiting", "failed", "excluded"}
+    assert set(cells["outcome"]) == {"waiting", "running", "failed", "excluded"}
     assert not cells["surprising"].any()
 
 

@@ -1,6 +1,7 @@
 """`sweep analyze FILE`: every convolution scored or skipped with its reason, as a table, as JSON, as a picture."""
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from analysis.layers import analyze_file
 from sweep.cli import app
 from sweep.grid import load_grid
+from sweep.show import layer_results_table
 
 
 @pytest.fixture
@@ -67,10 +70,30 @@ def test_the_joint_form_is_an_option(file: Path) -> None:
 
 
 def test_a_figure_without_a_scored_layer_or_a_folder_says_so(file: Path, tmp_path: Path) -> None:
-    nothing = analyze(file, "--figure", tmp_path / "a.png", "--layer", "point")
-    assert "at least one row" in str(nothing.exception)
-    nowhere = analyze(file, "--figure", tmp_path / "gone" / "a.png")
+    nothing = analyze(file, "--figure", tmp_path / "a.png", "--layer", "point", "--json")
+    assert "no layer could be scored" in str(nothing.exception)
+    nowhere = analyze(file, "--figure", tmp_path / "gone" / "a.png", "--json")
     assert "can't write" in str(nowhere.exception)
+    assert [len(json.loads(result.stdout)) for result in (nothing, nowhere)] == [1, 4]  # what was measured is told
+
+
+def test_the_two_scores_and_intervals_are_told_apart(file: Path) -> None:
+    (row,) = json.loads(analyze(file, "--json", "--layer", "last").stdout)
+    (result,) = analyze_file(file, ["last"])
+    assert result.scores is not None
+    assert row["horizontal"] == pytest.approx(result.scores.horizontal, abs=1e-4)
+    assert row["vertical"] == pytest.approx(result.scores.vertical, abs=1e-4)
+    table = layer_results_table([result])
+    horizontal, vertical = ("".join(table.columns[column].cells) for column in (2, 3))
+    for said, direction in ((horizontal, "horizontal"), (vertical, "vertical")):
+        numbers = [getattr(result.scores, f"{direction}{end}") for end in ("", "_low", "_high")]
+        assert [float(number) for number in re.findall(r"-?\d+\.\d+", said)] == [round(n, 2) for n in numbers]
+
+
+@pytest.mark.parametrize("name", ["net.tar", "net"])
+def test_a_file_of_another_kind_is_told_with_the_kinds_that_are_read(file: Path, name: str) -> None:
+    other = file.rename(file.with_name(name))
+    assert "known endings: .safetensors" in str(analyze(other).exception)
 
 
 def test_a_grid_may_ask_for_all_layers_and_for_as_many_actors_as_fit() -> None:

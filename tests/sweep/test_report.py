@@ -11,9 +11,9 @@ from upath import UPath
 
 from analysis.clusters import KS
 from sweep.clusters import update_clusters
-from sweep.report import render, write_report
+from sweep.report import _probe_rows, render, write_report
 from sweep.report_cells import SEEDS_DRAWN, course_lines
-from sweep.report_clusters import published_percents
+from sweep.report_clusters import cluster_section, published_percents
 from sweep.report_export import export
 from sweep.report_svg import Line, interval_svg, trajectory_svg
 from sweep.results import COLUMNS, read_centres, read_table
@@ -32,6 +32,14 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UPath:
             content = dict(arrays)
         content["reduced"] = content["reduced"] + rng.uniform(0, 0.02, content["reduced"].shape).astype(np.float16)
         np.savez(path, **content)
+    layers = read_table(UPath(tmp_path / "demo"), "layers")[["trial_id", "step", "layer"]]
+    parts = []
+    for neuron, score in enumerate((0.7, 0.2, 0.1, 0.0)):  # all neurons are banded but those of the surprise
+        surprising = layers["trial_id"] == trial_id("spatial_mask", 0)
+        scores = {"neuron": neuron, "horizontal": surprising.map({True: score, False: 0.9}), "vertical": -0.1}
+        parts.append(layers.assign(**scores))
+    neurons = pd.concat(parts, ignore_index=True).astype(COLUMNS["neurons"])
+    neurons.to_parquet(tmp_path / "demo" / "results" / "neurons.parquet", index=False)
     return UPath(tmp_path / "demo")
 
 
@@ -134,6 +142,45 @@ def test_two_recipes_are_two_grids_and_are_not_averaged(sweep: UPath) -> None:
     assert html.count('<table class="grid">') == 2
     assert "recipe b" in html
     assert "0.88 ± 0.04" not in html
+
+
+def test_only_finished_trials_at_their_last_step_are_averaged(sweep: UPath) -> None:
+    update_clusters(sweep)
+    r2 = {trial_id("baseline", 0): 0.5, trial_id("baseline", 1): 0.7, trial_id("rotate90", 0): 0.125}
+    probes = [
+        {"trial_id": trial, "step": 20, "layer": layer, "row_r2": value + 0.0625 * place, "column_r2": -value}
+        for trial, value in r2.items()
+        for place, layer in enumerate(("features.3b.conv", "map"))
+    ]
+    stale = {"trial_id": trial_id("baseline", 0), "step": 10, "layer": "map", "row_r2": -9.0, "column_r2": -9.0}
+    running = stale | {"trial_id": trial_id("untrained", 0), "step": 20}
+    frame = pd.DataFrame([*probes, stale, running], columns=list(COLUMNS["probes"])).astype(COLUMNS["probes"])
+    frame.to_parquet(sweep / "results" / "probes.parquet", index=False)
+    trials, layers = read_table(sweep, "trials").fillna({"data_key": "", "recipe_key": ""}), read_table(sweep, "layers")
+    rows = _probe_rows(trials, layers, read_table(sweep, "probes"))
+    found = [(row.intervention, row.layer, row.n, row.row_mean, row.column_mean) for row in rows.itertuples()]
+    assert found == [
+        ("baseline", "map", 2, pytest.approx(0.6625), pytest.approx(-0.6)),
+        ("baseline", "features.3b.conv", 2, pytest.approx(0.6), pytest.approx(-0.6)),
+        ("rotate90", "map", 1, pytest.approx(0.1875), pytest.approx(-0.125)),
+        ("rotate90", "features.3b.conv", 1, pytest.approx(0.125), pytest.approx(-0.125)),
+    ]
+    clusters = read_table(sweep, "clusters")
+    going_on = trials.assign(status=trials["status"].where(trials["trial_id"] != trial_id("baseline", 1), "running"))
+    section = cluster_section(sweep, going_on, clusters)
+    assert section is not None
+    assert {row.seeds for row in section.rows if row.intervention == "baseline"} == {1}
+    own = {(row.intervention, row.layer): row.own for row in section.rows}
+    assert own["baseline", "features.3b.conv"] == [0, 100, 0]
+    assert own["spatial_mask", "features.3b.conv"] == [0, 25, 75]
+
+
+def test_clusters_of_two_recipes_say_which(sweep: UPath) -> None:
+    update_clusters(sweep)
+    trials = read_table(sweep, "trials").fillna({"data_key": ""})
+    section = cluster_section(sweep, trials.assign(recipe_key=["a", "b"] * 4), read_table(sweep, "clusters"))
+    assert section is not None
+    assert {row.condition for row in section.rows} == {"scenes, recipe a", "scenes, recipe b"}
 
 
 def test_clusters_of_a_sweep(sweep: UPath) -> None:

@@ -18,6 +18,7 @@ from sweep.statistics import (
     p_value,
     paired_differences,
     scored,
+    told_direction,
 )
 from sweep.store import Plan, SweepDir
 
@@ -46,6 +47,21 @@ def test_mean_and_spread_over_seeds() -> None:
     assert row["horizontal_mean"] == pytest.approx(0.8)
     assert row["horizontal_std"] == pytest.approx(0.2)  # squares 0.04 + 0 + 0.04, over 2
     assert row["vertical_std"] == 0
+
+
+@pytest.mark.parametrize("scores", [(0.70, 0.60), (0.60, 0.70)])
+def test_where_seeds_are_divided_the_mean_decides(scores: tuple[float, float]) -> None:
+    verdicts = ["horizontal" if score >= 2 / 3 else "none" for score in scores]
+    (row,) = over_seeds(
+        rows(*(("baseline", seed, *of) for seed, of in enumerate(zip(scores, verdicts, strict=True))))
+    ).to_dict("records")
+    assert (row["verdict"], row["agreeing"], row["surprising"]) == ("none", 1, True)  # the mean is 0.65
+
+
+def test_a_verdict_tells_of_its_own_score_and_none_of_the_larger_one() -> None:
+    assert told_direction("vertical", 0.9, 0.7) == "vertical"
+    assert told_direction("none", -0.1, 0.2) == "vertical"
+    assert told_direction("none", 0.2, 0.1) == "horizontal"
 
 
 def test_one_seed_has_no_spread() -> None:
