@@ -6,7 +6,8 @@ means (mean over y), both times the number of positions averaged. Row share = R/
 shuffle of positions the expected row share is (ky - 1)/(ky kx - 1). Score = (share - expected)/(1 - expected): 1 for
 perfect bands, 0 for chance.
 
-Source: ours; on the 18 layers published by Petrov et al. (Distill 2021) a threshold of 2/3 gives the article's calls.
+Source: ours; on the layers published by Petrov et al. (Distill 2021) a threshold of 2/3 gives the article's calls (the
+tests have five of them).
 """
 
 from dataclasses import dataclass

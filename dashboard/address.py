@@ -6,17 +6,22 @@ Streamlit's own `bind="query-params"` does not serve: it forbids `st.switch_page
 opens, and the choice of a sweep is lost on the way (Streamlit 1.67).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import streamlit as st
 
 
-def choose_one(label: str, options: Sequence[str], name: str) -> str:
+def choose_one(label: str, options: Sequence[str], name: str, in_words: Callable[[str], str] = str) -> str:
     """A select box over options, of which there is at least one; the first one unless the address names another."""
+    asked = st.query_params.get(name)
     wanted = [value for value in _wanted(name) if value in options] or [options[0]]
+    if asked is not None and asked not in options:
+        st.warning(f"There is no {label.lower()} {asked}; this is {wanted[0]}.")
     st.session_state[name] = wanted[0]
     _write(name, wanted[:1])
-    st.selectbox(label, options, key=name, on_change=lambda: _write(name, [st.session_state[name]]))
+    write = partial(_write_chosen, name)
+    st.selectbox(label, options, key=name, format_func=in_words, on_change=write)
     return wanted[0]
 
 
@@ -27,6 +32,10 @@ def choose_some(label: str, options: Sequence[str], name: str) -> list[str]:
     _write(name, wanted)
     st.multiselect(label, options, key=name, placeholder="all", on_change=lambda: _write(name, st.session_state[name]))
     return wanted
+
+
+def _write_chosen(name: str) -> None:
+    _write(name, [st.session_state[name]])
 
 
 def _wanted(name: str) -> list[str]:

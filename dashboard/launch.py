@@ -1,6 +1,6 @@
 """The command that serves the dashboard: python -m dashboard.launch STORAGE [PORT]"""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +27,5 @@ def command(storage: str, port: int | None) -> list[str]:
 
 if __name__ == "__main__":
     storage, *port = sys.argv[1:]
-    try:
-        sys.exit(subprocess.call(command(storage, int(port[0]) if port else None)))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    served = command(storage, int(port[0]) if port else None)
+    os.execv(served[0], served)  # in this process's place, so that whatever stops it stops the server

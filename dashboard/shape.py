@@ -128,6 +128,12 @@ def ago(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s ago"
 
 
+def trial_names(trials: pd.DataFrame) -> list[str]:
+    """What tells trials apart, in the order in which they differ: intervention, seed, architecture, the id's hash."""
+    facts = trials[["intervention", "seed", "architecture", "trial_id"]].itertuples(index=False, name=None)
+    return [f"{name} · s{seed} · {net} · {key.rpartition('-')[2][:6]}" for name, seed, net, key in facts]
+
+
 def may_be_retried(trial: pd.Series, now: float) -> bool:
     """Whether a trial failed, was interrupted, or has claimed to run without a sign of life for `STALE_S`."""
     if trial["status"] == "running":
@@ -199,7 +205,7 @@ def curves(epochs: pd.DataFrame, trial_id: str, quantity: str) -> pd.DataFrame:
 def _spreads(summary: pd.DataFrame, quantity: str) -> list[str]:
     """Mean ± standard deviation in words; the mean alone where there is one seed."""
     pairs = summary[[f"{quantity}_mean", f"{quantity}_std"]].itertuples(index=False, name=None)
-    return [f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}") for mean, std in pairs]
+    return [f"{round(mean, 2) + 0.0:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}") for mean, std in pairs]
 
 
 def _outcomes(analysed: pd.DataFrame, keys: list[str], states: pd.DataFrame) -> pd.Series:

@@ -72,7 +72,7 @@ def measured(name: str) -> str:
 
 def spread(values: list[float]) -> str:
     deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{deviation}"
+    return f"{round(mean(values), 2) + 0.0:.2f}{deviation}"  # no minus before zero
 
 
 def verdicts(group: list[dict[str, Any]]) -> str:

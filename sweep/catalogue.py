@@ -29,7 +29,8 @@ def architectures() -> Rows:
         rows.append([name, str(architecture.image_size), layers, _count(net), architecture.source])
     source = f"any convolutional model of timm (pip install timm), with {', '.join(from_timm.INTERVENTIONS)}"
     rows.append([f"{from_timm.PREFIX}NAME", "the model's", "last three spatial convs", "the model's", source])
-    return ["architecture", "image size", "layers analysed", "parameters", "source"], rows
+    header = ["architecture", "image size", "layers analysed", f"parameters ({_CLASSES} classes)", "source"]
+    return header, rows
 
 
 def interventions() -> Rows:
@@ -45,8 +46,8 @@ def interventions() -> Rows:
     header = [
         "intervention",
         "what changes",
-        "head's parameters",
-        "all parameters",
+        "parameters of the head of `simplified`",
+        "all",
         "expected (last conv first)",
         "source",
     ]

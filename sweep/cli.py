@@ -6,8 +6,8 @@ Heavy libraries are imported by the commands that need them, so that `sweep --he
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -226,7 +226,7 @@ def dashboard(
 ) -> None:
     """Open the dashboard on this machine."""
     command = [sys.executable, "-m", "dashboard.launch", storage, *([] if port is None else [str(port)])]
-    raise typer.Exit(subprocess.call(command))
+    os.execv(command[0], command)  # in this process's place, so that whatever stops it stops the server
 
 
 @contextmanager

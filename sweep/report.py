@@ -79,7 +79,9 @@ def render(sweep: UPath) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number, or a dash where there is none."""
-    return "–" if value is None or pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")  # noqa: RUF001  # minus
+    if value is None or pd.isna(value):
+        return "–"  # noqa: RUF001  # a dash
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # noqa: RUF001  # minus, and none before zero
 
 
 def signed(value: float | None) -> str:

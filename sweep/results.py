@@ -4,6 +4,7 @@ Knows neither torch nor Ray, so that the dashboard and reports start at once and
 The tables are written by `sweep.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -130,6 +131,15 @@ def read_error(sweep: UPath, trial_id: str) -> str | None:
 def read_log(sweep: UPath, trial_id: str) -> str | None:
     """What happened to a trial, a line each, or None where nothing has yet."""
     return _text(sweep / "trials" / trial_id / "log.txt")
+
+
+def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any] | None:
+    """The spec of a trial, all that its result depends on; None where it can't be read."""
+    content = _text(sweep / "trials" / trial_id / "spec.json")
+    try:
+        return dict(json.loads(content)["spec"]) if content is not None else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _text(path: UPath) -> str | None:

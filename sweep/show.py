@@ -47,9 +47,10 @@ def sweep_table(sweep: SweepDir) -> Table:
     table.caption, table.caption_justify = caption, "left"
     for column in ("trial", "status", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"):
         table.add_column(column, justify="right" if column == "accuracy" else "left", overflow="fold")
+    names = _readable([trial["trial_id"] for trial in seen.trials])
     for trial in trials:
         for index, row in enumerate(seen.layers.get(trial["trial_id"], [{}])):
-            facts = _trial_cells(trial) if index == 0 else ["", "", ""]
+            facts = _trial_cells(trial, names[trial["trial_id"]]) if index == 0 else ["", "", ""]
             table.add_row(*facts, *_layer_cells(row))
     return table
 
@@ -201,9 +202,9 @@ def _title(sweep: SweepDir, seen: _Seen) -> str:
     return f"{sweep.name}: {counts}{works}"
 
 
-def _trial_cells(trial: Row) -> list[str]:
+def _trial_cells(trial: Row, name: str) -> list[str]:
     accuracy = "" if trial["val_accuracy"] is None else f"{trial['val_accuracy']:.3f}"
-    return [_readable(trial["trial_id"]), _course(trial), accuracy]
+    return [name, _course(trial), accuracy]
 
 
 def _course(trial: Row) -> str:
@@ -218,9 +219,11 @@ def _course(trial: Row) -> str:
     return ", ".join(said) + (f": {escape(remark)}" if remark else "")
 
 
-def _readable(trial_id: str) -> str:
-    """A trial's id without its hash."""
-    return trial_id.rpartition("-")[0]
+def _readable(trial_ids: Sequence[str]) -> dict[str, str]:
+    """Each trial's id without its hash, where no other trial is called the same then."""
+    short = {trial_id: trial_id.rpartition("-")[0] for trial_id in trial_ids}
+    counts = Counter(short.values())
+    return {trial_id: name if counts[name] == 1 else trial_id for trial_id, name in short.items()}
 
 
 def _layer_cells(row: dict[str, Any]) -> list[str]:
@@ -244,6 +247,7 @@ def _trial_json(trial: Row, layers: list[Row]) -> Row:
 
 
 def _interval(value: float, low: float, high: float) -> str:
+    value, low, high = (round(number, 2) + 0.0 for number in (value, low, high))  # no minus before zero
     return f"{value:.2f} [{low:.2f}, {high:.2f}]".replace("[", r"\[")
 
 

@@ -9,7 +9,7 @@ from upath import UPath
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
 from sweep.requests import Start, pending_request, request_retry
-from sweep.results import read_error, read_log
+from sweep.results import read_error, read_log, read_spec
 
 LISTED = 500  # trials in the box; all of 100,000 would go to the browser each time
 STARTS: dict[Start, str] = {"checkpoint": "its last checkpoint", "scratch": "scratch"}
@@ -24,7 +24,8 @@ def choose(trials: pd.DataFrame) -> str:
             shown = shape.narrowed(names, part, LISTED, keep=st.query_params.get("trial"))
             st.caption(f"{len(shown):,} of {len(names):,} trials are listed.")
             names = shown
-        return choose_one("Trial", names, "trial")
+        words = dict(zip(trials["trial_id"], shape.trial_names(trials), strict=True))
+        return choose_one("Trial", names, "trial", words.__getitem__)
 
 
 @st.fragment(run_every=f"{source.REFRESH_S}s")
@@ -34,7 +35,9 @@ def show(sweep: UPath, trial_id: str) -> None:
     trial = trials[trials["trial_id"] == trial_id].iloc[0]
     show_header(trial)
     show_trouble(sweep, trial)
-    show_course(sweep, trial_id)
+    if trial["status"] != "excluded":
+        show_course(sweep, trial_id)
+    show_recipe(sweep, trial)
     log = read_log(sweep, trial_id)
     if log is not None:
         with st.expander("Log"):
@@ -47,9 +50,10 @@ def show_header(trial: pd.Series) -> None:
     st.caption(
         f"{trial['trial_id']} · seed {trial['seed']} · data set {trial['data']} · host {text(trial['host'])}{sign}"
     )
+    epochs = 0 if trial["intervention"] == "untrained" else trial["epochs"]
     facts = {
         "Status": str(trial["status"]).capitalize(),
-        "Epochs": f"{number(trial['epoch'], '.0f')} of {trial['epochs']}",
+        "Epochs": f"{number(trial['epoch'], '.0f')} of {epochs}",
         "Validation accuracy": number(trial["val_accuracy"], ".3f"),
         "Parameters": number(trial["parameters"], ",.0f"),
         "Training time": f"{number(trial['wall_s'], '.0f')} s",
@@ -96,6 +100,15 @@ def ask(sweep: UPath, trial_id: str, start: Start) -> None:
         request_retry(sweep, trial_id, start)
     except (OSError, ValueError) as error:
         st.error(f"The request could not be written: {error}")
+
+
+def show_recipe(sweep: UPath, trial: pd.Series) -> None:
+    """All that the trial's result depends on."""
+    spec = read_spec(sweep, trial["trial_id"])
+    if spec is not None:
+        with st.expander("Recipe, data, versions"):
+            st.caption(f"Code {text(trial['code_version'])}, PyTorch {text(trial['torch_version'])}")
+            st.json(spec)
 
 
 def show_course(sweep: UPath, trial_id: str) -> None:
