@@ -157,8 +157,9 @@ def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
         ],
         "Expected": ordered["expected"],
         "Accuracy": _spreads(ordered, "val_accuracy"),
-        "Data set, recipe": ordered["title"],
     }
+    if ordered["title"].any():
+        columns["Data set, recipe"] = ordered["title"]
     return pd.DataFrame(columns).reset_index(drop=True)
 
 

@@ -28,8 +28,8 @@ def show_differences(rows: pd.DataFrame) -> None:
         st.info("Nothing can be compared yet: a pair needs a finished baseline and a finished trial of the same seed.")
         return
     st.caption(
-        "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), each by itself; p_holm, shown at "
-        "a point, is corrected for all differences of the sweep. One pair alone has neither."
+        "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), each by itself; p is corrected "
+        "for all differences of the sweep (Holm). One pair alone has neither."
     )
     positions = sorted(differences["position"].unique())
     names = {f"last conv - {position - 1}" if position > 1 else "last conv": position for position in positions}
