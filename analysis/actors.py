@@ -16,6 +16,7 @@ from analysis.layers import RESULTS, Choice, Row, analyze_checkpoint, best_devic
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
 _ATTEMPTS = 2
 _FAILED_STARTS = 3  # in succession, before the pool gives up
+_SHARE_OF_CLUSTER = 0.25  # `auto`: what actors reserve at most, so that trials have room
 _CPUS_PER_ACTOR = 4  # `auto`, where actors reserve nothing: one for so many CPUs
 _GROW_EVERY_S = 10.0
 
@@ -56,8 +57,8 @@ class _Worker:
 class AnalysisPool:
     """Hands checkpoints to actors without ever waiting for them; what waits is a queue of paths.
 
-    `actors`: how many, or `auto`: as many as the shares `num_cpus` and `num_gpus` fit into the cluster, or one for each
-    4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
+    `actors`: how many, or `auto`: as many as the shares `num_cpus` and `num_gpus` fit into a quarter of the cluster, or
+    one for each 4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
     A checkpoint whose actor dies is tried once more on a new actor, then reported as a row with the error.
     """
 
@@ -89,9 +90,19 @@ class AnalysisPool:
             self._queue.append(_Job(model_file, out_dir))
             self._dispatch()
 
-    def poll(self) -> list[tuple[str, list[Row]]]:
-        """The checkpoints finished since the last call, each with its rows; returns at once."""
-        return self._collect(timeout_s=0.0)
+    @property
+    def placed(self) -> int:
+        """Actors with a place in the cluster."""
+        return sum(worker.starting is None for worker in self._workers)
+
+    def holds(self, model_file: str) -> bool:
+        """Whether a checkpoint is handed over and not reported yet."""
+        jobs = [*self._queue, *(job for job, _ in self._running.values())]
+        return any(job.model_file == model_file for job in jobs)
+
+    def poll(self, timeout_s: float = 0.0) -> list[tuple[str, list[Row]]]:
+        """The checkpoints finished since the last call, each with its rows; waits for one no longer than said."""
+        return self._collect(timeout_s)
 
     def drain(self, on_done: Callable[[str, list[Row]], None]) -> None:
         """Wait for all checkpoints handed over, telling of each as it finishes."""
@@ -184,8 +195,8 @@ class AnalysisPool:
 
 
 def _fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:
-    """How many actors of the given shares a cluster holds; at least one."""
+    """How many actors of the given shares a quarter of a cluster holds, the rest being the trials'; at least one."""
     if not num_cpus and not num_gpus:
         return max(1, int(resources.get("CPU", 0)) // _CPUS_PER_ACTOR)
     shares = [(resources.get("CPU", 0.0), num_cpus), (resources.get("GPU", 0.0), num_gpus)]
-    return max(1, min(int(total / share) for total, share in shares if share))
+    return max(1, min(int(total * _SHARE_OF_CLUSTER / share) for total, share in shares if share))

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from upath import UPath
+
+from sweep.files import place
 
 if TYPE_CHECKING:
     from sweep.launch import Outcome
@@ -70,9 +72,12 @@ def main() -> None:
     except (ValueError, ImportError) as error:  # the latter where a storage's or a model's package is an extra
         _complain(str(error))
         sys.exit(2)
-    except OSError as error:
+    except Exception as error:
+        from sweep.files import STORAGE_ERRORS
         from sweep.trial import summary
 
+        if not isinstance(error, STORAGE_ERRORS):
+            raise
         _complain(summary(error))
         sys.exit(1)
 
@@ -100,7 +105,7 @@ def launch(
         return
     with _terminable():
         cluster = service.Cluster(address=address, max_failures=max_failures)
-        sweep, outcome = service.launch(loaded, UPath(storage), cluster, console)
+        sweep, outcome = service.launch(loaded, place(storage), cluster, console)
     _conclude(sweep, outcome)
 
 
@@ -148,7 +153,7 @@ def resume(
     """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
     from sweep import launch as service
 
-    opened = service.open_sweep(sweep, UPath(storage))
+    opened = service.open_sweep(sweep, place(storage))
     choice = service.choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
     with _terminable():
         cluster = service.Cluster(address=address, max_failures=max_failures)
@@ -167,7 +172,7 @@ def status(
     from sweep import show
     from sweep.launch import open_sweep
 
-    opened = open_sweep(sweep, UPath(storage))
+    opened = open_sweep(sweep, place(storage))
     while True:
         if as_json:
             print(json.dumps(show.sweep_json(opened), indent=1))
@@ -209,7 +214,7 @@ def analyze(
         if figure is not None:
             show.draw_layers(results, figure)
         return
-    opened = service.open_sweep(target, UPath(storage))
+    opened = service.open_sweep(target, place(storage))
     if layer or figure is not None or nmf is not Nmf.PER_NEURON:
         raise ValueError(
             "--layer, --nmf and --figure go with a checkpoint's file; a sweep has its settings in its grid"
@@ -261,8 +266,9 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
     if picture is not None:
         console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     if outcome.exit_code:
-        failed = f"{outcome.failed} trial{'s' if outcome.failed > 1 else ''} failed"
-        said = failed if outcome.complete else "stopped"
+        failed = f"{outcome.failed} trial{'s' if outcome.failed > 1 else ''} failed" if outcome.failed else ""
+        lost = f"{outcome.lost_analyses} analyses could not be recorded" if outcome.lost_analyses else ""
+        said = ", ".join(filter(None, (failed, lost))) if outcome.complete else "stopped"
         console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 
@@ -301,7 +307,7 @@ def probe(
     from sweep.launch import open_sweep
     from sweep.probe import probe_sweep
 
-    opened = open_sweep(sweep, UPath(storage))
+    opened = open_sweep(sweep, place(storage))
     trials = len(opened.trials())
     outcomes = list(track(probe_sweep(opened, images), "probing", total=trials, console=complaints, transient=True))
     for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
@@ -327,12 +333,14 @@ def report(
     from sweep.clusters import update_clusters
     from sweep.compact import compact_all
     from sweep.launch import open_sweep
+    from sweep.lease import BusyError, hold
     from sweep.report import write_report
     from sweep.report_export import export as write_export
 
-    opened = open_sweep(sweep, UPath(storage))
+    opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):
-        compact_all(opened)
+        with suppress(BusyError), hold(opened.path):  # while a driver works, its tables are new enough
+            compact_all(opened)
         update_clusters(opened.path, (kernel, kernel), normalise.value)
         write_report(opened.path, UPath(output))
     console.print(f"report: {output}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,8 @@ def survey(sweep: SweepDir) -> Survey:
         kept = known[name][known[name]["trial_id"].isin(settled)]
         new = _frame(name, chain.from_iterable(rows[name] for rows in fresh))
         table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
-        rank = rank or _ranks(table, places)
+        if name == "trials":
+            rank = _ranks(table, places)
         tables[name] = table.sort_values("trial_id", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
     return Survey(tables, unsettled)
 
@@ -93,7 +95,8 @@ def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
     epoch_of = {row["step"]: row["epoch"] for row in trial.epochs()}
     expected = dict(zip(plan.layers, plan.expected, strict=True))
     rows = []
-    for folder in sorted(trial.layers.iterdir(), key=lambda path: int(path.name)):
+    steps = [path for path in trial.layers.iterdir() if path.name.isdecimal()]
+    for folder in sorted(steps, key=lambda path: int(path.name)):
         if (folder / "layers.json").exists():
             step = int(folder.name)
             common = {"trial_id": plan.trial_id, "step": step, "epoch": epoch_of.get(step)}
@@ -173,8 +176,11 @@ def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
 
 def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
     path: UPath = trial.layers / str(step) / f"{layer}.npz"
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in ("horizontal", "vertical")}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in ("horizontal", "vertical")}
+    except (OSError, ValueError, KeyError, BadZipFile):  # `sweep analyze SWEEP` makes it anew
+        return _frame("neurons", [])
     facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
     frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
     return frame.astype(COLUMNS["neurons"])

@@ -7,6 +7,7 @@ Tune's own files go to a temporary folder and are thrown away.
 
 import logging
 import os
+import re
 import signal
 import tempfile
 import time
@@ -24,7 +25,10 @@ from ray.tune.search import Searcher
 from upath import UPath
 
 from analysis.actors import AnalysisPool
+from analysis.layers import RESULTS
+from sweep.checkpoint import MODEL
 from sweep.compact import compact, compact_all
+from sweep.files import STORAGE_ERRORS, write_json
 from sweep.grid import Grid, Resources
 from sweep.launch import answer
 from sweep.lease import Lease
@@ -36,7 +40,10 @@ from sweep.store import Plan, Status, SweepDir, TrialDir
 _COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables
 _REQUESTS_EVERY_S = 2.0
 _BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
+_PATIENCE_S = 60.0  # without anything that runs, before it is said what waits for what
 _PENDING = "16"  # trials that wait for resources at a time, so that a cluster knows how far to grow
+
+_DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is (dead|unavailable))")
 
 Task = dict[str, Any]
 """What a worker needs to run a trial; plain values, as Tune wants them."""
@@ -54,7 +61,10 @@ def connected(address: str | None) -> Iterator[None]:
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": 128 * 2**20}
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise ValueError(f"no Ray cluster answers at --address {address}: {error}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
     try:
         yield
@@ -69,6 +79,8 @@ class Queue(Searcher):
         super().__init__()
         self._waiting: list[tuple[float, Task]] = [(0.0, task) for task in tasks]
         self._running: set[str] = set()
+        self.closed = False
+        """Whether Tune has been told that all is handed out; it asks for nothing more then."""
 
     def add(self, task: Task, delay_s: float = 0.0) -> None:
         """Have a task run, not before a delay."""
@@ -89,7 +101,8 @@ class Queue(Searcher):
         still while it has no trial.
         """
         if not self._waiting:
-            return None if self._running else Searcher.FINISHED
+            self.closed = not self._running
+            return Searcher.FINISHED if self.closed else None
         now = time.monotonic()
         due_at, task = min(self._waiting, key=lambda entry: max(entry[0], now))
         if due_at > now and self._running:
@@ -118,7 +131,12 @@ class Driver(tune.Callback):
         self._queue = Queue([])
         self._open: set[str] = set()
         self._failures: Counter[str] = Counter()
+        self._actor_needs = _named(grid.analysis.cpus, grid.analysis.gpus)
         self._analysed = 0
+        self.lost_analyses = 0
+        """Analyses that failed and could not be recorded either."""
+        self._waits_since: float | None = None
+        self._told_of_waiting = False
         self._compact_at = self._requests_at = 0.0
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
@@ -135,10 +153,11 @@ class Driver(tune.Callback):
                 self._analyse(TrialDir(checkpoint.parent.parent), checkpoint)
             stopped = self._fit(plans) if plans else False
             if not stopped:
-                self._pool.drain(lambda _file, _rows: self._count(1))
+                self._analyse_the_rest(plans)
         finally:
             self._pool.close()
-            compact_all(self._sweep)
+            if not self._lease.lost:  # else the tables are another driver's
+                compact_all(self._sweep)
         return not stopped
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -147,7 +166,8 @@ class Driver(tune.Callback):
         trial_id = _trial_id(trial)
         self._display.epoch(trial_id, result["epoch"], result["val_accuracy"])
         if result["kept"] is not None:
-            self._analyse(self._sweep.trial(trial_id), UPath(result["kept"]))
+            with self._storage_may_be_away():  # then the checkpoint is found at the end
+                self._analyse(self._sweep.trial(trial_id), UPath(result["kept"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         trial_id = _trial_id(trial)
@@ -175,13 +195,65 @@ class Driver(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._lease.require()
-        self._count(len(self._pool.poll()))
-        try:
+        self._take(self._pool.poll())
+        if any(trial.status == "RUNNING" for trial in trials) or not trials:
+            self._waits_since = None
+        else:
+            needs = f"a trial needs {_named(self._resources.cpus, self._resources.gpus)}"
+            self._tell_of_waiting(f"no trial could start: {needs}, and the analysis holds {self._pool.placed} actors")
+        with self._storage_may_be_away():  # trials that can't write either fail on their own
             self._answer_requests()
             self._compact()
-        except OSError as error:  # trials that can't write either fail on their own
+
+    @contextmanager
+    def _storage_may_be_away(self) -> Iterator[None]:
+        try:
+            yield
+        except STORAGE_ERRORS as error:
             self._compact_at = self._requests_at = time.monotonic() + 10
             self._display.remark(f"the storage can't be used now: {error}")
+
+    def _tell_of_waiting(self, said: str) -> None:
+        """Say once that nothing happens, after a while in which resources have not come."""
+        now = time.monotonic()
+        self._waits_since = self._waits_since or now
+        if now - self._waits_since >= _PATIENCE_S and not self._told_of_waiting:
+            self._told_of_waiting = True
+            has = {kind: ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU")}
+            self._display.remark(f"{said}; the cluster has {_named(has['CPU'], has['GPU'])}")
+
+    def _analyse_the_rest(self, plans: Sequence[Plan]) -> None:
+        """Wait for all analyses, of checkpoints too that a trial had no time to report."""
+        for plan in plans:
+            trial = self._sweep.trial(plan.trial_id)
+            for checkpoint in trial.unanalysed(plan) if trial.status().status == "finished" else []:
+                if not self._pool.holds(_model_file(checkpoint)):
+                    self._analyse(trial, checkpoint)
+        self._waits_since, self._told_of_waiting = None, False
+        while self._pool.pending:
+            self._lease.require()
+            self._take(self._pool.poll(timeout_s=1.0))
+            if self._pool.placed:
+                self._waits_since = None
+            else:
+                self._tell_of_waiting(f"no analysis could start: an actor needs {self._actor_needs}")
+
+    def _take(self, done: Sequence[tuple[str, list[dict[str, Any]]]]) -> None:
+        """Take note of analyses that have ended; one that failed is a row, whoever writes it."""
+        for model_file, rows in done:
+            self._count(1)
+            checkpoint = UPath(model_file).parent
+            failed = [row["error"] for row in rows if row["error"]]
+            if not failed:
+                continue
+            trial = TrialDir(checkpoint.parent.parent)
+            self._display.remark(f"{trial.trial_id}: the analysis of step {checkpoint.name} failed: {failed[0]}")
+            results = trial.layers / checkpoint.name / RESULTS
+            try:
+                if not results.exists():
+                    write_json(results, rows)
+            except STORAGE_ERRORS:
+                self.lost_analyses += 1
 
     def _fit(self, plans: Sequence[Plan]) -> bool:
         """Run one Tune experiment; True if it was interrupted before all trials had ended."""
@@ -198,12 +270,17 @@ class Driver(tune.Callback):
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )  # fmt: skip
-            with redirect_stdout(StringIO()):  # Tune prints a banner whatever `verbose` says
-                tuner.fit()
+            on_sigint = signal.getsignal(signal.SIGINT)
+            try:
+                with redirect_stdout(StringIO()):  # Tune prints a banner whatever `verbose` says
+                    tuner.fit()
+            finally:
+                signal.signal(signal.SIGINT, on_sigint)  # Tune leaves its own behind
         for trial_id in self._open:  # Tune has stopped them
             trial = self._sweep.trial(trial_id)
-            reason = "stopped; its last checkpoint stands"
-            trial.write_status(replace(trial.status(), status="pending", reason=reason))
+            status = trial.status()
+            reason = "stopped; its last checkpoint stands" if status.attempts else None
+            trial.write_status(replace(status, status="pending", reason=reason))
         return bool(self._open)
 
     def _task(self, plan: Plan) -> Task:
@@ -217,30 +294,37 @@ class Driver(tune.Callback):
     def _failed_status(self, trial_id: str, traceback: str) -> Status:
         """The status of a trial whose process has failed or died, written for it where it could not."""
         trial = self._sweep.trial(trial_id)
-        status = trial.status()
+        try:
+            status = trial.status()
+        except STORAGE_ERRORS as error:
+            self._display.remark(f"{trial_id}: its status can't be read: {error}")
+            return Status(status="failed", error=_died_of(traceback))
         if status.status == "failed":
             return status
         status = replace(status, status="failed", error=_died_of(traceback))
         try:
             trial.write_error(traceback)
             trial.write_status(status)
-        except OSError as error:
+        except STORAGE_ERRORS as error:
             self._display.remark(f"{trial_id}: its failure can't be recorded: {error}")
         return status
 
     def _answer_requests(self) -> None:
-        if time.monotonic() < self._requests_at:
+        if time.monotonic() < self._requests_at or self._queue.closed:
             return
         self._requests_at = time.monotonic() + _REQUESTS_EVERY_S
         for request in pending_requests(self._sweep.path):
-            if self._queue.holds(request.trial_id):
+            trial = self._sweep.trial(request.trial_id)
+            busy = any(self._pool.holds(_model_file(folder)) for folder in _folders(trial.checkpoints))
+            if busy or self._queue.holds(request.trial_id):
                 continue  # answered when it has ended
             plan = answer(self._sweep, request)
             if plan is not None:
                 self._failures[plan.trial_id] = 0
                 self._queue.add(self._task(plan))
                 self._open.add(plan.trial_id)
-                self._display.more_trials(1)
+                left = plan.spec.recipe.epochs - trial.status().epoch
+                self._display.another_trial(plan.trial_id, left)
                 self._display.remark(f"{plan.trial_id}: asked for, from its {request.start}")
 
     def _compact(self) -> None:
@@ -251,7 +335,7 @@ class Driver(tune.Callback):
             self._compact_at = began + max(5.0, took / _COMPACT_SHARE)
 
     def _analyse(self, trial: TrialDir, checkpoint: UPath) -> None:
-        self._pool.submit(str(checkpoint / "model.safetensors"), str(trial.layers / checkpoint.name))
+        self._pool.submit(_model_file(checkpoint), str(trial.layers / checkpoint.name))
         self._count(0)
 
     def _count(self, done: int) -> None:
@@ -260,13 +344,30 @@ class Driver(tune.Callback):
 
     def _tell_end(self, trial_id: str, status: Status | None = None) -> None:
         self._open.discard(trial_id)
-        status = status or self._sweep.trial(trial_id).status()
+        try:
+            status = status or self._sweep.trial(trial_id).status()
+        except STORAGE_ERRORS as error:
+            self._display.ended(trial_id, f"ended; its status can't be read: {error}")
+            return
         accuracy = f", validation accuracy {status.val_accuracy:.3f}" if status.val_accuracy is not None else ""
         self._display.ended(trial_id, status.error or f"{status.status}{accuracy}")
 
 
 def _trial_id(trial: Any) -> str:
     return str(trial.config["task"]["trial_id"])
+
+
+def _model_file(checkpoint: UPath) -> str:
+    return str(checkpoint / MODEL)
+
+
+def _folders(checkpoints: UPath) -> list[UPath]:
+    return list(checkpoints.iterdir()) if checkpoints.exists() else []
+
+
+def _named(cpus: float, gpus: float) -> str:
+    """Resources in words."""
+    return f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
 
 
 def _report_of(trial: Any) -> str:
@@ -278,11 +379,11 @@ def _report_of(trial: Any) -> str:
 def _died_of(traceback: str) -> str:
     """Why a process that could not say so itself has ended, as Ray's report tells it."""
     lines = [line for line in traceback.strip().splitlines() if line.strip()]
-    if "OutOfMemoryError" in traceback:
+    if "OutOfMemoryError" in traceback or "running low on memory" in traceback:
         return (
             "its node ran out of memory and Ray killed the trial; give trials more resources.cpus, or smaller batches"
         )
-    if "ActorDiedError" in traceback or "ActorUnavailableError" in traceback or not lines:
+    if not lines or _DEATH.search(traceback):
         return "the trial's process died (killed, out of memory, or its node gone); its last checkpoint stands"
     return lines[-1].strip()
 

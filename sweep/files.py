@@ -11,6 +11,25 @@ from upath import UPath
 from analysis.write import write_bytes
 
 
+def _storage_errors() -> tuple[type[Exception], ...]:
+    try:
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # no OSError: no connection
+    except ImportError:
+        return (OSError,)
+    return (OSError, BotoCoreError)
+
+
+STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
+"""What a storage raises that can't be used now."""
+_NO_STORAGE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
+
+
+def place(name: str | UPath) -> UPath:
+    """A storage or sweep as the user names it: a URL as it is, a path of this machine made absolute, `~` and all."""
+    path = UPath(name)
+    return UPath(Path(path.path).expanduser().absolute()) if path.protocol in ("", "file") else path
+
+
 def write_text(path: UPath, text: str) -> None:
     """`write_bytes` for UTF-8 text."""
     write_bytes(path, text.encode())
@@ -88,5 +107,5 @@ def require_writable(folder: UPath) -> None:
             folder.mkdir(parents=True, exist_ok=True)  # on an object store this would create a bucket
         write_bytes(probe, b"probe")
         probe.unlink()
-    except (OSError, ImportError) as error:
+    except _NO_STORAGE as error:
         raise ValueError(f"can't write to {folder}: {error}; give a writable --storage") from error

@@ -20,7 +20,7 @@ from models.interventions import INTERVENTIONS
 from models.names import require_known
 from sweep.data.registry import DATASETS, Source
 from sweep.keep import SAVE_EVERY_S
-from sweep.spec import DataSpec, Frozen, Recipe, TrialSpec
+from sweep.spec import SEEDS, DataSpec, Frozen, Recipe, TrialSpec
 from sweep.store import Plan
 
 
@@ -43,7 +43,7 @@ class GridData(Frozen):
     name: Annotated[str, _known("data set", DATASETS)]
     root: str | None = None
     image_size: int | None = Field(None, ge=8)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=SEEDS)
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property
@@ -63,13 +63,13 @@ class GridRecipe(Recipe):
 class Analysis(Frozen):
     """Actors that analyse checkpoints while training goes on; `cpus` and `gpus` are each actor's share.
 
-    `actors: auto` means as many as the shares fit into the cluster (one for each 4 CPUs where both are 0). `layers` is
-    the final convs that each architecture names, or every conv that can be scored, the final ones first.
+    `actors: auto` means as many as fit into a quarter of the cluster (one for each 4 CPUs where both shares are 0).
+    `layers` is the final convs that each architecture names, or every conv that can be scored, the final ones first.
     """
 
     actors: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    cpus: float = Field(0, ge=0)
-    gpus: float = Field(0, ge=0)
+    cpus: float = Field(0.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
     layers: Literal["final", "all"] = "final"
 
 
@@ -85,7 +85,7 @@ class Resources(Frozen):
 
 
 _LARGEST_IMAGES = 224  # pixels; what all architectures but simplified_mini see
-Seeds = tuple[Annotated[int, Field(ge=0)], ...]
+Seeds = tuple[Annotated[int, Field(ge=0, lt=SEEDS)], ...]
 
 
 class Grid(Frozen):
@@ -117,8 +117,8 @@ class Grid(Frozen):
 
     @model_validator(mode="after")
     def _no_repetition(self) -> Self:
-        for key in ("architectures", "interventions", "seeds"):
-            values = getattr(self, key)
+        lists = {key: getattr(self, key) for key in ("architectures", "interventions", "seeds")}
+        for key, values in (lists | {f"seeds_of.{name}": seeds for name, seeds in self.seeds_of.items()}).items():
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
                 raise ValueError(f"{key} names {', '.join(repeated)} more than once")

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
 from rich.console import Console
 from upath import UPath
 
 from analysis.layers import RESULTS
 from sweep.compact import Survey, settled_trials, survey, unsettle
-from sweep.files import require_writable
+from sweep.files import place, require_writable
 from sweep.lease import Lease, hold
 from sweep.progress import display, preparing
 from sweep.requests import Request, forget, read_requests
@@ -49,16 +50,17 @@ EVERY_TRIAL, NO_TRIAL = Choice(), Choice(trial_ids=frozenset())
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch ended: whether it ran to its end, and the trials that failed."""
+    """How a launch ended: whether it ran to its end, the trials that failed, and the analyses that left no results."""
 
     complete: bool
     failed: int
+    lost_analyses: int = 0
 
     @property
     def exit_code(self) -> int:
         if not self.complete:
             return 130
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.lost_analyses else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,9 @@ def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> 
         new = sweep.add(expansion.plans, settled_trials(sweep))
         sweep.record_launch(grid.model_dump(mode="json"))
         for remark in expansion.source.remarks:
-            console.print(remark, style="yellow", highlight=False)
-        console.print(f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new", highlight=False)
+            console.print(remark, style="yellow", highlight=False, markup=False)
+        planned = f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new"
+        console.print(planned, highlight=False, markup=False, soft_wrap=True)
         return sweep, _complete(sweep, console, cluster, EVERY_TRIAL, lease)
 
 
@@ -96,6 +99,7 @@ def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice =
     Raises:
         ValueError: another driver works on the sweep.
     """
+    last_grid(sweep)  # said before anything is set aside
     with hold(sweep.path) as lease:
         if choice.start == "scratch":
             choice = Choice(trial_ids=begin_from_scratch(sweep, choice))
@@ -152,7 +156,7 @@ def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
     """
     for path in (UPath(name_or_path), storage / name_or_path):
         if (path / "sweep.yaml").exists():
-            return SweepDir(path)
+            return SweepDir(place(path))
     names = ", ".join(sweep_names(storage)) or "none"
     raise ValueError(f"there is no sweep {name_or_path!r}; sweeps in {storage}: {names}")
 
@@ -161,7 +165,11 @@ def last_grid(sweep: SweepDir) -> "Grid":
     """The grid launched last; its resources and analysis settings serve every resume."""
     from sweep.grid import Grid  # builds networks to check what it names, which takes a second to import
 
-    return Grid.model_validate(sweep.launches()[-1]["grid"])
+    launches = sweep.launches()
+    try:
+        return Grid.model_validate(launches[-1]["grid"])
+    except (IndexError, ValidationError) as error:
+        raise ValueError(f"{sweep.path / 'sweep.yaml'} names no grid that is valid; launch the grid again") from error
 
 
 def choose(sweep: SweepDir, only: Sequence[str], start: Start = "checkpoint") -> Choice:
@@ -208,15 +216,18 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
     from sweep.data.prepare import prepare
     from sweep.driver import Driver, connected  # imports Ray, which takes a second
 
-    for plan in {plan.spec.data.key: plan for plan, _ in todo}.values():
-        with preparing(console, plan.spec.data.name) as report:
-            prepare(plan.spec.data, None if plan.root is None else Path(plan.root), report)
+    for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
+        try:
+            with preparing(console, plan.spec.data.name) as report:
+                prepare(plan.spec.data, None if plan.root is None else Path(plan.root), report)
+        except (ValueError, OSError) as error:  # its trials will say so too; others need not wait for it
+            console.print(f"data set {plan.spec.data.name}: {error}", style="yellow", highlight=False, markup=False)
     epochs = sum(_epochs(plan) for plan, _ in todo)
     done = sum(status.epoch for _, status in todo)
     with connected(cluster.address), display(console, len(todo), epochs, done) as shown:
         driver = Driver(sweep, last_grid(sweep), shown, lease, cluster.max_failures)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
-    return _outcome(survey(sweep), ran_to_end)
+    return _outcome(survey(sweep), ran_to_end, driver.lost_analyses)
 
 
 def _answer_all(sweep: SweepDir, console: Console) -> Set[str]:
@@ -234,5 +245,6 @@ def _epochs(plan: Plan) -> int:
     return plan.spec.recipe.epochs if INTERVENTIONS[plan.spec.intervention].trained else 0
 
 
-def _outcome(seen: Survey, ran_to_end: bool) -> Outcome:
-    return Outcome(complete=ran_to_end, failed=int((seen.tables["trials"]["status"] == "failed").sum()))
+def _outcome(seen: Survey, ran_to_end: bool, lost_analyses: int = 0) -> Outcome:
+    failed = int((seen.tables["trials"]["status"] == "failed").sum())
+    return Outcome(complete=ran_to_end, failed=failed, lost_analyses=lost_analyses)

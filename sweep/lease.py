@@ -17,7 +17,7 @@ from uuid import uuid4
 from pydantic import TypeAdapter
 from upath import UPath
 
-from sweep.files import create_json, read_json, write_json
+from sweep.files import STORAGE_ERRORS, create_json, read_json, write_json
 
 BEAT_S = 5.0
 STALE_S = 60.0
@@ -74,6 +74,11 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
+    @property
+    def lost(self) -> bool:
+        """Whether another driver has taken over."""
+        return self._lost
+
     def require(self) -> None:
         """Raise a LostLeaseError if another driver has taken over."""
         if self._lost:
@@ -84,12 +89,12 @@ class Lease:
         self._ended.set()
         self._thread.join()
         if not self._lost:
-            with suppress(OSError):  # then it goes stale by itself
+            with suppress(*STORAGE_ERRORS):  # then it goes stale by itself
                 write_json(_file(self._sweep, self._number), asdict(replace(self._held, released=True)))
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            with suppress(OSError):  # the storage is away: the lease stands until it is stale
+            with suppress(Exception):  # the storage is away: the lease stands until it is stale
                 newest = _newest(self._sweep)
                 if newest is not None and newest[1].token != self._held.token:
                     self._lost = True

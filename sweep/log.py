@@ -8,7 +8,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from sweep.files import write_text
+from sweep.files import STORAGE_ERRORS, write_text
 
 LOG = "log.txt"
 logger = logging.getLogger("sweep")
@@ -40,7 +40,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record) + "\n"
-        with suppress(OSError):
+        with suppress(*STORAGE_ERRORS):
             if self._file.protocol in ("", "file"):
                 with Path(self._file.path).open("a", encoding="utf-8") as stream:
                     stream.write(line)

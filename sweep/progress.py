@@ -29,8 +29,8 @@ class Display(Protocol):
     def ended(self, trial_id: str, outcome: str) -> None:
         """A trial is finished or has failed."""
 
-    def more_trials(self, count: int) -> None:
-        """So many trials have come to those that were to run."""
+    def another_trial(self, trial_id: str, epochs: int) -> None:
+        """A trial has come to those that were to run, with so many epochs left."""
 
     def remark(self, line: str) -> None:
         """Something that the user should know meanwhile."""
@@ -44,21 +44,25 @@ class Bars:
 
     def __init__(self, progress: Progress, trials: int, epochs: int, epochs_done: int) -> None:
         self._progress = progress
+        self._seen: set[tuple[str, int]] = set()
         self._trials = progress.add_task("trials", total=trials)
         self._epochs = progress.add_task("epochs", total=epochs, completed=epochs_done)
         self._analysed = progress.add_task("analysed checkpoints", total=None)
 
     def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
-        if epoch > 0:
+        if epoch > 0 and (trial_id, epoch) not in self._seen:  # one is done again after a torn checkpoint
+            self._seen.add((trial_id, epoch))
             self._progress.advance(self._epochs)
 
     def ended(self, trial_id: str, outcome: str) -> None:
-        self._progress.console.print(f"{trial_id}: {outcome}", highlight=False)
+        self._progress.console.print(f"{trial_id}: {outcome}", highlight=False, markup=False)
         self._progress.advance(self._trials)
 
-    def more_trials(self, count: int) -> None:
-        task = next(task for task in self._progress.tasks if task.id == self._trials)
-        self._progress.update(self._trials, total=(task.total or 0) + count)
+    def another_trial(self, trial_id: str, epochs: int) -> None:
+        self._seen = {(seen, epoch) for seen, epoch in self._seen if seen != trial_id}
+        for task in self._progress.tasks:
+            more = {self._trials: 1, self._epochs: epochs}.get(task.id, 0)
+            self._progress.update(task.id, total=(task.total or 0) + more if more else task.total)
 
     def remark(self, line: str) -> None:
         self._progress.console.print(line, highlight=False, markup=False)
@@ -74,10 +78,12 @@ class Lines:
         self._console = console
         self._trials, self._epochs = trials, epochs
         self._ended, self._at_start, self._done = 0, epochs_done, epochs_done
+        self._seen: set[tuple[str, int]] = set()
         self._began = self._said = time.monotonic()
 
     def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
-        self._done += epoch > 0
+        self._done += epoch > 0 and (trial_id, epoch) not in self._seen  # one is done again after a torn checkpoint
+        self._seen.add((trial_id, epoch))
         now = time.monotonic()
         if now - self._said >= _LINE_EVERY_S and self._done > self._at_start:
             self._said = now
@@ -88,8 +94,10 @@ class Lines:
         self._ended += 1
         self._print(f"trial {self._ended}/{self._trials} {trial_id}: {outcome}")
 
-    def more_trials(self, count: int) -> None:
-        self._trials += count
+    def another_trial(self, trial_id: str, epochs: int) -> None:
+        self._seen = {(seen, epoch) for seen, epoch in self._seen if seen != trial_id}
+        self._trials += 1
+        self._epochs += epochs
 
     def remark(self, line: str) -> None:
         self._print(line)
@@ -98,7 +106,7 @@ class Lines:
         pass  # the table at the end says it
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A trial as Ray Tune runs it: an epoch a step, saved and stopped at the next step when its machine is to go."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ class RayTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         task = config["task"]
+        if not task["gpus"]:  # Ray hides no GPU from what reserves none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._delay_s = task["delay_s"]
         self._notice = PreemptionNotice()
         self._epochs: Iterator[tuple[EpochRow, UPath | None]] = trial_course(

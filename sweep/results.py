@@ -7,6 +7,7 @@ The tables are written by `sweep.compact`; a table that does not exist yet reads
 import json
 from dataclasses import dataclass
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import duckdb
 import numpy as np
@@ -101,17 +102,20 @@ def query(sweep: UPath, sql: str) -> pd.DataFrame:
 
 
 def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
-    """The reduced weights of one analysed layer, or None where it was not analysed."""
+    """The reduced weights of one analysed layer, or None where it was not analysed or its file is damaged."""
     path = sweep / "trials" / trial_id / "layers" / str(step) / f"{layer}.npz"
     if not path.exists():
         return None
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return ReducedLayer(
-            reduced=arrays["reduced"].astype(np.float32),
-            order=arrays["order"],
-            horizontal=arrays["horizontal"],
-            vertical=arrays["vertical"],
-        )
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return ReducedLayer(
+                reduced=arrays["reduced"].astype(np.float32),
+                order=arrays["order"],
+                horizontal=arrays["horizontal"],
+                vertical=arrays["vertical"],
+            )
+    except (OSError, ValueError, KeyError, BadZipFile):  # `sweep analyze SWEEP` makes it anew
+        return None
 
 
 def read_centres(sweep: UPath, k: int) -> np.ndarray | None:

@@ -19,12 +19,13 @@ from pydantic import (
 )
 
 SCHEMA: Literal[1] = 1
+SEEDS = 2**63  # seeds are below it: the tables hold them as 64-bit integers
 
 
 class Frozen(BaseModel):
     """Base of all specs: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BatchPhase(Frozen):
@@ -40,7 +41,7 @@ class Recipe(Frozen):
     `weight_decay_body` applies to all but the head, `weight_decay_head` to the head; batch norm and biases decay too.
     `one_cycle`: cosine from lr/25 up to lr over the first 30% of training, cosine down to lr/250000 over the rest
     (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast. `out_of_memory`: a step
-    that does not fit in memory makes the trial fail, or is split: the trial goes back to its last checkpoint and then
+    that does not fit in memory makes the trial fail, or is split: the trial goes back to its last epoch's end and then
     takes half the images at a time, as many a step as before; batch norm sees the smaller batches.
     """
 
@@ -83,7 +84,7 @@ class DataSpec(Frozen):
     name: str
     image_size: int = Field(ge=8)
     num_classes: int = Field(ge=2)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=SEEDS)
     options: dict[str, JsonValue]
     fingerprint: str | None
 
@@ -100,8 +101,8 @@ class TrialSpec(Frozen):
     intervention: str
     data: DataSpec
     recipe: Recipe
-    init_seed: int = Field(ge=0)
-    data_seed: int = Field(ge=0)
+    init_seed: int = Field(ge=0, lt=SEEDS)
+    data_seed: int = Field(ge=0, lt=SEEDS)
     schema_version: Literal[1] = SCHEMA
 
     @property

@@ -140,7 +140,8 @@ class SweepDir:
     def trials(self) -> list["TrialDir"]:
         """All trials, by id."""
         folder = self.path / "trials"
-        return [TrialDir(child) for child in sorted(folder.iterdir(), key=str)] if folder.exists() else []
+        children = sorted(folder.iterdir(), key=str) if folder.exists() else []
+        return [TrialDir(child) for child in children if not child.name.startswith(".")]
 
     def launches(self) -> list[dict[str, Any]]:
         """The launches so far, oldest first, each with `launched_at` and `grid`."""
@@ -274,8 +275,8 @@ class TrialDir:
         rows: list[EpochRow] = []
         try:
             lines = (self.path / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
-            rows.extend(json.loads(line) for line in lines)
-        except (FileNotFoundError, ValueError):  # each checkpoint holds the rows, and training writes them anew
+            rows.extend(_epoch_row(line) for line in lines)
+        except (FileNotFoundError, ValueError, TypeError):  # each checkpoint holds the rows; training writes them anew
             return rows
         return rows
 
@@ -321,6 +322,20 @@ def _read(trial: TrialDir) -> tuple[Plan, Status] | None:
     if plan.excluded is not None and status.status != "excluded":
         status = Status(status="excluded", reason=plan.excluded)
     return plan, status
+
+
+def _epoch_row(line: str) -> EpochRow:
+    """One line of `epochs.jsonl`.
+
+    Raises:
+        ValueError, TypeError: it is damaged.
+    """
+    row: EpochRow = json.loads(line)
+    if not isinstance(row, dict) or not {"epoch", "step"} <= row.keys():
+        raise ValueError(f"not an epoch's row: {line}")
+    if not all(value is None or isinstance(value, int | float) for value in row.values()):
+        raise ValueError(f"not all numbers: {line}")
+    return row
 
 
 def _seat(spec: TrialSpec) -> Seat:

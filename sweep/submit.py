@@ -40,17 +40,25 @@ class Job:
             while True:
                 try:
                     yield runner.run(anext(lines))  # type: ignore[arg-type]  # an awaitable
-                except StopAsyncIteration:
+                except (StopAsyncIteration, RuntimeError):  # the end, or the connection's; the job's state tells which
                     return
 
     def exit_code(self) -> int:
-        """The exit code of `sweep launch`: 0 finished, 1 a trial failed, 2 a mistake, 130 stopped."""
+        """The exit code of `sweep launch`: 0 finished, 1 a trial failed, 2 a mistake, 130 stopped.
+
+        Raises:
+            ValueError: the job goes on, or has failed before its driver ran.
+        """
         info = self._client.get_job_info(self.id)
+        if not info.status.is_terminal():
+            raise ValueError(f"the connection was lost; the job goes on: {self.logs_command}")
         if info.status == "SUCCEEDED":
             return 0
         if info.status == "STOPPED":
             return 130
-        return int(info.driver_exit_code or 1)
+        if info.driver_exit_code is None:
+            raise ValueError(f"the job has failed before it began: {info.message}")
+        return int(info.driver_exit_code)
 
 
 def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
@@ -65,6 +73,11 @@ def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
         raise ValueError(
             f"--storage {storage!r}: a job needs a URL (s3://BUCKET/sweeps), or an absolute path that all nodes have"
         )
+    root = grid.data.root
+    if root is not None and "~" not in root and not Path(root).is_absolute():
+        raise ValueError(f"data.root={root!r}: a job needs an absolute path, which its nodes have")
+    if not cluster.startswith(("http://", "https://")):
+        raise ValueError(f"--cluster {cluster!r}: a job server's address begins with http:// or https://")
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

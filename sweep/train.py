@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,8 +26,11 @@ from sweep.checkpoint import (
     EpochRow,
     Progress,
     TornCheckpointError,
+    checkpoint_steps,
     newest_resumable,
     read_checkpoint,
+    read_progress,
+    remove_checkpoint,
 )
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
@@ -40,6 +43,9 @@ from sweep.store import TrialDir
 
 _CHECK_LOSS_EVERY = 50  # steps; reading the loss makes a GPU wait
 _VAL_BATCH = 250
+_NO_MEMORY = (
+    "allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 _SMALLEST_PART = 2  # images that batch norm can average over
 
 
@@ -103,16 +109,17 @@ def course(
 
     An epoch that a step without enough memory cut short is given once more, where the recipe lets steps be split.
     """
-    micro_batches = 1
+    micro_batches, trial = 1, TrialDir(trial_dir)
     while True:
         try:
-            yield from _course(spec, data, TrialDir(trial_dir), stop, save_every_s, micro_batches)
+            yield from _course(spec, data, trial, stop, save_every_s, micro_batches)
         except OutOfMemoryError:
             smallest = min(phase.size for phase in spec.recipe.batch_size)
             micro_batches *= 2
             if spec.recipe.out_of_memory == "fail" or smallest // micro_batches < _SMALLEST_PART:
                 raise
-            logger.info(f"out of memory: steps are split into {micro_batches} parts from the last checkpoint on")
+            logger.info(f"out of memory: steps are split into {micro_batches} parts from the last epoch's end on")
+            _back_to_an_epochs_end(trial.checkpoints)
         else:
             return
         torch.cuda.empty_cache()  # only here, where the error no longer holds the step's tensors
@@ -137,7 +144,11 @@ def _course(
     run.micro_batches = max(run.micro_batches, micro_batches)
 
     def finish_epoch(lr: float | None) -> tuple[EpochRow, UPath | None]:
-        run.rows.append(run.epoch_row(lr) | evaluate(run.net, data, intervention, spec.recipe, run.device))
+        row = run.epoch_row(lr)
+        with _told_of_memory(run.step):
+            at_a_time = max(1, _VAL_BATCH // run.micro_batches)
+            found = evaluate(run.net, data, intervention, spec.recipe, run.device, at_a_time)
+        run.rows.append(row | found)
         run.start_epoch()
         trial.write_epochs(run.rows)
         return run.rows[-1], keeper.save_epoch(run)
@@ -148,8 +159,9 @@ def _course(
         order = epoch_order(spec.data_seed, epoch, schedule.images)
         size = schedule.batch_size(epoch)
         for index in range(run.step - schedule.first_step(epoch), schedule.steps_in(epoch)):
-            batch = _batch(run, data, order[index * size : (index + 1) * size], intervention)
-            run.learn(batch, schedule.learning_rate(epoch, index))
+            with _told_of_memory(run.step + 1):
+                batch = _batch(run, data, order[index * size : (index + 1) * size], intervention)
+                run.learn(batch, schedule.learning_rate(epoch, index))
             if stop(run.step):
                 keeper.save(run)
                 raise StoppedError(f"stopped at step {run.step}")
@@ -187,27 +199,15 @@ class Run:
         self._diverged_at = torch.full((), torch.inf, dtype=torch.float64, device=self.device)
 
     def learn(self, batch: Batch, lr: float) -> None:
-        """One optimizer step.
-
-        Raises:
-            OutOfMemoryError: it does not fit in memory; the state is no longer whole, load a checkpoint.
-        """
+        """One optimizer step; after an error the state is no longer whole, load a checkpoint."""
         began = time.perf_counter()
         self.net.train()
         torch.manual_seed(seed_at(self.spec.data_seed, Stream.DROPOUT, self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            loss = self._descend(batch)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(
-                f"out of memory at step {self.step + 1}; lower recipe.batch_size, or let steps be split: "
-                "--set recipe.out_of_memory=split"
-            ) from error
+        loss = self._descend(batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
         self.step += 1
         self.images += len(batch[0])
         self._loss_sum += loss * len(batch[0])
@@ -306,13 +306,18 @@ class Run:
 
 
 def evaluate(
-    net: ConvNet, data: PreparedData, intervention: Intervention, recipe: Recipe, device: torch.device
+    net: ConvNet,
+    data: PreparedData,
+    intervention: Intervention,
+    recipe: Recipe,
+    device: torch.device,
+    at_a_time: int = _VAL_BATCH,
 ) -> EpochRow:
     """Loss and accuracy over the validation images, which the intervention turns as it turns training images."""
     net.eval()
     loss_sum, correct = 0.0, 0
     with torch.no_grad(), autocast(recipe, device):
-        for images, labels in zip(data.val_images.split(_VAL_BATCH), data.val_labels.split(_VAL_BATCH), strict=True):
+        for images, labels in zip(data.val_images.split(at_a_time), data.val_labels.split(at_a_time), strict=True):
             images = intervention.transform(data.validation_images(images.to(device)))
             labels = labels.to(device)
             logits = net(images.contiguous(memory_format=torch.channels_last)).float()
@@ -349,9 +354,34 @@ def _restore_finished(trial: TrialDir, last_step: int) -> bool:
     return True
 
 
+@contextmanager
+def _told_of_memory(step: int) -> Iterator[None]:
+    """Raise an OutOfMemoryError with a cure where a step's work does not fit in memory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory at step {step}; lower recipe.batch_size, or let steps be split: "
+            "--set recipe.out_of_memory=split"
+        ) from error
+
+
+def _back_to_an_epochs_end(checkpoints: UPath) -> None:
+    """Remove the checkpoints of the unfinished epoch: when they were written must not matter to what comes next."""
+    for step in checkpoint_steps(checkpoints):
+        folder = checkpoints / str(step)
+        with suppress(TornCheckpointError):
+            if read_progress(folder).images == 0:
+                return
+        remove_checkpoint(folder)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    """PyTorch's CPU allocator and CUDA's libraries raise plain RuntimeErrors."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in said for words in _NO_MEMORY)
 
 
 def _batch(run: Run, data: PreparedData, indices: Tensor, intervention: Intervention) -> Batch:

@@ -17,7 +17,7 @@ from upath import UPath
 
 from sweep.checkpoint import EpochRow
 from sweep.data.prepare import prepare
-from sweep.files import remove_unfinished
+from sweep.files import STORAGE_ERRORS, remove_unfinished
 from sweep.keep import SAVE_EVERY_S
 from sweep.log import logged_to, logger
 from sweep.schedule import Schedule
@@ -130,9 +130,9 @@ class _Record:
     def fail(self, error: Exception) -> None:
         """Record an error as far as the storage lets itself be written; the driver knows of it in any case."""
         logger.info(f"failed: {summary(error)}")
-        with suppress(OSError):
+        with suppress(*STORAGE_ERRORS):
             self._trial.write_error("".join(traceback.format_exception(error)))
-        with suppress(OSError):
+        with suppress(*STORAGE_ERRORS):
             self.write(status="failed", error=summary(error), final=isinstance(error, DivergedError | ValueError))
 
 

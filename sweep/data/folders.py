@@ -48,11 +48,14 @@ def scan_classes(root: Path, name: str, classes: int | None) -> tuple[list[str],
         layout += ", or CLASS/*.jpg alone"
     if not root.is_dir():
         raise ValueError(f"data.root={str(root)!r} is not a folder; {layout}")
-    split = (root / "train").is_dir() and (root / "val").is_dir()
+    parts = [name for name in ("train", "val") if (root / name).is_dir()]
+    if len(parts) == 1:
+        raise ValueError(f"{root} has a folder {parts[0]} but not the other of train and val; {layout}")
+    split = len(parts) == 2
     if not split and classes is not None:
         raise ValueError(f"{root} has no folders train and val; {layout}")
     base = root / "train" if split else root
-    names = sorted(path.name for path in base.iterdir() if path.is_dir())
+    names = sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < 2 or (classes is not None and len(names) != classes):
         raise ValueError(f"{base} holds {len(names)} class folders, not {classes or 'two or more'}; {layout}")
     digest = hashlib.sha256()

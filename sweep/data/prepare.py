@@ -80,6 +80,8 @@ def _make(spec: DataSpec, root: Path | None, folder: Path, report: Report) -> No
         raise ValueError(
             f"{root} is not the folder this sweep was planned with: its pictures have changed; launch anew"
         )
+    for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed; the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
     arrays = dataset.make(options, spec.image_size, spec.seed, root)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:

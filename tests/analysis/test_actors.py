@@ -110,19 +110,21 @@ def test_an_actor_without_a_place_gets_no_work_and_holds_nobody_up(tmp_path: Pat
     [
         ({"CPU": 2.0}, 0.0, 0.0, 1),
         ({"CPU": 64.0}, 0.0, 0.0, 16),
-        ({"CPU": 64.0}, 2.0, 0.0, 32),
-        ({"CPU": 64.0, "GPU": 8.0}, 0.0, 0.25, 32),
-        ({"CPU": 4.0, "GPU": 8.0}, 1.0, 0.25, 4),
+        ({"CPU": 64.0}, 2.0, 0.0, 8),
+        ({"CPU": 64.0, "GPU": 8.0}, 0.0, 0.25, 8),
+        ({"CPU": 4.0, "GPU": 8.0}, 1.0, 0.25, 1),
         ({}, 1.0, 1.0, 1),
     ],
 )
-def test_auto_is_what_fits_the_cluster(resources: dict[str, float], cpus: float, gpus: float, actors: int) -> None:
+def test_auto_is_what_fits_a_quarter_of_the_cluster(
+    resources: dict[str, float], cpus: float, gpus: float, actors: int
+) -> None:
     assert _fitting(resources, cpus, gpus) == actors
 
 
 def test_auto_grows_with_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.actors._GROW_EVERY_S", 0.0)
-    pool = AnalysisPool(actors="auto", num_cpus=1.0, num_gpus=0.0)
+    pool = AnalysisPool(actors="auto", num_cpus=0.25, num_gpus=0.0)
     assert pool.actors == 2
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
     pool.poll()

@@ -29,6 +29,26 @@ def other(sweep: UPath, **changes: object) -> None:
     write_json(sweep / "driver" / "1.json", facts | changes)
 
 
+@pytest.mark.parametrize("error", [OSError(5, "away"), RuntimeError("an error of an object store's own")])
+def test_a_storage_that_is_away_for_a_while_does_not_end_the_heartbeat(
+    sweep: UPath, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+
+    def away(path: UPath) -> None:
+        raise error
+
+    with hold(sweep):
+        with monkeypatch.context() as outage:
+            outage.setattr(lease, "_newest", away)
+            time.sleep(0.3)
+        back_at = time.time()
+        time.sleep(0.5)
+        held = holder(sweep)
+        assert held is not None
+        assert held.heartbeat_at > back_at
+
+
 def test_the_second_is_refused_and_the_first_gives_back(sweep: UPath) -> None:
     with hold(sweep):
         held = holder(sweep)

@@ -57,6 +57,7 @@ def test_where_nothing_else_runs_a_task_waits_on_its_own(clock: list[float]) -> 
             "ran out of memory",
         ),
         ("ray.exceptions.ActorDiedError: The actor died unexpectedly", "process died"),
+        ("The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrial", "process died"),  # Tune's
         ("", "process died"),
         ("Traceback\n\nKeyError: 'a'\n", "KeyError: 'a'"),
     ],

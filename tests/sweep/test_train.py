@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from upath import UPath
 
-from sweep.checkpoint import EpochRow, checkpoint_steps, read_checkpoint
+from models.convnet import ConvNet
+from sweep.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid import expand, load_grid
 from sweep.store import Plan, SweepDir, TrialDir
@@ -107,6 +109,43 @@ def test_a_step_may_be_split_and_stays_split_when_resumed(sweep: SweepDir, monke
     rows = train(plan.spec, data, sweep.trial("trial").path)
     assert set(wide.parts) == {4}
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert rows[-1]["step"] == 9
+
+
+def test_where_memory_ends_the_result_does_not_depend_on_when_checkpoints_were_written(
+    sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.out_of_memory=split"])).plans[0]
+    data = prepare(plan.spec.data, None)
+    forward, weights = Run.forward, []
+    for name, every_s in (("often", 0.0), ("never", 1e9)):
+        steps = [0]
+
+        def once(run: Run, batch: torch.Tensor, steps: list[int] = steps) -> torch.Tensor:
+            steps[0] += 1
+            if steps[0] == 5:
+                raise RuntimeError("CUDA error: out of memory")
+            return forward(run, batch)
+
+        monkeypatch.setattr(Run, "forward", once)
+        train(plan.spec, data, sweep.trial(name).path, save_every_s=every_s)
+        weights.append((sweep.trial(name).checkpoints / "9" / MODEL).read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_validation_that_does_not_fit_in_memory_is_split_too(sweep: SweepDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = expand(load_grid("demo", [*TINY, "recipe.out_of_memory=split"])).plans[0]
+    whole = ConvNet.forward
+
+    def forward(net: ConvNet, images: torch.Tensor) -> torch.Tensor:
+        if not net.training and len(images) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(net, images)
+
+    monkeypatch.setattr(ConvNet, "forward", forward)
+    data = prepare(plan.spec.data, None)
+    many = replace(data, val_images=data.val_images.repeat(20, 1, 1, 1), val_labels=data.val_labels.repeat(20))
+    rows = train(plan.spec, many, sweep.trial("trial").path)
     assert rows[-1]["step"] == 9
 
 

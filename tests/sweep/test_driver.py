@@ -1,0 +1,168 @@
+"""What the driver does where something is missing: resources, reports, results, the storage."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from upath import UPath
+
+from analysis.layers import RESULTS
+from sweep import driver as module
+from sweep.compact import compact_all
+from sweep.driver import Driver
+from sweep.grid import Grid
+from sweep.lease import hold
+from sweep.results import read_table
+from sweep.store import Plan, SweepDir
+from sweep.trial import run_trial
+
+SWEEP = [sys.executable, "-m", "sweep.cli"]
+
+
+class Told:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+        self.ends: list[str] = []
+
+    def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None: ...
+    def another_trial(self, trial_id: str, epochs: int) -> None: ...
+    def analysed(self, done: int, waiting: int) -> None: ...
+
+    def ended(self, trial_id: str, outcome: str) -> None:
+        self.ends.append(outcome)
+
+    def remark(self, line: str) -> None:
+        self.remarks.append(line)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def driven(sweep: SweepDir, tiny: Grid, told: Told, local_ray: None) -> Any:
+    """A driver of a sweep, outside Tune."""
+    with hold(sweep.path) as lease:
+        made = Driver(sweep, tiny, told, lease, max_failures=0)
+        yield made
+        made._pool.close()
+
+
+def tune_trial(plan: Plan, **facts: Any) -> SimpleNamespace:
+    return SimpleNamespace(config={"task": {"trial_id": plan.trial_id}}, error_file=None, last_result={}, **facts)
+
+
+def test_a_checkpoint_that_its_trial_had_no_time_to_report_is_analysed(
+    driven: Driver, sweep: SweepDir, plan: Plan
+) -> None:
+    sweep.add([plan])
+    trial = sweep.trial(plan.trial_id)
+    run_trial(trial, None, threads=1)  # nobody has heard of its checkpoints
+    driven._analyse_the_rest([plan])
+    assert trial.unanalysed(plan) == []
+    assert (trial.layers / "9" / RESULTS).exists()
+
+
+def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
+) -> None:
+    sweep.add([plan])
+    trial = sweep.trial(plan.trial_id)
+    run_trial(trial, None, threads=1)
+    trial.layers.mkdir()
+    (trial.layers / "9").write_text("a file where its results should go")
+    (trial.checkpoints / "0" / "model.safetensors").write_bytes(b"torn")
+    driven._analyse_the_rest([plan])
+    assert driven.lost_analyses == 1
+    assert sorted(remark.split(":")[1] for remark in told.remarks) == [
+        " the analysis of step 0 failed", " the analysis of step 9 failed",
+    ]  # fmt: skip
+    driven._take([(str(trial.checkpoints / "3" / "model.safetensors"), [{"error": "KeyError: 'a'"}])])
+    assert told.remarks[-1] == f"{plan.trial_id}: the analysis of step 3 failed: KeyError: 'a'"
+
+
+def test_that_nothing_can_start_is_said_once(driven: Driver, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    for _ in range(5):
+        driven.on_step_end(0, [SimpleNamespace(status="PENDING")])
+        now[0] += 30
+    (said,) = told.remarks
+    assert said.startswith("no trial could start: a trial needs 1 CPUs, and the analysis holds")
+    assert said.endswith("the cluster has 2 CPUs")
+
+
+def test_a_storage_that_fails_in_a_callback_ends_no_sweep(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.add([plan])
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(driven, "_analyse", fail)
+    monkeypatch.setattr(module.TrialDir, "status", fail)
+    result = {"epoch": 1, "val_accuracy": 0.5, "kept": str(sweep.path)}
+    driven.on_trial_result(0, [], tune_trial(plan), result)
+    driven.on_trial_error(0, [], tune_trial(plan))
+    assert "the storage can't be used now: [Errno 5]" in told.remarks[0]
+    assert "its status can't be read" in told.remarks[1]
+    assert "process died" in told.ends[0]
+
+
+def test_a_request_that_comes_after_the_end_waits_for_the_next_resume(driven: Driver) -> None:
+    assert driven._queue.suggest("") == "FINISHED"
+    assert driven._queue.closed
+    driven._sweep = None  # type: ignore[assignment]  # it must not be looked at
+    driven._answer_requests()
+
+
+def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, tmp_path: Path) -> None:
+    """`sweep report` on a sweep that a driver works on leaves the tables to it."""
+    sweep.add([plan])
+    sweep.record_launch(tiny.model_dump(mode="json"))
+    compact_all(sweep)
+    table = Path(sweep.path.path) / "results" / "trials.parquet"
+    before = table.stat().st_mtime_ns
+    report = [*SWEEP, "report", str(sweep.path), "-o", str(tmp_path / "r.html")]
+    with hold(sweep.path):
+        subprocess.run(report, check=True, capture_output=True)
+        assert table.stat().st_mtime_ns == before
+    subprocess.run(report, check=True, capture_output=True)
+    assert table.stat().st_mtime_ns > before
+    assert len(read_table(sweep.path, "trials")) == 1
+
+
+def test_a_relative_storage_is_the_same_folder_wherever_trials_run(tmp_path: Path) -> None:
+    tiny = ["--set", "data.options={train_images: 16, val_images: 8}", "--set", "interventions=[untrained]"]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    for storage in ("here", "~/there"):
+        command = [*SWEEP, "launch", "demo", *tiny, "--set", "recipe.batch_size=8", f"--storage={storage}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["here", "there"]
+    assert UPath(tmp_path / "there" / "demo" / "results" / "trials.parquet").exists()
+
+
+def test_the_first_ctrl_c_ends_a_launch_that_only_analyses(tmp_path: Path) -> None:
+    tiny = ["--set", "data.options={train_images: 16, val_images: 8}", "--set", "interventions=[untrained]"]
+    stuck = ["--set", "recipe.batch_size=8", "--set", "analysis.gpus=1.0"]  # no actor ever has a place
+    command = [*SWEEP, "launch", "demo", *tiny, *stuck, "--storage", str(tmp_path)]
+    launch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert launch.stdout is not None
+    for line in launch.stdout:
+        if line.startswith("trial 1/1"):
+            break
+    time.sleep(5)  # Tune's end
+    launch.send_signal(signal.SIGINT)
+    assert launch.wait(timeout=60) == 130
+    launch.stdout.close()
