@@ -21,7 +21,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.search import Searcher
 from upath import UPath
 
 from analysis.actors import AnalysisPool
@@ -36,6 +35,7 @@ from sweep.progress import Display
 from sweep.ray_trial import RayTrial
 from sweep.requests import pending_requests
 from sweep.store import Plan, Status, SweepDir, TrialDir
+from sweep.tasks import Queue, Task
 
 _COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables
 _REQUESTS_EVERY_S = 2.0
@@ -44,9 +44,6 @@ _PATIENCE_S = 60.0  # without anything that runs, before it is said what waits f
 _PENDING = "16"  # trials that wait for resources at a time, so that a cluster knows how far to grow
 
 _DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is (dead|unavailable))")
-
-Task = dict[str, Any]
-"""What a worker needs to run a trial; plain values, as Tune wants them."""
 
 
 @contextmanager
@@ -70,55 +67,6 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-class Queue(Searcher):
-    """Hands out tasks: first those that are due, in order; a failed one again after a while."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        super().__init__()
-        self._waiting: list[tuple[float, Task]] = [(0.0, task) for task in tasks]
-        self._running: set[str] = set()
-        self.closed = False
-        """Whether Tune has been told that all is handed out; it asks for nothing more then."""
-
-    def add(self, task: Task, delay_s: float = 0.0) -> None:
-        """Have a task run, not before a delay."""
-        self._waiting.append((time.monotonic() + delay_s, task))
-
-    def ended(self, trial_id: str) -> None:
-        """A task's run has ended, one way or another."""
-        self._running.discard(trial_id)
-
-    def holds(self, trial_id: str) -> bool:
-        """Whether a trial runs or waits."""
-        return trial_id in self._running or any(task["trial_id"] == trial_id for _, task in self._waiting)
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next task; None while all that wait are not due yet, FINISHED at the end.
-
-        Where nothing else runs, a task is handed out before it is due and waits on its own, since Tune's loop stands
-        still while it has no trial.
-        """
-        if not self._waiting:
-            self.closed = not self._running
-            return Searcher.FINISHED if self.closed else None
-        now = time.monotonic()
-        due_at, task = min(self._waiting, key=lambda entry: max(entry[0], now))
-        if due_at > now and self._running:
-            return None
-        self._waiting.remove((due_at, task))
-        self._running.add(task["trial_id"])
-        return {"task": task | {"delay_s": max(0.0, due_at - now)}}
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the driver tells through `ended`, once it knows why."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the sweep directory is what lasts."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a launch is a fresh experiment; see the sweep directory")
 
 
 class Driver(tune.Callback):

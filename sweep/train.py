@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -36,6 +36,7 @@ from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.keep import SAVE_EVERY_S, Keeper
 from sweep.log import logger
+from sweep.memory import OutOfMemoryError, told_of_memory
 from sweep.randomness import Stream, epoch_order, generator, seed_at
 from sweep.schedule import Schedule
 from sweep.spec import Recipe, TrialSpec
@@ -43,9 +44,6 @@ from sweep.store import TrialDir
 
 _CHECK_LOSS_EVERY = 50  # steps; reading the loss makes a GPU wait
 _VAL_BATCH = 250
-_NO_MEMORY = (
-    "allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
-)  # fmt: skip
 _SMALLEST_PART = 2  # images that batch norm can average over
 
 
@@ -74,10 +72,6 @@ class DivergedError(RuntimeError):
 
 class StoppedError(RuntimeError):
     """Training was asked to stop; its state is saved."""
-
-
-class OutOfMemoryError(RuntimeError):
-    """A step does not fit in memory."""
 
 
 def train(
@@ -145,7 +139,7 @@ def _course(
 
     def finish_epoch(lr: float | None) -> tuple[EpochRow, UPath | None]:
         row = run.epoch_row(lr)
-        with _told_of_memory(run.step):
+        with told_of_memory(run.step):
             at_a_time = max(1, _VAL_BATCH // run.micro_batches)
             found = evaluate(run.net, data, intervention, spec.recipe, run.device, at_a_time)
         run.rows.append(row | found)
@@ -159,7 +153,7 @@ def _course(
         order = epoch_order(spec.data_seed, epoch, schedule.images)
         size = schedule.batch_size(epoch)
         for index in range(run.step - schedule.first_step(epoch), schedule.steps_in(epoch)):
-            with _told_of_memory(run.step + 1):
+            with told_of_memory(run.step + 1):
                 batch = _batch(run, data, order[index * size : (index + 1) * size], intervention)
                 run.learn(batch, schedule.learning_rate(epoch, index))
             if stop(run.step):
@@ -354,20 +348,6 @@ def _restore_finished(trial: TrialDir, last_step: int) -> bool:
     return True
 
 
-@contextmanager
-def _told_of_memory(step: int) -> Iterator[None]:
-    """Raise an OutOfMemoryError with a cure where a step's work does not fit in memory."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"out of memory at step {step}; lower recipe.batch_size, or let steps be split: "
-            "--set recipe.out_of_memory=split"
-        ) from error
-
-
 def _back_to_an_epochs_end(checkpoints: UPath) -> None:
     """Remove the checkpoints of the unfinished epoch: when they were written must not matter to what comes next."""
     for step in checkpoint_steps(checkpoints):
@@ -376,12 +356,6 @@ def _back_to_an_epochs_end(checkpoints: UPath) -> None:
             if read_progress(folder).images == 0:
                 return
         remove_checkpoint(folder)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's CPU allocator and CUDA's libraries raise plain RuntimeErrors."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in said for words in _NO_MEMORY)
 
 
 def _batch(run: Run, data: PreparedData, indices: Tensor, intervention: Intervention) -> Batch:

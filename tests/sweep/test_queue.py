@@ -3,8 +3,9 @@
 import pytest
 from ray.tune.search import Searcher
 
-from sweep import driver
-from sweep.driver import Queue, _died_of
+from sweep import tasks as module
+from sweep.driver import _died_of
+from sweep.tasks import Queue
 
 
 def tasks(*names: str) -> list[dict[str, str]]:
@@ -19,7 +20,7 @@ def handed(queue: Queue) -> str | None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(driver.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
 
 

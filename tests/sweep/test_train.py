@@ -13,8 +13,9 @@ from models.convnet import ConvNet
 from sweep.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid import expand, load_grid
+from sweep.memory import OutOfMemoryError
 from sweep.store import Plan, SweepDir, TrialDir
-from sweep.train import DivergedError, OutOfMemoryError, Run, Stop, StoppedError, train
+from sweep.train import DivergedError, Run, Stop, StoppedError, train
 from tests.sweep.conftest import TINY
 from tests.sweep.golden import losses
 
