@@ -278,8 +278,14 @@ def _facts_of(spec: TrialSpec, intervention: str) -> ConvNet:
 
 @lru_cache(maxsize=256)
 def _network_on_meta(architecture: str, intervention: str, num_classes: int, image_size: int) -> ConvNet:
-    with torch.device("meta"):
-        return models.build(architecture, intervention, num_classes, image_size, seed=0)
+    try:
+        with torch.device("meta"):
+            return models.build(architecture, intervention, num_classes, image_size, seed=0)
+    except RuntimeError as error:  # a map that a layer would have to make smaller than one pixel
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{architecture} can't take images of {image_size} pixels; raise data.image_size ({said})"
+        ) from error
 
 
 def _yaml_names(folder: Traversable) -> list[str]:

@@ -240,7 +240,7 @@ def _trial_json(trial: Row, layers: list[Row]) -> Row:
     own = ("trial_id", "architecture", "intervention", "seed", "status", "attempts")
     return {
         **{key: trial[key] for key in own},
-        "error": trial["error"] or trial["reason"],
+        "error": trial["reason"] if trial["status"] == "excluded" else trial["error"],
         "val_accuracy": trial["val_accuracy"],
         "layers": [{key: row[key] for key in keys} for row in layers],
     }

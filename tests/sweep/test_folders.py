@@ -233,3 +233,11 @@ def test_a_mistake_in_what_is_to_be_prepared_is_said(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         cli.prepare(name, str(classes), settings)
+
+
+def test_half_of_train_and_val_is_refused_and_hidden_folders_are_no_classes(classes: Path) -> None:
+    (classes / ".thumbnails").mkdir()
+    assert data_spec("folder", classes).num_classes == 2
+    picture(classes / "train" / "cats" / "a.png", 1)
+    with pytest.raises(ValueError, match="has a folder train but not the other"):
+        data_spec("folder", classes)

@@ -139,3 +139,17 @@ def test_each_mistake_is_one_line_that_names_it(grid: str, settings: list[str], 
         expand(load_grid(grid, settings))
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_images_too_small_for_a_network_are_refused_in_words() -> None:
+    small = load_grid("demo", ["architectures=[vgg19]", "data.image_size=16"])
+    with pytest.raises(ValueError, match=r"vgg19 can't take images of 16 pixels; raise data\.image_size"):
+        expand(small)
+
+
+@pytest.mark.parametrize(
+    "setting", ["recipe.lr=.inf", "recipe.lr=.nan", "seeds=[9223372036854775808]", "seeds_of={baseline: [0, 0]}"]
+)
+def test_numbers_that_no_table_can_hold_are_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=setting.split("=")[0].split("_of")[0]):
+        load_grid("demo", [setting])

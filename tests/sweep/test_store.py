@@ -98,3 +98,19 @@ def test_the_union_of_launches_is_recorded_without_repetition(sweep: SweepDir) -
     for grid in ({"name": "a"}, {"name": "a"}, {"name": "b"}):
         sweep.record_launch(grid)
     assert [launch["grid"]["name"] for launch in sweep.launches()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("harm", ["7", '{"epoch": 1}', '{"epoch": 1, "step": "three"}', "[1]", "{"])
+def test_a_damaged_row_ends_the_rows_that_are_read(sweep: SweepDir, plan: Plan, harm: str) -> None:
+    sweep.add([plan])
+    trial = sweep.trial(plan.trial_id)
+    trial.write_epochs([{"epoch": 0, "step": 0, "val_accuracy": 0.5}])
+    file = trial.path / "epochs.jsonl"
+    file.write_text(file.read_text() + harm + "\n")
+    assert [row["epoch"] for row in trial.epochs()] == [0]
+
+
+def test_what_a_file_browser_leaves_behind_is_no_trial(sweep: SweepDir, plan: Plan) -> None:
+    sweep.add([plan])
+    (sweep.path / "trials" / ".DS_Store").write_bytes(b"")
+    assert [trial.trial_id for trial in sweep.trials()] == [plan.trial_id]
