@@ -9,6 +9,7 @@ The storage is a small tmpfs of its own, which needs root; without it the storag
 """
 
 import argparse
+import errno
 import json
 import os
 import random
@@ -89,9 +90,14 @@ class Storage:
 
     def full(self) -> str:
         filler = self.folder / "filler"
-        free = shutil.disk_usage(self.folder).free
         with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free)
+            while free := shutil.disk_usage(self.folder).free:
+                try:
+                    os.posix_fallocate(file.fileno(), filler.stat().st_size, free)
+                except OSError as error:  # a trial has written since the free space was looked up
+                    if error.errno != errno.ENOSPC:
+                        raise
+        free = filler.stat().st_size
         time.sleep(OUTAGE_S)
         filler.unlink()
         return f"{free // MIB} MiB taken for {OUTAGE_S:.0f} s"
