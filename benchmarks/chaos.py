@@ -91,10 +91,11 @@ class Storage:
     def full(self) -> str:
         filler = self.folder / "filler"
         with filler.open("wb") as file:
-            while free := shutil.disk_usage(self.folder).free:
+            for _ in range(50):  # trials write between a look at the free space and its taking
                 try:
-                    os.posix_fallocate(file.fileno(), filler.stat().st_size, free)
-                except OSError as error:  # a trial has written since the free space was looked up
+                    os.posix_fallocate(file.fileno(), filler.stat().st_size, shutil.disk_usage(self.folder).free)
+                    break
+                except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
         free = filler.stat().st_size
