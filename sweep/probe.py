@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import models
-from analysis.probe import read_position
+from analysis.position import read_position
 from analysis.write import write_bytes
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS

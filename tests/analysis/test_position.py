@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from analysis.probe import PENALTY, read_position
+from analysis.position import PENALTY, read_position
 
 
 def noise(n: int = 20, c: int = 3, h: int = 4, w: int = 5) -> np.ndarray:
