@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits
 from upath import UPath
 
 from analysis.banding import BandScores, Verdict, band_scores, neuron_scores, sort_neurons, verdict
-from analysis.convs import Conv
-from analysis.files import AnyPath
 from analysis.profile import KernelShape, column_profile, kernel_shape, row_profile
-from analysis.read import final_convs, spatial_convs
+from analysis.readers.conv import Conv
+from analysis.readers.convs import final_convs, spatial_convs
+from analysis.readers.tensors import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
 from analysis.write import write_bytes
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.banding import band_scores
-from analysis.read import spatial_convs
+from analysis.readers.convs import spatial_convs
 from analysis.reduce import Reduction, reduce_layer, reduce_per_neuron
 
 LIMIT = 0.005

@@ -22,7 +22,7 @@ import torch
 import torchvision
 from torch import nn
 
-from analysis.read import spatial_convs
+from analysis.readers.convs import spatial_convs
 
 KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 DETECTION = ("rcnn", "fcos", "ssd", "retina", "deeplab", "fcn", "lraspp")  # these fetch a backbone unless told not to

@@ -196,7 +196,7 @@ def analyze(
 ) -> None:
     """Score the spatial convolutions of any checkpoint, or all checkpoints of a sweep again."""
     from analysis.layers import analyze_convs, best_device, chosen_convs
-    from analysis.read import is_checkpoint
+    from analysis.readers.convs import is_checkpoint
     from sweep import launch as service
     from sweep import show
 

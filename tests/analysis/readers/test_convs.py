@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from upath import UPath
 
-from analysis.read import final_convs, spatial_convs
+from analysis.readers.convs import final_convs, spatial_convs
 
 STATE = {
     "features.0.weight": torch.randn(4, 3, 5, 5),
@@ -248,7 +248,7 @@ def test_damaged_bytes_are_read_or_refused_in_words(tmp_path: Path, ending: str)
     weights = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     if ending == "onnx":
         pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
-        from tests.analysis.test_onnx_file import node, saved
+        from tests.analysis.readers.test_onnx_file import node, saved
 
         saved(file, [node("Conv", "a.weight")], {"a.weight": weights.numpy()})
     elif ending == "pt":

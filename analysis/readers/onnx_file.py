@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from upath import UPath
 
-from analysis.convs import Conv, why_skipped
+from analysis.readers.conv import Conv, why_skipped
 
 _NODES = {
     "Conv": None,

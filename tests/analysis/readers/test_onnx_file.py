@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.layers import analyze_file
-from analysis.read import spatial_convs
+from analysis.readers.convs import spatial_convs
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 

@@ -5,9 +5,9 @@ import re
 
 from upath import UPath
 
-from analysis.convs import Conv, why_skipped
-from analysis.files import ENDINGS, AnyPath, Entries, Entry, entries_of, read_header
-from analysis.onnx_file import onnx_convs
+from analysis.readers.conv import Conv, why_skipped
+from analysis.readers.onnx_file import onnx_convs
+from analysis.readers.tensors import ENDINGS, AnyPath, Entries, Entry, entries_of, read_header
 
 _METADATA = "final_convs"
 # Weight norm and spectral norm keep a weight up to a factor for each neuron, which no score depends on.
