@@ -230,7 +230,7 @@ def dashboard(
     port: Annotated[int | None, typer.Option(help="Default: 8501.")] = None,
 ) -> None:
     """Open the dashboard on this machine."""
-    command = [sys.executable, "-m", "dashboard.launch", storage, *([] if port is None else [str(port)])]
+    command = [sys.executable, "-m", "dashboard.serve", storage, *([] if port is None else [str(port)])]
     os.execv(command[0], command)  # in this process's place, so that whatever stops it stops the server
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from dashboard.launch import command
+from dashboard.serve import command
 from dashboard.source import REFRESH_S
 from tests.dashboard.synthetic import trial_id, write_sweep
 

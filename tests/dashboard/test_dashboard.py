@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from upath import UPath
 
 from dashboard import shape
-from dashboard.launch import command
+from dashboard.serve import command
 from sweep.lease import hold
 from sweep.requests import pending_requests
 from sweep.results import query, read_table

@@ -1,4 +1,4 @@
-"""The command that serves the dashboard: python -m dashboard.launch STORAGE [PORT]"""
+"""The command that serves the dashboard: python -m dashboard.serve STORAGE [PORT]"""
 
 import os
 import sys
