@@ -25,7 +25,7 @@ IDLE = ["interventions=[untrained]", "seeds=[0,1,2,3]"]  # as many trials as the
 
 
 def through_ray(settings: list[str], storage: str) -> None:
-    from sweep.grid import load_grid
+    from sweep.grid.schema import load_grid
     from sweep.launch import Cluster, launch
 
     launch(load_grid("demo", settings), UPath(storage), Cluster(), Console(quiet=True))
@@ -34,7 +34,7 @@ def through_ray(settings: list[str], storage: str) -> None:
 def by_plain_calls(settings: list[str], storage: str) -> None:
     from analysis.layers import analyze_checkpoint
     from sweep.compact import compact
-    from sweep.grid import expand, load_grid
+    from sweep.grid.schema import expand, load_grid
     from sweep.keep import kept_checkpoints
     from sweep.store import SweepDir
     from sweep.trial import run_trial

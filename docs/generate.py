@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from sweep import catalogue
+from sweep.grid import catalogue
 
 DOCS = Path(__file__).parent
 FILES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]

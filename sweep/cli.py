@@ -97,7 +97,7 @@ def launch(
 ) -> None:
     """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
     from sweep import launch as service
-    from sweep.grid import expand, load_grid
+    from sweep.grid.schema import expand, load_grid
 
     loaded = load_grid(grid, settings or [])
     if dry_run:
@@ -122,7 +122,7 @@ def submit(
 ) -> None:
     """Launch a grid as a job of a remote Ray cluster; Ctrl-C leaves the job running."""
     from sweep import submit as jobs
-    from sweep.grid import load_grid
+    from sweep.grid.schema import load_grid
 
     job = jobs.submit(load_grid(grid, settings or []), cluster, storage, max_failures)
     console.print(f"job {job.id} on {cluster}; to stop it: {job.stop_command}", highlight=False, soft_wrap=True)
@@ -284,7 +284,7 @@ def prepare(
     """Decode a data set once into files that all trials of this machine share; a launch does so by itself."""
     from sweep.data.prepare import cache_folder
     from sweep.data.prepare import prepare as prepare_data
-    from sweep.grid import load_data
+    from sweep.grid.schema import load_data
     from sweep.progress import preparing
 
     data, spec = load_data(dataset, root, settings or [])
@@ -352,7 +352,7 @@ def report(
 @app.command("list")
 def list_names(what: Listed) -> None:
     """List what a grid can name."""
-    from sweep import catalogue
+    from sweep.grid import catalogue
 
     console.print(catalogue.table(what))
 

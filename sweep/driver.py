@@ -28,7 +28,7 @@ from analysis.layers import RESULTS
 from sweep.checkpoint import MODEL
 from sweep.compact import compact, compact_all
 from sweep.files import STORAGE_ERRORS, write_json
-from sweep.grid import Grid, Resources
+from sweep.grid.schema import Grid, Resources
 from sweep.launch import answer
 from sweep.lease import Lease
 from sweep.progress import Display

@@ -25,7 +25,7 @@ from sweep.results import sweep_names
 from sweep.store import Plan, Status, SweepDir
 
 if TYPE_CHECKING:
-    from sweep.grid import Grid
+    from sweep.grid.schema import Grid
 
 MAX_FAILURES = 3
 Start = Literal["checkpoint", "scratch"]
@@ -78,7 +78,7 @@ def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> 
         ValueError: the grid, its data or the storage is not usable, or another driver works on the sweep; nothing
             has been trained.
     """
-    from sweep.grid import expand
+    from sweep.grid.schema import expand
 
     expansion = expand(grid)
     require_writable(storage)
@@ -163,7 +163,7 @@ def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
 
 def last_grid(sweep: SweepDir) -> "Grid":
     """The grid launched last; its resources and analysis settings serve every resume."""
-    from sweep.grid import Grid  # builds networks to check what it names, which takes a second to import
+    from sweep.grid.schema import Grid  # builds networks to check what it names, which takes a second to import
 
     launches = sweep.launches()
     try:

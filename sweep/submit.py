@@ -12,7 +12,7 @@ from uuid import uuid4
 import yaml
 
 if TYPE_CHECKING:
-    from sweep.grid import Grid
+    from sweep.grid.schema import Grid
 
 _STOP_WAIT_S = "60"  # for the trials' last checkpoints; Ray's own 3 s would cut them off
 

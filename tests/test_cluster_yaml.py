@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from sweep.grid import Resources
+from sweep.grid.schema import Resources
 
 ROOT = Path(__file__).parents[1]
 IGNORED = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jsonschema's, inside Ray

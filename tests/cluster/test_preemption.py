@@ -19,7 +19,7 @@ from ray.core.generated import autoscaler_pb2
 from upath import UPath
 
 from sweep.checkpoint import MODEL, checkpoint_steps
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.requests import pending_requests, request_retry
 from sweep.results import read_table
 from sweep.store import Status, SweepDir, TrialDir

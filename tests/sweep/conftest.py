@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep.grid import Grid, expand, load_grid
+from sweep.grid.schema import Grid, expand, load_grid
 from sweep.store import Plan, SweepDir
 
 TINY = [

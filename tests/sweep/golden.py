@@ -7,7 +7,7 @@ from pathlib import Path
 from upath import UPath
 
 from sweep.data.prepare import prepare
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.train import train
 from tests.sweep.conftest import TINY
 

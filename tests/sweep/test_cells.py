@@ -15,7 +15,7 @@ from models import architectures
 from models.interventions import INTERVENTIONS
 from sweep.checkpoint import read_checkpoint, write_checkpoint
 from sweep.data.prepare import prepare
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.store import TrialDir
 from sweep.train import Run, train
 

@@ -9,7 +9,7 @@ from upath import UPath
 from analysis.layers import analyze_checkpoint
 from sweep import compact as tables
 from sweep.compact import compact, compact_all, settled_trials, survey, unsettle
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.results import read_table
 from sweep.store import Status, SweepDir
 from sweep.trial import run_trial

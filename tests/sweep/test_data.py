@@ -12,7 +12,7 @@ from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folde
 from sweep.data.pictures import open_picture
 from sweep.data.prepare import prepare
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.randomness import Stream, epoch_order, generator
 
 FEW = ScenesOptions(train_images=40, val_images=10)

@@ -16,7 +16,7 @@ from analysis.layers import RESULTS
 from sweep import driver as module
 from sweep.compact import compact_all
 from sweep.driver import Driver
-from sweep.grid import Grid
+from sweep.grid.schema import Grid
 from sweep.lease import hold
 from sweep.results import read_table
 from sweep.store import Plan, SweepDir

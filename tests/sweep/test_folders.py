@@ -19,7 +19,7 @@ from sweep.checkpoint import checkpoint_steps
 from sweep.data import arrays
 from sweep.data.augment import centre_window, random_window
 from sweep.data.prepare import cache_folder, prepare
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.train import train
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.grid import Grid, load_grid
+from sweep.grid.schema import Grid, load_grid
 from sweep.lease import STALE_S, Holder, holder
 from sweep.store import Plan, State, SweepDir
 

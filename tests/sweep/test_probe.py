@@ -16,7 +16,7 @@ from upath import UPath
 import models
 from analysis.layers import analyze_checkpoint
 from sweep.cli import app
-from sweep.grid import Grid, expand
+from sweep.grid.schema import Grid, expand
 from sweep.probe import MAP, feature_maps, probe_sweep
 from sweep.results import read_table
 from sweep.store import Plan, SweepDir

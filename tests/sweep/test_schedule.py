@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sweep.grid import load_grid
+from sweep.grid.schema import load_grid
 from sweep.schedule import Schedule, epochs_to_keep
 from sweep.spec import Recipe
 

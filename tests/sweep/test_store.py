@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweep.files import write_text
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.store import Plan, Status, SweepDir
 
 

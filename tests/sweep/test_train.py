@@ -12,7 +12,7 @@ from upath import UPath
 from models.convnet import ConvNet
 from sweep.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.memory import OutOfMemoryError
 from sweep.store import Plan, SweepDir, TrialDir
 from sweep.train import DivergedError, Run, Stop, StoppedError, train

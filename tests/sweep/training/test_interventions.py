@@ -13,7 +13,7 @@ import models
 from models.convnet import ConvNet
 from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
-from sweep.grid import expand, load_grid
+from sweep.grid.schema import expand, load_grid
 from sweep.train import train
 from tests.sweep.conftest import TINY
 

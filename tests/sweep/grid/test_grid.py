@@ -7,7 +7,7 @@ import pytest
 
 import models
 from sweep.compact import compact_all
-from sweep.grid import expand, grid_names, load_grid
+from sweep.grid.schema import expand, grid_names, load_grid
 from sweep.results import read_table
 from sweep.spec import TrialSpec
 from sweep.store import Plan, SweepDir
