@@ -334,8 +334,8 @@ def report(
     from sweep.compact import compact_all
     from sweep.launch import open_sweep
     from sweep.lease import BusyError, hold
-    from sweep.report import write_report
-    from sweep.report_export import export as write_export
+    from sweep.report.export import export as write_export
+    from sweep.report.page import write_report
 
     opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):

@@ -11,7 +11,7 @@ from upath import UPath
 from analysis.banding import THRESHOLD
 from analysis.clusters import LABELS
 from analysis.figure12 import CLUSTERS, K, figure12
-from sweep.report_svg import strip
+from sweep.report.drawings import strip
 from sweep.results import read_centres, read_table
 from sweep.statistics import CONDITION, condition_titles, finished
 

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 from upath import UPath
 
-from sweep.report_svg import Line, strip, trajectory_svg
+from sweep.report.drawings import Line, strip, trajectory_svg
 from sweep.results import read_reduced, records
 from sweep.statistics import CONDITION, DIRECTIONS, condition_titles, finished, told_direction
 

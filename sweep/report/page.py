@@ -15,9 +15,9 @@ from markupsafe import Markup
 from upath import UPath
 
 from sweep.files import write_text
-from sweep.report_cells import grids
-from sweep.report_clusters import cluster_section
-from sweep.report_svg import COLOURS, interval_svg
+from sweep.report.cells import grids
+from sweep.report.clusters import cluster_section
+from sweep.report.drawings import COLOURS, interval_svg
 from sweep.results import read_error, read_table, records
 from sweep.statistics import CONDITION, condition_titles, finished, first_epochs, over_seeds, paired_differences, scored
 
@@ -54,7 +54,7 @@ def render(sweep: UPath) -> str:
         "chance": chance,
         "short": short_layer,
     }
-    template = environment.from_string((files("sweep") / "report.html").read_text(encoding="utf-8"))
+    template = environment.from_string((files("sweep.report") / "page.html").read_text(encoding="utf-8"))
     return template.render(
         name=sweep.name,
         made_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
