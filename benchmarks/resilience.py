@@ -21,10 +21,10 @@ import torch
 from upath import UPath
 
 from sweep.checkpoint import Progress, write_checkpoint
-from sweep.compact import compact_all
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
 from sweep.keep import Keeper, Savable
+from sweep.results.compact import compact_all
 from sweep.store import Plan, Status, SweepDir
 from sweep.train import StoppedError, train
 

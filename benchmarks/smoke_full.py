@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from upath import UPath
 
-from sweep.results import read_table
+from sweep.results.tables import read_table
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 GRID = "smoke-full"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweep.statistics import CONDITION, DIRECTIONS, condition_titles, shared_verdicts, told_direction
+from sweep.results.statistics import CONDITION, DIRECTIONS, condition_titles, shared_verdicts, told_direction
 
 STATES = ("finished", "running", "pending", "failed", "excluded")
 SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-"}
@@ -42,7 +42,7 @@ def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
 def cells(last: pd.DataFrame) -> pd.DataFrame:
     """The grid: a row for each data set, recipe, architecture and intervention, over its finished seeds.
 
-    `title` tells data set and recipe from a sweep's others (`sweep.statistics.condition_titles`); `outcome` is the
+    `title` tells data set and recipe from a sweep's others (`sweep.results.statistics.condition_titles`); `outcome` is the
     verdict most seeds share, or running, failed, excluded, waiting; `agreement` says how many share it, if not all;
     `score` the mean of the score that the verdict is about (of none, the larger one; `direction` says which), `spread`
     its standard deviation over seeds (missing with one seed); `label` is what the cell says, `brief` the same where
@@ -142,7 +142,7 @@ def may_be_retried(trial: pd.Series, now: float) -> bool:
 
 
 def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `sweep.statistics.over_seeds` as a reader wants them, the last conv first."""
+    """The rows of `sweep.results.statistics.over_seeds` as a reader wants them, the last conv first."""
     ordered = summary.sort_values("position", kind="stable")
     columns = {
         "Architecture": ordered["architecture"],
@@ -164,7 +164,7 @@ def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `sweep.statistics.paired_differences` as a reader wants them."""
+    """The rows of `sweep.results.statistics.paired_differences` as a reader wants them."""
     rows = differences[["mean", "low", "high", "p_holm"]].itertuples(index=False, name=None)
     numbers = [
         (f"{mean:+.2f}", "" if pd.isna(low) else f"{low:+.2f} to {high:+.2f}", "" if pd.isna(p) else f"{p:.3f}")

@@ -305,7 +305,7 @@ def probe(
     from rich.progress import track
 
     from sweep.launch import open_sweep
-    from sweep.probe import probe_sweep
+    from sweep.results.position import probe_sweep
 
     opened = open_sweep(sweep, place(storage))
     trials = len(opened.trials())
@@ -330,12 +330,12 @@ def report(
     storage: Storage = "runs",
 ) -> None:
     """Write one self-contained HTML file about a sweep, finished or not."""
-    from sweep.clusters import update_clusters
-    from sweep.compact import compact_all
     from sweep.launch import open_sweep
     from sweep.lease import BusyError, hold
     from sweep.report.export import export as write_export
     from sweep.report.page import write_report
+    from sweep.results.clusters import update_clusters
+    from sweep.results.compact import compact_all
 
     opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):

@@ -26,7 +26,6 @@ from upath import UPath
 from analysis.actors import AnalysisPool
 from analysis.layers import RESULTS
 from sweep.checkpoint import MODEL
-from sweep.compact import compact, compact_all
 from sweep.files import STORAGE_ERRORS, write_json
 from sweep.grid.schema import Grid, Resources
 from sweep.launch import answer
@@ -34,6 +33,7 @@ from sweep.lease import Lease
 from sweep.progress import Display
 from sweep.ray_trial import RayTrial
 from sweep.requests import pending_requests
+from sweep.results.compact import compact, compact_all
 from sweep.store import Plan, Status, SweepDir, TrialDir
 from sweep.tasks import Queue, Task
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.layers import RESULTS
-from sweep.compact import Survey, settled_trials, survey, unsettle
 from sweep.files import place, require_writable
 from sweep.lease import Lease, hold
 from sweep.progress import display, preparing
 from sweep.requests import Request, forget, read_requests
-from sweep.results import sweep_names
+from sweep.results.compact import Survey, settled_trials, survey, unsettle
+from sweep.results.tables import sweep_names
 from sweep.store import Plan, Status, SweepDir
 
 if TYPE_CHECKING:

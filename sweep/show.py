@@ -21,9 +21,9 @@ from analysis.banding import BandScores
 from analysis.layers import LayerResult
 from analysis.picture import FigureRow, figure
 from analysis.write import write_bytes
-from sweep.compact import survey
 from sweep.lease import Holder, holder
-from sweep.results import final_layers, read_reduced, read_table
+from sweep.results.compact import survey
+from sweep.results.tables import final_layers, read_reduced, read_table
 from sweep.store import State, SweepDir
 
 Row = dict[str, Any]

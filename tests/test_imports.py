@@ -20,7 +20,7 @@ def test_imports_go_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["dashboard.source", "dashboard.shape", "dashboard.charts", "sweep.results"])
+@pytest.mark.parametrize("module", ["dashboard.source", "dashboard.shape", "dashboard.charts", "sweep.results.tables"])
 def test_reading_results_needs_neither_torch_nor_ray(module: str) -> None:
     code = f"import sys, {module}; sys.exit(', '.join({{'torch', 'ray'}} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)

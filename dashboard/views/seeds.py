@@ -5,7 +5,7 @@ import streamlit as st
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
-from sweep.statistics import CONDITION, condition_titles, over_seeds, paired_differences, scored
+from sweep.results.statistics import CONDITION, condition_titles, over_seeds, paired_differences, scored
 
 
 def titled(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from upath import UPath
 
 from sweep.report.drawings import Line, strip, trajectory_svg
-from sweep.results import read_reduced, records
-from sweep.statistics import CONDITION, DIRECTIONS, condition_titles, finished, told_direction
+from sweep.results.statistics import CONDITION, DIRECTIONS, condition_titles, finished, told_direction
+from sweep.results.tables import read_reduced, records
 
 SEEDS_DRAWN = 3
 """Pictures of so many seeds a cell; the others are in the export."""

@@ -12,8 +12,8 @@ from analysis.banding import THRESHOLD
 from analysis.clusters import LABELS
 from analysis.figure12 import CLUSTERS, K, figure12
 from sweep.report.drawings import strip
-from sweep.results import read_centres, read_table
-from sweep.statistics import CONDITION, condition_titles, finished
+from sweep.results.statistics import CONDITION, condition_titles, finished
+from sweep.results.tables import read_centres, read_table
 
 _FAINT = 0.5  # ours: of random neurons' own scores the mean is about 0, of banded ones' at least 2/3
 Row = dict[str, Any]

@@ -1,7 +1,7 @@
 """A sweep's tables and pictures as files for other programs.
 
 ```
-<folder>/tables/*.csv, *.parquet   the results tables, and what `sweep.statistics` makes of them
+<folder>/tables/*.csv, *.parquet   the results tables, and what `sweep.results.statistics` makes of them
          weights/<trial_id>/<layer>.png   all neurons of each layer at the newest checkpoint, by similarity
          centres/k04.png ... k19.png      the centres of the clusters
 ```
@@ -19,8 +19,8 @@ from analysis.clusters import KS
 from analysis.picture import neuron_tiles
 from analysis.write import write_bytes
 from sweep.files import write_text
-from sweep.results import COLUMNS, read_centres, read_reduced, read_table, records
-from sweep.statistics import first_epochs, over_seeds, paired_differences, scored
+from sweep.results.statistics import first_epochs, over_seeds, paired_differences, scored
+from sweep.results.tables import COLUMNS, read_centres, read_reduced, read_table, records
 
 _COLUMNS, _SCALE = 32, 6
 

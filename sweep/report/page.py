@@ -18,8 +18,16 @@ from sweep.files import write_text
 from sweep.report.cells import grids
 from sweep.report.clusters import cluster_section
 from sweep.report.drawings import COLOURS, interval_svg
-from sweep.results import read_error, read_table, records
-from sweep.statistics import CONDITION, condition_titles, finished, first_epochs, over_seeds, paired_differences, scored
+from sweep.results.statistics import (
+    CONDITION,
+    condition_titles,
+    finished,
+    first_epochs,
+    over_seeds,
+    paired_differences,
+    scored,
+)
+from sweep.results.tables import read_error, read_table, records
 
 _TRACEBACKS = 20
 _STATES = ("finished", "running", "pending", "failed", "excluded")

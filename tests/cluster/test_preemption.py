@@ -21,7 +21,7 @@ from upath import UPath
 from sweep.checkpoint import MODEL, checkpoint_steps
 from sweep.grid.schema import expand, load_grid
 from sweep.requests import pending_requests, request_retry
-from sweep.results import read_table
+from sweep.results.tables import read_table
 from sweep.store import Status, SweepDir, TrialDir
 from sweep.trial import run_trial
 

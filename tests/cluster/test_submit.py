@@ -11,7 +11,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from upath import UPath
 
-from sweep.results import read_table
+from sweep.results.tables import read_table
 
 pytest.importorskip("aiohttp_cors", reason="Ray's job server comes with the extra `cluster`")
 pytestmark = pytest.mark.cluster

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from sweep.results import COLUMNS, TableName
+from sweep.results.tables import COLUMNS, TableName
 
 TRIALS = [
     # intervention, seed, status, horizontal, vertical, verdict, expected

@@ -13,7 +13,7 @@ from dashboard import shape
 from dashboard.serve import command
 from sweep.lease import hold
 from sweep.requests import pending_requests
-from sweep.results import query, read_table
+from sweep.results.tables import query, read_table
 from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")

@@ -17,7 +17,7 @@ from upath import UPath
 
 from sweep.lease import hold
 from sweep.requests import pending_requests, request_retry
-from sweep.results import read_error, read_reduced, read_table
+from sweep.results.tables import read_error, read_reduced, read_table
 from sweep.store import TrialDir
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]

@@ -13,7 +13,7 @@ from upath import UPath
 from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.lease import BusyError, hold, holder
 from sweep.requests import pending_requests, request_retry
-from sweep.results import read_log, read_reduced, read_table, sweep_names
+from sweep.results.tables import read_log, read_reduced, read_table, sweep_names
 from sweep.store import SweepDir
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is a development extra")

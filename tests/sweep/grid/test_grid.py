@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import models
-from sweep.compact import compact_all
 from sweep.grid.schema import expand, grid_names, load_grid
-from sweep.results import read_table
+from sweep.results.compact import compact_all
+from sweep.results.tables import read_table
 from sweep.spec import TrialSpec
 from sweep.store import Plan, SweepDir
 

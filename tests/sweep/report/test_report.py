@@ -10,13 +10,13 @@ import pytest
 from upath import UPath
 
 from analysis.clusters import KS
-from sweep.clusters import update_clusters
 from sweep.report.cells import SEEDS_DRAWN, course_lines
 from sweep.report.clusters import cluster_section, published_percents
 from sweep.report.drawings import Line, interval_svg, trajectory_svg
 from sweep.report.export import export
 from sweep.report.page import _probe_rows, render, write_report
-from sweep.results import COLUMNS, read_centres, read_table
+from sweep.results.clusters import update_clusters
+from sweep.results.tables import COLUMNS, read_centres, read_table
 from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
 

@@ -17,8 +17,8 @@ import models
 from analysis.layers import analyze_checkpoint
 from sweep.cli import app
 from sweep.grid.schema import Grid, expand
-from sweep.probe import MAP, feature_maps, probe_sweep
-from sweep.results import read_table
+from sweep.results.position import MAP, feature_maps, probe_sweep
+from sweep.results.tables import read_table
 from sweep.store import Plan, SweepDir
 from sweep.trial import run_trial
 

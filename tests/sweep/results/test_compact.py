@@ -7,10 +7,10 @@ import pytest
 from upath import UPath
 
 from analysis.layers import analyze_checkpoint
-from sweep import compact as tables
-from sweep.compact import compact, compact_all, settled_trials, survey, unsettle
 from sweep.grid.schema import expand, load_grid
-from sweep.results import read_table
+from sweep.results import compact as tables
+from sweep.results.compact import compact, compact_all, settled_trials, survey, unsettle
+from sweep.results.tables import read_table
 from sweep.store import Status, SweepDir
 from sweep.trial import run_trial
 from tests.sweep.conftest import TINY

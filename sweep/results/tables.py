@@ -1,7 +1,7 @@
 """Read the results of a sweep: tables, pictures' data and errors.
 
 Knows neither torch nor Ray, so that the dashboard and reports start at once and run anywhere.
-The tables are written by `sweep.compact`; a table that does not exist yet reads as empty, with its columns.
+The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
 import json

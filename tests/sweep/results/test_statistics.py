@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.compact import compact
-from sweep.results import read_table
-from sweep.statistics import (
+from sweep.results.compact import compact
+from sweep.results.statistics import (
     first_epoch,
     first_epochs,
     half_width,
@@ -20,6 +19,7 @@ from sweep.statistics import (
     scored,
     told_direction,
 )
+from sweep.results.tables import read_table
 from sweep.store import Plan, SweepDir
 
 

@@ -24,7 +24,7 @@ from models.interventions import INTERVENTIONS
 from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.data.prepare import PreparedData, prepare
 from sweep.files import read_json, write_json
-from sweep.results import COLUMNS
+from sweep.results.tables import COLUMNS
 from sweep.store import Plan, SweepDir, TrialDir
 
 MAP = "map"

@@ -23,7 +23,7 @@ from analysis.clusters import (
     shares,
 )
 from analysis.write import write_bytes
-from sweep.results import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
+from sweep.results.tables import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
 
 Row = dict[str, Any]
 

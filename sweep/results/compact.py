@@ -19,7 +19,7 @@ from upath import UPath
 
 from analysis.write import write_bytes
 from sweep.files import read_json
-from sweep.results import COLUMNS, TableName, read_table
+from sweep.results.tables import COLUMNS, TableName, read_table
 from sweep.store import Plan, Seat, Status, SweepDir, TrialDir
 
 Row = dict[str, Any]
