@@ -26,7 +26,7 @@ IDLE = ["interventions=[untrained]", "seeds=[0,1,2,3]"]  # as many trials as the
 
 def through_ray(settings: list[str], storage: str) -> None:
     from sweep.grid.schema import load_grid
-    from sweep.launch import Cluster, launch
+    from sweep.service.launch import Cluster, launch
 
     launch(load_grid("demo", settings), UPath(storage), Cluster(), Console(quiet=True))
 

@@ -25,7 +25,7 @@ from upath import UPath
 from sweep.files import place
 
 if TYPE_CHECKING:
-    from sweep.launch import Outcome
+    from sweep.service.launch import Outcome
     from sweep.store import Plan, SweepDir
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -96,8 +96,8 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")] = False,
 ) -> None:
     """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
-    from sweep import launch as service
     from sweep.grid.schema import expand, load_grid
+    from sweep.service import launch as service
 
     loaded = load_grid(grid, settings or [])
     if dry_run:
@@ -121,8 +121,8 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the job's output until it ends.")] = True,
 ) -> None:
     """Launch a grid as a job of a remote Ray cluster; Ctrl-C leaves the job running."""
-    from sweep import submit as jobs
     from sweep.grid.schema import load_grid
+    from sweep.service import submit as jobs
 
     job = jobs.submit(load_grid(grid, settings or []), cluster, storage, max_failures)
     console.print(f"job {job.id} on {cluster}; to stop it: {job.stop_command}", highlight=False, soft_wrap=True)
@@ -151,7 +151,7 @@ def resume(
     max_failures: MaxFailures = 3,
 ) -> None:
     """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
-    from sweep import launch as service
+    from sweep.service import launch as service
 
     opened = service.open_sweep(sweep, place(storage))
     choice = service.choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
@@ -170,7 +170,7 @@ def status(
 ) -> None:
     """Show how a sweep stands."""
     from sweep import show
-    from sweep.launch import open_sweep
+    from sweep.service.launch import open_sweep
 
     opened = open_sweep(sweep, place(storage))
     while True:
@@ -197,8 +197,8 @@ def analyze(
     """Score the spatial convolutions of any checkpoint, or all checkpoints of a sweep again."""
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from analysis.readers.convs import is_checkpoint
-    from sweep import launch as service
     from sweep import show
+    from sweep.service import launch as service
 
     if is_checkpoint(target) or UPath(target).is_file():
         convs = chosen_convs(target, layer)
@@ -304,8 +304,8 @@ def probe(
     """Measure how well a linear model reads absolute position from each trial's last maps."""
     from rich.progress import track
 
-    from sweep.launch import open_sweep
     from sweep.results.position import probe_sweep
+    from sweep.service.launch import open_sweep
 
     opened = open_sweep(sweep, place(storage))
     trials = len(opened.trials())
@@ -330,12 +330,12 @@ def report(
     storage: Storage = "runs",
 ) -> None:
     """Write one self-contained HTML file about a sweep, finished or not."""
-    from sweep.launch import open_sweep
     from sweep.lease import BusyError, hold
     from sweep.report.export import export as write_export
     from sweep.report.page import write_report
     from sweep.results.clusters import update_clusters
     from sweep.results.compact import compact_all
+    from sweep.service.launch import open_sweep
 
     opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):

@@ -3,9 +3,9 @@
 import pytest
 from ray.tune.search import Searcher
 
-from sweep import tasks as module
-from sweep.driver import _died_of
-from sweep.tasks import Queue
+from sweep.service import queue as module
+from sweep.service.driver import _died_of
+from sweep.service.queue import Queue
 
 
 def tasks(*names: str) -> list[dict[str, str]]:

@@ -28,14 +28,14 @@ from analysis.layers import RESULTS
 from sweep.checkpoint import MODEL
 from sweep.files import STORAGE_ERRORS, write_json
 from sweep.grid.schema import Grid, Resources
-from sweep.launch import answer
 from sweep.lease import Lease
 from sweep.progress import Display
-from sweep.ray_trial import RayTrial
 from sweep.requests import pending_requests
 from sweep.results.compact import compact, compact_all
+from sweep.service.launch import answer
+from sweep.service.queue import Queue, Task
+from sweep.service.ray_trial import RayTrial
 from sweep.store import Plan, Status, SweepDir, TrialDir
-from sweep.tasks import Queue, Task
 
 _COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables
 _REQUESTS_EVERY_S = 2.0

@@ -214,7 +214,7 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
             reason = f"was cut off on {status.host}; its last checkpoint stands"
             sweep.trial(plan.trial_id).write_status(replace(status, status="pending", reason=reason))
     from sweep.data.prepare import prepare
-    from sweep.driver import Driver, connected  # imports Ray, which takes a second
+    from sweep.service.driver import Driver, connected  # imports Ray, which takes a second
 
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
         try:
