@@ -29,9 +29,9 @@ import psutil
 from ray.cluster_utils import Cluster
 from upath import UPath
 
-from sweep.checkpoint import MANIFEST, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
 from sweep.results.tables import read_table
-from sweep.store import SweepDir, TrialDir
+from sweep.store.checkpoint import MANIFEST, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
+from sweep.store.sweep_dir import SweepDir, TrialDir
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 MIB = 2**20

@@ -34,9 +34,9 @@ def through_ray(settings: list[str], storage: str) -> None:
 def by_plain_calls(settings: list[str], storage: str) -> None:
     from analysis.layers import analyze_checkpoint
     from sweep.grid.schema import expand, load_grid
-    from sweep.keep import kept_checkpoints
     from sweep.results.compact import compact
-    from sweep.store import SweepDir
+    from sweep.store.kept import kept_checkpoints
+    from sweep.store.sweep_dir import SweepDir
     from sweep.trial import run_trial
 
     sweep = SweepDir(UPath(storage) / "demo")

@@ -25,7 +25,7 @@ from upath import UPath
 import models
 from analysis.actors import AnalysisPool
 from analysis.layers import Row
-from sweep.checkpoint import MODEL, Progress, write_checkpoint
+from sweep.store.checkpoint import MODEL, Progress, write_checkpoint
 
 NETWORKS = 10
 

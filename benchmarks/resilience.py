@@ -20,12 +20,12 @@ from statistics import median
 import torch
 from upath import UPath
 
-from sweep.checkpoint import Progress, write_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
-from sweep.keep import Keeper, Savable
 from sweep.results.compact import compact_all
-from sweep.store import Plan, Status, SweepDir
+from sweep.store.checkpoint import Progress, write_checkpoint
+from sweep.store.kept import Keeper, Savable
+from sweep.store.sweep_dir import Plan, Status, SweepDir
 from sweep.train import StoppedError, train
 
 INTERVAL_S = 30.0

@@ -42,8 +42,8 @@ def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
 def cells(last: pd.DataFrame) -> pd.DataFrame:
     """The grid: a row for each data set, recipe, architecture and intervention, over its finished seeds.
 
-    `title` tells data set and recipe from a sweep's others (`sweep.results.statistics.condition_titles`); `outcome` is the
-    verdict most seeds share, or running, failed, excluded, waiting; `agreement` says how many share it, if not all;
+    `title` tells data set and recipe from a sweep's others (`statistics.condition_titles`); `outcome` is the verdict
+    most seeds share, or running, failed, excluded, waiting; `agreement` says how many share it, if not all;
     `score` the mean of the score that the verdict is about (of none, the larger one; `direction` says which), `spread`
     its standard deviation over seeds (missing with one seed); `label` is what the cell says, `brief` the same where
     there is little room, `sign` where there is next to none.

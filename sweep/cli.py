@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from sweep.files import place
+from sweep.store.files import place
 
 if TYPE_CHECKING:
     from sweep.service.launch import Outcome
-    from sweep.store import Plan, SweepDir
+    from sweep.store.sweep_dir import Plan, SweepDir
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # A log or a pipe has no width of its own; 160 characters hold the tables without folding.
@@ -73,7 +73,7 @@ def main() -> None:
         _complain(str(error))
         sys.exit(2)
     except Exception as error:
-        from sweep.files import STORAGE_ERRORS
+        from sweep.store.files import STORAGE_ERRORS
         from sweep.trial import summary
 
         if not isinstance(error, STORAGE_ERRORS):
@@ -330,12 +330,12 @@ def report(
     storage: Storage = "runs",
 ) -> None:
     """Write one self-contained HTML file about a sweep, finished or not."""
-    from sweep.lease import BusyError, hold
     from sweep.report.export import export as write_export
     from sweep.report.page import write_report
     from sweep.results.clusters import update_clusters
     from sweep.results.compact import compact_all
     from sweep.service.launch import open_sweep
+    from sweep.store.lease import BusyError, hold
 
     opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):

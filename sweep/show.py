@@ -21,10 +21,10 @@ from analysis.banding import BandScores
 from analysis.layers import LayerResult
 from analysis.picture import FigureRow, figure
 from analysis.write import write_bytes
-from sweep.lease import Holder, holder
 from sweep.results.compact import survey
 from sweep.results.tables import final_layers, read_reduced, read_table
-from sweep.store import State, SweepDir
+from sweep.store.lease import Holder, holder
+from sweep.store.sweep_dir import State, SweepDir
 
 Row = dict[str, Any]
 _MOST = 100  # rows that a person still reads

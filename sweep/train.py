@@ -21,7 +21,13 @@ from upath import UPath
 import models
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS, Intervention
-from sweep.checkpoint import (
+from sweep.data.arrays import Batch
+from sweep.data.prepare import PreparedData
+from sweep.memory import OutOfMemoryError, told_of_memory
+from sweep.randomness import Stream, epoch_order, generator, seed_at
+from sweep.schedule import Schedule
+from sweep.spec import Recipe, TrialSpec
+from sweep.store.checkpoint import (
     Checkpoint,
     EpochRow,
     Progress,
@@ -32,15 +38,9 @@ from sweep.checkpoint import (
     read_progress,
     remove_checkpoint,
 )
-from sweep.data.arrays import Batch
-from sweep.data.prepare import PreparedData
-from sweep.keep import SAVE_EVERY_S, Keeper
-from sweep.log import logger
-from sweep.memory import OutOfMemoryError, told_of_memory
-from sweep.randomness import Stream, epoch_order, generator, seed_at
-from sweep.schedule import Schedule
-from sweep.spec import Recipe, TrialSpec
-from sweep.store import TrialDir
+from sweep.store.kept import SAVE_EVERY_S, Keeper
+from sweep.store.log import logger
+from sweep.store.sweep_dir import TrialDir
 
 _CHECK_LOSS_EVERY = 50  # steps; reading the loss makes a GPU wait
 _VAL_BATCH = 250

@@ -8,7 +8,7 @@ from upath import UPath
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_some
-from sweep.lease import holder
+from sweep.store.lease import holder
 
 PICTURES = 12
 ROWS = 500

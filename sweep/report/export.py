@@ -18,9 +18,9 @@ from upath import UPath
 from analysis.clusters import KS
 from analysis.picture import neuron_tiles
 from analysis.write import write_bytes
-from sweep.files import write_text
 from sweep.results.statistics import first_epochs, over_seeds, paired_differences, scored
 from sweep.results.tables import COLUMNS, read_centres, read_reduced, read_table, records
+from sweep.store.files import write_text
 
 _COLUMNS, _SCALE = 32, 6
 

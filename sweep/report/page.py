@@ -14,7 +14,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from upath import UPath
 
-from sweep.files import write_text
 from sweep.report.cells import grids
 from sweep.report.clusters import cluster_section
 from sweep.report.drawings import COLOURS, interval_svg
@@ -28,6 +27,7 @@ from sweep.results.statistics import (
     scored,
 )
 from sweep.results.tables import read_error, read_table, records
+from sweep.store.files import write_text
 
 _TRACEBACKS = 20
 _STATES = ("finished", "running", "pending", "failed", "excluded")

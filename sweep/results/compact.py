@@ -18,9 +18,9 @@ import pandas as pd
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.files import read_json
 from sweep.results.tables import COLUMNS, TableName, read_table
-from sweep.store import Plan, Seat, Status, SweepDir, TrialDir
+from sweep.store.files import read_json
+from sweep.store.sweep_dir import Plan, Seat, Status, SweepDir, TrialDir
 
 Row = dict[str, Any]
 Trials = Sequence[tuple[Plan, Status]]

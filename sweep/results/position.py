@@ -21,11 +21,11 @@ from analysis.position import read_position
 from analysis.write import write_bytes
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
-from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.data.prepare import PreparedData, prepare
-from sweep.files import read_json, write_json
 from sweep.results.tables import COLUMNS
-from sweep.store import Plan, SweepDir, TrialDir
+from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.store.files import read_json, write_json
+from sweep.store.sweep_dir import Plan, SweepDir, TrialDir
 
 MAP = "map"
 """The last map's name among the layers: what the head sees."""

@@ -1,7 +1,7 @@
 """Make a sweep directory complete: plan what a grid means, train what is not finished, analyse what is not analysed.
 
 Launch, extend, resume and retry are this one operation; each may be repeated and interrupted. One driver at a time
-works on a sweep (sweep.lease).
+works on a sweep (sweep.store.lease).
 """
 
 import difflib
@@ -16,13 +16,13 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.layers import RESULTS
-from sweep.files import place, require_writable
-from sweep.lease import Lease, hold
 from sweep.progress import display, preparing
-from sweep.requests import Request, forget, read_requests
 from sweep.results.compact import Survey, settled_trials, survey, unsettle
 from sweep.results.tables import sweep_names
-from sweep.store import Plan, Status, SweepDir
+from sweep.store.files import place, require_writable
+from sweep.store.lease import Lease, hold
+from sweep.store.requests import Request, forget, read_requests
+from sweep.store.sweep_dir import Plan, Status, SweepDir
 
 if TYPE_CHECKING:
     from sweep.grid.schema import Grid

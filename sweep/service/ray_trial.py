@@ -12,8 +12,8 @@ import ray
 from ray import tune
 from upath import UPath
 
-from sweep.checkpoint import EpochRow
-from sweep.store import TrialDir
+from sweep.store.checkpoint import EpochRow
+from sweep.store.sweep_dir import TrialDir
 from sweep.train import StoppedError
 from sweep.trial import trial_course
 

@@ -18,11 +18,11 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 from upath import UPath
 
-from sweep.checkpoint import MODEL, checkpoint_steps
 from sweep.grid.schema import expand, load_grid
-from sweep.requests import pending_requests, request_retry
 from sweep.results.tables import read_table
-from sweep.store import Status, SweepDir, TrialDir
+from sweep.store.checkpoint import MODEL, checkpoint_steps
+from sweep.store.requests import pending_requests, request_retry
+from sweep.store.sweep_dir import Status, SweepDir, TrialDir
 from sweep.trial import run_trial
 
 pytestmark = pytest.mark.cluster

@@ -11,9 +11,9 @@ from upath import UPath
 
 from dashboard import shape
 from dashboard.serve import command
-from sweep.lease import hold
-from sweep.requests import pending_requests
 from sweep.results.tables import query, read_table
+from sweep.store.lease import hold
+from sweep.store.requests import pending_requests
 from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
@@ -258,7 +258,7 @@ def test_a_request_that_cannot_be_written_is_an_error_on_the_page(
     def refuse(*_: object) -> None:
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("sweep.requests.request_retry", refuse)
+    monkeypatch.setattr("sweep.store.requests.request_retry", refuse)
     page = app(monkeypatch, storage).switch_page("views/trial.py")
     page.query_params["trial"] = trial_id("x_pool", 0)
     page.run()

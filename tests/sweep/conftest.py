@@ -6,7 +6,7 @@ import pytest
 from upath import UPath
 
 from sweep.grid.schema import Grid, expand, load_grid
-from sweep.store import Plan, SweepDir
+from sweep.store.sweep_dir import Plan, SweepDir
 
 TINY = [
     "interventions=[baseline]",

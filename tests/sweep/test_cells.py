@@ -13,10 +13,10 @@ from upath import UPath
 from analysis.layers import analyze_checkpoint
 from models import architectures
 from models.interventions import INTERVENTIONS
-from sweep.checkpoint import read_checkpoint, write_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
-from sweep.store import TrialDir
+from sweep.store.checkpoint import read_checkpoint, write_checkpoint
+from sweep.store.sweep_dir import TrialDir
 from sweep.train import Run, train
 
 PLANS = {plan.trial_id: plan for plan in expand(load_grid("smoke-full", [])).plans}

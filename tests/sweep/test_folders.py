@@ -15,11 +15,11 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from upath import UPath
 
 from sweep import cli
-from sweep.checkpoint import checkpoint_steps
 from sweep.data import arrays
 from sweep.data.augment import centre_window, random_window
 from sweep.data.prepare import cache_folder, prepare
 from sweep.grid.schema import expand, load_grid
+from sweep.store.checkpoint import checkpoint_steps
 from sweep.train import train
 
 

@@ -10,11 +10,11 @@ import torch
 from upath import UPath
 
 from models.convnet import ConvNet
-from sweep.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
 from sweep.memory import OutOfMemoryError
-from sweep.store import Plan, SweepDir, TrialDir
+from sweep.store.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
+from sweep.store.sweep_dir import Plan, SweepDir, TrialDir
 from sweep.train import DivergedError, Run, Stop, StoppedError, train
 from tests.sweep.conftest import TINY
 from tests.sweep.golden import losses

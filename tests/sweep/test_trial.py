@@ -9,9 +9,9 @@ import pytest
 from upath import UPath
 
 from sweep import trial
-from sweep.checkpoint import MODEL, checkpoint_steps
-from sweep.log import logger
-from sweep.store import Plan, Status, SweepDir, TrialDir
+from sweep.store.checkpoint import MODEL, checkpoint_steps
+from sweep.store.log import logger
+from sweep.store.sweep_dir import Plan, Status, SweepDir, TrialDir
 from sweep.train import StoppedError
 from sweep.trial import SupersededError, run_trial, trial_course
 

@@ -10,7 +10,7 @@ from sweep.grid.schema import expand, grid_names, load_grid
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
 from sweep.spec import TrialSpec
-from sweep.store import Plan, SweepDir
+from sweep.store.sweep_dir import Plan, SweepDir
 
 
 def test_a_grid_is_the_product_of_what_it_names() -> None:

@@ -11,7 +11,7 @@ from sweep.grid.schema import expand, load_grid
 from sweep.results import compact as tables
 from sweep.results.compact import compact, compact_all, settled_trials, survey, unsettle
 from sweep.results.tables import read_table
-from sweep.store import Status, SweepDir
+from sweep.store.sweep_dir import Status, SweepDir
 from sweep.trial import run_trial
 from tests.sweep.conftest import TINY
 

@@ -20,7 +20,7 @@ from sweep.results.statistics import (
     told_direction,
 )
 from sweep.results.tables import read_table
-from sweep.store import Plan, SweepDir
+from sweep.store.sweep_dir import Plan, SweepDir
 
 
 def rows(*values: tuple[str, int, float, str]) -> pd.DataFrame:

@@ -14,12 +14,12 @@ from upath import UPath
 
 from analysis.layers import RESULTS
 from sweep.grid.schema import Grid
-from sweep.lease import hold
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
 from sweep.service import driver as module
 from sweep.service.driver import Driver
-from sweep.store import Plan, SweepDir
+from sweep.store.lease import hold
+from sweep.store.sweep_dir import Plan, SweepDir
 from sweep.trial import run_trial
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]

@@ -11,9 +11,9 @@ from upath import UPath
 
 import models
 from models.convnet import ConvNet
-from sweep.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
+from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.train import train
 from tests.sweep.conftest import TINY
 

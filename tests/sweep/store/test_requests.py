@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from upath import UPath
 
-from sweep.requests import Start, forget, pending_request, pending_requests, read_requests, request_retry
+from sweep.store.requests import Start, forget, pending_request, pending_requests, read_requests, request_retry
 
 TRIAL = "simplified_mini-baseline-s0-0123456789ab"
 OTHER = "simplified_mini-rotate90-s0-0123456789ab"
@@ -103,6 +103,6 @@ def test_an_unknown_start_names_the_known_ones(sweep: UPath) -> None:
 
 
 def test_asking_needs_neither_torch_nor_ray() -> None:
-    code = "import sys, sweep.requests; sys.exit(', '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
+    code = "import sys, sweep.store.requests; sys.exit(', '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

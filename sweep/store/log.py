@@ -8,7 +8,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from sweep.files import STORAGE_ERRORS, write_text
+from sweep.store.files import STORAGE_ERRORS, write_text
 
 LOG = "log.txt"
 logger = logging.getLogger("sweep")

@@ -17,7 +17,7 @@ from uuid import uuid4
 from pydantic import TypeAdapter
 from upath import UPath
 
-from sweep.files import STORAGE_ERRORS, create_json, read_json, write_json
+from sweep.store.files import STORAGE_ERRORS, create_json, read_json, write_json
 
 BEAT_S = 5.0
 STALE_S = 60.0

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from upath import UPath
 
-from sweep.files import read_json, write_json
+from sweep.store.files import read_json, write_json
 
 Start = Literal["checkpoint", "scratch"]
 

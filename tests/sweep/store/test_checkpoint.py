@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from sweep.checkpoint import (
+from sweep.store.checkpoint import (
     Progress,
     TornCheckpointError,
     checkpoint_steps,
@@ -19,7 +19,7 @@ from sweep.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from sweep.files import write_json
+from sweep.store.files import write_json
 
 FILES = ("model.safetensors", "training.safetensors", "progress.json", "manifest.json")
 

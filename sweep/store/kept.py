@@ -11,7 +11,8 @@ from typing import Protocol
 from torch import Tensor
 from upath import UPath
 
-from sweep.checkpoint import (
+from sweep.schedule import epochs_to_keep
+from sweep.store.checkpoint import (
     MANIFEST,
     Progress,
     TornCheckpointError,
@@ -22,8 +23,7 @@ from sweep.checkpoint import (
     remove_checkpoint,
     write_checkpoint,
 )
-from sweep.files import remove_folder, remove_unfinished
-from sweep.schedule import epochs_to_keep
+from sweep.store.files import remove_folder, remove_unfinished
 
 SAVE_EVERY_S = 300.0
 _FULL = 2

@@ -2,8 +2,8 @@
 
 ```
 <storage>/<sweep>/sweep.yaml           what was launched
-                  driver/<n>.json      who works on it (sweep.lease)
-                  requests/            what the dashboard asks for (sweep.requests)
+                  driver/<n>.json      who works on it (sweep.store.lease)
+                  requests/            what the dashboard asks for (sweep.store.requests)
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
@@ -27,10 +27,10 @@ from typing_extensions import TypedDict
 from upath import UPath
 
 from analysis.layers import RESULTS
-from sweep.checkpoint import EpochRow
-from sweep.files import move, read_json, write_json, write_text
-from sweep.keep import kept_checkpoints
 from sweep.spec import SCHEMA, TrialSpec
+from sweep.store.checkpoint import EpochRow
+from sweep.store.files import move, read_json, write_json, write_text
+from sweep.store.kept import kept_checkpoints
 
 _THREADS = 16
 Seat = tuple[str, str, int, str]

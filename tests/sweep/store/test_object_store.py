@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep.checkpoint import checkpoint_steps, read_checkpoint
-from sweep.lease import BusyError, hold, holder
-from sweep.requests import pending_requests, request_retry
 from sweep.results.tables import read_log, read_reduced, read_table, sweep_names
-from sweep.store import SweepDir
+from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.store.lease import BusyError, hold, holder
+from sweep.store.requests import pending_requests, request_retry
+from sweep.store.sweep_dir import SweepDir
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is a development extra")
 pytest.importorskip("s3fs", reason="s3fs comes with the extra `cluster`")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep import lease
-from sweep.files import write_json
-from sweep.lease import BusyError, Holder, LostLeaseError, hold, holder
+from sweep.store import lease
+from sweep.store.files import write_json
+from sweep.store.lease import BusyError, Holder, LostLeaseError, hold, holder
 
 
 @pytest.fixture(params=["disk", "object store"])

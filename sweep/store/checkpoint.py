@@ -19,8 +19,8 @@ from torch import Tensor
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.files import remove_folder, write_json
-from sweep.log import logger
+from sweep.store.files import remove_folder, write_json
+from sweep.store.log import logger
 
 EpochRow = dict[str, float | int | None]
 FORMAT = 2
