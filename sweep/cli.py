@@ -169,8 +169,8 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 5 seconds.")] = False,
 ) -> None:
     """Show how a sweep stands."""
-    from sweep import show
     from sweep.service.launch import open_sweep
+    from sweep.terminal import show
 
     opened = open_sweep(sweep, place(storage))
     while True:
@@ -197,8 +197,8 @@ def analyze(
     """Score the spatial convolutions of any checkpoint, or all checkpoints of a sweep again."""
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from analysis.readers.convs import is_checkpoint
-    from sweep import show
     from sweep.service import launch as service
+    from sweep.terminal import show
 
     if is_checkpoint(target) or UPath(target).is_file():
         convs = chosen_convs(target, layer)
@@ -259,7 +259,7 @@ def _plan_table(plans: list[Plan]) -> Table:
 
 def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
     """Print the results and where they lie; leave with the outcome's exit code."""
-    from sweep import show
+    from sweep.terminal import show
 
     console.print(show.sweep_table(sweep))
     picture = show.draw_sweep(sweep)
@@ -285,7 +285,7 @@ def prepare(
     from sweep.data.prepare import cache_folder
     from sweep.data.prepare import prepare as prepare_data
     from sweep.grid.schema import load_data
-    from sweep.progress import preparing
+    from sweep.terminal.progress import preparing
 
     data, spec = load_data(dataset, root, settings or [])
     with preparing(complaints, dataset) as report:

@@ -26,7 +26,6 @@ from upath import UPath
 from analysis.actors import AnalysisPool
 from analysis.layers import RESULTS
 from sweep.grid.schema import Grid, Resources
-from sweep.progress import Display
 from sweep.results.compact import compact, compact_all
 from sweep.service.launch import answer
 from sweep.service.queue import Queue, Task
@@ -36,6 +35,7 @@ from sweep.store.files import STORAGE_ERRORS, write_json
 from sweep.store.lease import Lease
 from sweep.store.requests import pending_requests
 from sweep.store.sweep_dir import Plan, Status, SweepDir, TrialDir
+from sweep.terminal.progress import Display
 
 _COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables
 _REQUESTS_EVERY_S = 2.0

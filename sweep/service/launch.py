@@ -16,13 +16,13 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.layers import RESULTS
-from sweep.progress import display, preparing
 from sweep.results.compact import Survey, settled_trials, survey, unsettle
 from sweep.results.tables import sweep_names
 from sweep.store.files import place, require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.requests import Request, forget, read_requests
 from sweep.store.sweep_dir import Plan, Status, SweepDir
+from sweep.terminal.progress import display, preparing
 
 if TYPE_CHECKING:
     from sweep.grid.schema import Grid

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from analysis.layers import analyze_file
 from sweep.cli import app
 from sweep.grid.schema import load_grid
-from sweep.show import layer_results_table
+from sweep.terminal.show import layer_results_table
 
 
 @pytest.fixture
