@@ -37,7 +37,7 @@ def by_plain_calls(settings: list[str], storage: str) -> None:
     from sweep.results.compact import compact
     from sweep.store.kept import kept_checkpoints
     from sweep.store.sweep_dir import SweepDir
-    from sweep.trial import run_trial
+    from sweep.training.trial import run_trial
 
     sweep = SweepDir(UPath(storage) / "demo")
     plans = expand(load_grid("demo", settings)).plans

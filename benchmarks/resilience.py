@@ -26,7 +26,7 @@ from sweep.results.compact import compact_all
 from sweep.store.checkpoint import Progress, write_checkpoint
 from sweep.store.kept import Keeper, Savable
 from sweep.store.sweep_dir import Plan, Status, SweepDir
-from sweep.train import StoppedError, train
+from sweep.training.train import StoppedError, train
 
 INTERVAL_S = 30.0
 TRAIN_S = 65.0

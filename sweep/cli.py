@@ -74,7 +74,7 @@ def main() -> None:
         sys.exit(2)
     except Exception as error:
         from sweep.store.files import STORAGE_ERRORS
-        from sweep.trial import summary
+        from sweep.training.trial import summary
 
         if not isinstance(error, STORAGE_ERRORS):
             raise

@@ -14,8 +14,8 @@ from upath import UPath
 
 from sweep.store.checkpoint import EpochRow
 from sweep.store.sweep_dir import TrialDir
-from sweep.train import StoppedError
-from sweep.trial import trial_course
+from sweep.training.train import StoppedError
+from sweep.training.trial import trial_course
 
 _LOOK_EVERY_S = 2.0
 

@@ -11,7 +11,6 @@ from typing import Protocol
 from torch import Tensor
 from upath import UPath
 
-from sweep.schedule import epochs_to_keep
 from sweep.store.checkpoint import (
     MANIFEST,
     Progress,
@@ -24,6 +23,7 @@ from sweep.store.checkpoint import (
     write_checkpoint,
 )
 from sweep.store.files import remove_folder, remove_unfinished
+from sweep.training.schedule import epochs_to_keep
 
 SAVE_EVERY_S = 300.0
 _FULL = 2

@@ -23,7 +23,7 @@ from sweep.results.tables import read_table
 from sweep.store.checkpoint import MODEL, checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry
 from sweep.store.sweep_dir import Status, SweepDir, TrialDir
-from sweep.trial import run_trial
+from sweep.training.trial import run_trial
 
 pytestmark = pytest.mark.cluster
 SETTINGS = [

@@ -13,7 +13,7 @@ from sweep.data.pictures import open_picture
 from sweep.data.prepare import prepare
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
 from sweep.grid.schema import expand, load_grid
-from sweep.randomness import Stream, epoch_order, generator
+from sweep.training.randomness import Stream, epoch_order, generator
 
 FEW = ScenesOptions(train_images=40, val_images=10)
 

@@ -20,7 +20,7 @@ from sweep.data.augment import centre_window, random_window
 from sweep.data.prepare import cache_folder, prepare
 from sweep.grid.schema import expand, load_grid
 from sweep.store.checkpoint import checkpoint_steps
-from sweep.train import train
+from sweep.training.train import train
 
 
 def picture(path: Path, level: int) -> None:

@@ -12,7 +12,7 @@ from sweep.results import compact as tables
 from sweep.results.compact import compact, compact_all, settled_trials, survey, unsettle
 from sweep.results.tables import read_table
 from sweep.store.sweep_dir import Status, SweepDir
-from sweep.trial import run_trial
+from sweep.training.trial import run_trial
 from tests.sweep.conftest import TINY
 
 

@@ -20,7 +20,7 @@ from sweep.service import driver as module
 from sweep.service.driver import Driver
 from sweep.store.lease import hold
 from sweep.store.sweep_dir import Plan, SweepDir
-from sweep.trial import run_trial
+from sweep.training.trial import run_trial
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 

@@ -14,7 +14,7 @@ from models.convnet import ConvNet
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
 from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
-from sweep.train import train
+from sweep.training.train import train
 from tests.sweep.conftest import TINY
 
 

@@ -17,7 +17,7 @@ from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
 from sweep.store.checkpoint import read_checkpoint, write_checkpoint
 from sweep.store.sweep_dir import TrialDir
-from sweep.train import Run, train
+from sweep.training.train import Run, train
 
 PLANS = {plan.trial_id: plan for plan in expand(load_grid("smoke-full", [])).plans}
 CELLS = [trial_id for trial_id, plan in PLANS.items() if plan.excluded is None]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sweep.grid.schema import load_grid
-from sweep.schedule import Schedule, epochs_to_keep
 from sweep.spec import Recipe
+from sweep.training.schedule import Schedule, epochs_to_keep
 
 
 def recipe(*settings: str) -> Recipe:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep import trial
 from sweep.store.checkpoint import MODEL, checkpoint_steps
 from sweep.store.log import logger
 from sweep.store.sweep_dir import Plan, Status, SweepDir, TrialDir
-from sweep.train import StoppedError
-from sweep.trial import SupersededError, run_trial, trial_course
+from sweep.training import trial
+from sweep.training.train import StoppedError
+from sweep.training.trial import SupersededError, run_trial, trial_course
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ import torch
 from upath import UPath
 
 from sweep.data.prepare import prepare
-from sweep.schedule import Schedule
 from sweep.store.checkpoint import EpochRow
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
 from sweep.store.sweep_dir import Status, TrialDir, this_process
-from sweep.train import DivergedError, Report, Stop, StoppedError, course, ignore, never
+from sweep.training.schedule import Schedule
+from sweep.training.train import DivergedError, Report, Stop, StoppedError, course, ignore, never
 
 HEARTBEAT_S = 15.0
 

@@ -12,12 +12,12 @@ from upath import UPath
 from models.convnet import ConvNet
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
-from sweep.memory import OutOfMemoryError
 from sweep.store.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
 from sweep.store.sweep_dir import Plan, SweepDir, TrialDir
-from sweep.train import DivergedError, Run, Stop, StoppedError, train
+from sweep.training.memory import OutOfMemoryError
+from sweep.training.train import DivergedError, Run, Stop, StoppedError, train
 from tests.sweep.conftest import TINY
-from tests.sweep.golden import losses
+from tests.sweep.training.golden import losses
 
 
 def weights(trial: TrialDir) -> str:
@@ -219,7 +219,7 @@ GOLDEN = Path(__file__).with_name("golden_losses.json")
 
 
 def test_the_loss_curve_is_the_stored_one() -> None:
-    """Fails when the recipe's meaning changes. Make it anew with `python -m tests.sweep.golden`, and say why."""
+    """Fails when a recipe means something else than before."""
     stored = json.loads(GOLDEN.read_text())
-    cure = "the loss curve has changed; if that is meant: python -m tests.sweep.golden"
+    cure = "the loss curve has changed; if that is meant: python -m tests.sweep.training.golden"
     assert losses() == pytest.approx(stored, rel=2e-2), cure

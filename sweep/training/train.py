@@ -23,9 +23,6 @@ from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS, Intervention
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
-from sweep.memory import OutOfMemoryError, told_of_memory
-from sweep.randomness import Stream, epoch_order, generator, seed_at
-from sweep.schedule import Schedule
 from sweep.spec import Recipe, TrialSpec
 from sweep.store.checkpoint import (
     Checkpoint,
@@ -41,6 +38,9 @@ from sweep.store.checkpoint import (
 from sweep.store.kept import SAVE_EVERY_S, Keeper
 from sweep.store.log import logger
 from sweep.store.sweep_dir import TrialDir
+from sweep.training.memory import OutOfMemoryError, told_of_memory
+from sweep.training.randomness import Stream, epoch_order, generator, seed_at
+from sweep.training.schedule import Schedule
 
 _CHECK_LOSS_EVERY = 50  # steps; reading the loss makes a GPU wait
 _VAL_BATCH = 250

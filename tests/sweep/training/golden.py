@@ -1,4 +1,4 @@
-"""Make the stored loss curve anew: python -m tests.sweep.golden"""
+"""Make the stored loss curve anew: python -m tests.sweep.training.golden"""
 
 import json
 import tempfile
@@ -8,7 +8,7 @@ from upath import UPath
 
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
-from sweep.train import train
+from sweep.training.train import train
 from tests.sweep.conftest import TINY
 
 
