@@ -23,9 +23,10 @@ from upath import UPath
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
 from sweep.results.compact import compact_all
+from sweep.spec import Plan
 from sweep.store.checkpoint import Progress, write_checkpoint
 from sweep.store.kept import Keeper, Savable
-from sweep.store.sweep_dir import Plan, Status, SweepDir
+from sweep.store.sweep_dir import Status, SweepDir
 from sweep.training.train import StoppedError, train
 
 INTERVAL_S = 30.0

@@ -26,7 +26,8 @@ from sweep.store.files import place
 
 if TYPE_CHECKING:
     from sweep.service.launch import Outcome
-    from sweep.store.sweep_dir import Plan, SweepDir
+    from sweep.spec import Plan
+    from sweep.store.sweep_dir import SweepDir
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # A log or a pipe has no width of its own; 160 characters hold the tables without folding.

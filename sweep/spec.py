@@ -1,4 +1,4 @@
-"""TrialSpec: everything that changes a trial's result, and nothing that does not.
+"""TrialSpec: everything that changes a trial's result, and nothing that does not; Plan: a trial as planned.
 
 Resources (GPUs, CPUs, threads) and paths are not part of it: the same spec has the same id on every machine.
 """
@@ -6,6 +6,7 @@ Resources (GPUs, CPUs, threads) and paths are not part of it: the same spec has 
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -110,6 +111,62 @@ class TrialSpec(Frozen):
         """A readable prefix and the hash of the canonical JSON of the whole spec; safe as the name of a folder."""
         prefix = re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.architecture}-{self.intervention}-s{self.init_seed}")
         return f"{prefix}-{_digest(self.model_dump(mode='json'))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A trial as planned: its spec, and what else is needed to run it and to read its results.
+
+    `root` is the folder its images come from, where it was when last launched; `layers` are the convs to analyse, the
+    last one first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
+    """
+
+    spec: TrialSpec
+    root: str | None
+    parameters: int
+    layers: tuple[str, ...]
+    expected: tuple[str, ...]
+    excluded: str | None = None
+
+    @property
+    def trial_id(self) -> str:
+        return self.spec.trial_id
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "trial_id": self.trial_id,
+            "spec": self.spec.model_dump(mode="json"),
+            "root": self.root,
+            "parameters": self.parameters,
+            "layers": list(self.layers),
+            "expected": list(self.expected),
+            "excluded": self.excluded,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: the spec was written by another version, or its content is not what its id says.
+        """
+        version = values["spec"].get("schema_version")
+        if version != SCHEMA:
+            raise ValueError(
+                f"trial {values['trial_id']} has spec version {version}, this project reads {SCHEMA}; "
+                "use the version that wrote it, or launch into a new storage"
+            )
+        spec = TrialSpec.model_validate(values["spec"])
+        if spec.trial_id != values["trial_id"]:
+            raise ValueError(f"spec.json of {values['trial_id']} was changed by hand; restore it, or remove the trial")
+        return cls(
+            spec=spec,
+            root=values["root"],
+            parameters=values["parameters"],
+            layers=tuple(values["layers"]),
+            expected=tuple(values["expected"]),
+            excluded=values["excluded"],
+        )
 
 
 def _digest(value: dict[str, Any]) -> str:

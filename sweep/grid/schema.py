@@ -19,9 +19,8 @@ from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from models.names import require_known
 from sweep.data.registry import DATASETS, Source
-from sweep.spec import SEEDS, DataSpec, Frozen, Recipe, TrialSpec
+from sweep.spec import SEEDS, DataSpec, Frozen, Plan, Recipe, TrialSpec
 from sweep.store.kept import SAVE_EVERY_S
-from sweep.store.sweep_dir import Plan
 
 
 def _known(kind: str, allowed: dict[str, Any]) -> AfterValidator:

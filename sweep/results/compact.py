@@ -19,8 +19,9 @@ from upath import UPath
 
 from analysis.write import write_bytes
 from sweep.results.tables import COLUMNS, TableName, read_table
+from sweep.spec import Plan
 from sweep.store.files import read_json
-from sweep.store.sweep_dir import Plan, Seat, Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import Seat, Status, SweepDir, TrialDir
 
 Row = dict[str, Any]
 Trials = Sequence[tuple[Plan, Status]]

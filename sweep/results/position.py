@@ -23,9 +23,10 @@ from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import PreparedData, prepare
 from sweep.results.tables import COLUMNS
+from sweep.spec import Plan
 from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.store.files import read_json, write_json
-from sweep.store.sweep_dir import Plan, SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir, TrialDir
 
 MAP = "map"
 """The last map's name among the layers: what the head sees."""

@@ -30,11 +30,12 @@ from sweep.results.compact import compact, compact_all
 from sweep.service.launch import answer
 from sweep.service.queue import Queue, Task
 from sweep.service.ray_trial import RayTrial
+from sweep.spec import Plan
 from sweep.store.checkpoint import MODEL
 from sweep.store.files import STORAGE_ERRORS, write_json
 from sweep.store.lease import Lease
 from sweep.store.requests import pending_requests
-from sweep.store.sweep_dir import Plan, Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import Status, SweepDir, TrialDir
 from sweep.terminal.progress import Display
 
 _COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables

@@ -18,10 +18,11 @@ from upath import UPath
 from analysis.layers import RESULTS
 from sweep.results.compact import Survey, settled_trials, survey, unsettle
 from sweep.results.tables import sweep_names
+from sweep.spec import Plan
 from sweep.store.files import place, require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.requests import Request, forget, read_requests
-from sweep.store.sweep_dir import Plan, Status, SweepDir
+from sweep.store.sweep_dir import Status, SweepDir
 from sweep.terminal.progress import display, preparing
 
 if TYPE_CHECKING:

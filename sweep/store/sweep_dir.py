@@ -18,8 +18,8 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NotRequired, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NotRequired
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 from upath import UPath
 
 from analysis.layers import RESULTS
-from sweep.spec import SCHEMA, TrialSpec
+from sweep.spec import SCHEMA, Plan, TrialSpec
 from sweep.store.checkpoint import EpochRow
 from sweep.store.files import move, read_json, write_json, write_text
 from sweep.store.kept import kept_checkpoints
@@ -73,55 +73,6 @@ class Launch(TypedDict):
 _STATUS = TypeAdapter(Status)
 _LAUNCHES = TypeAdapter(list[Launch])
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A trial as planned: its spec, and what else is needed to run it and to read its results.
-
-    `root` is the folder its images come from, where it was when last launched; `layers` are the convs to analyse, the
-    last one first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
-    """
-
-    spec: TrialSpec
-    root: str | None
-    parameters: int
-    layers: tuple[str, ...]
-    expected: tuple[str, ...]
-    excluded: str | None = None
-
-    @property
-    def trial_id(self) -> str:
-        return self.spec.trial_id
-
-    def to_json(self) -> dict[str, Any]:
-        values = asdict(replace(self, spec=None))  # type: ignore[arg-type]  # the spec follows as pydantic's own JSON
-        return values | {"trial_id": self.trial_id, "spec": self.spec.model_dump(mode="json")}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` gave.
-
-        Raises:
-            ValueError: the spec was written by another version, or its content is not what its id says.
-        """
-        version = values["spec"].get("schema_version")
-        if version != SCHEMA:
-            raise ValueError(
-                f"trial {values['trial_id']} has spec version {version}, this project reads {SCHEMA}; "
-                "use the version that wrote it, or launch into a new storage"
-            )
-        spec = TrialSpec.model_validate(values["spec"])
-        if spec.trial_id != values["trial_id"]:
-            raise ValueError(f"spec.json of {values['trial_id']} was changed by hand; restore it, or remove the trial")
-        return cls(
-            spec=spec,
-            root=values["root"],
-            parameters=values["parameters"],
-            layers=tuple(values["layers"]),
-            expected=tuple(values["expected"]),
-            excluded=values["excluded"],
-        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import pytest
 from upath import UPath
 
 from sweep.grid.schema import Grid, expand, load_grid
-from sweep.store.sweep_dir import Plan, SweepDir
+from sweep.spec import Plan
+from sweep.store.sweep_dir import SweepDir
 
 TINY = [
     "interventions=[baseline]",

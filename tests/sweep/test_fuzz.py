@@ -20,8 +20,9 @@ from upath import UPath
 
 from analysis.write import write_bytes
 from sweep.grid.schema import Grid, load_grid
+from sweep.spec import Plan
 from sweep.store.lease import STALE_S, Holder, holder
-from sweep.store.sweep_dir import Plan, State, SweepDir
+from sweep.store.sweep_dir import State, SweepDir
 
 ANY_VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20) | st.dates(),

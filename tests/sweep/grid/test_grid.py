@@ -9,8 +9,8 @@ import models
 from sweep.grid.schema import expand, grid_names, load_grid
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
-from sweep.spec import TrialSpec
-from sweep.store.sweep_dir import Plan, SweepDir
+from sweep.spec import Plan, TrialSpec
+from sweep.store.sweep_dir import SweepDir
 
 
 def test_a_grid_is_the_product_of_what_it_names() -> None:

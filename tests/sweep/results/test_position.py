@@ -19,7 +19,8 @@ from sweep.cli import app
 from sweep.grid.schema import Grid, expand
 from sweep.results.position import MAP, feature_maps, probe_sweep
 from sweep.results.tables import read_table
-from sweep.store.sweep_dir import Plan, SweepDir
+from sweep.spec import Plan
+from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial
 
 LAYERS = [MAP, "features.3b.conv", "features.3a.conv"]

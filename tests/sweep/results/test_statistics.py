@@ -20,7 +20,8 @@ from sweep.results.statistics import (
     told_direction,
 )
 from sweep.results.tables import read_table
-from sweep.store.sweep_dir import Plan, SweepDir
+from sweep.spec import Plan
+from sweep.store.sweep_dir import SweepDir
 
 
 def rows(*values: tuple[str, int, float, str]) -> pd.DataFrame:

@@ -18,8 +18,9 @@ from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
 from sweep.service import driver as module
 from sweep.service.driver import Driver
+from sweep.spec import Plan
 from sweep.store.lease import hold
-from sweep.store.sweep_dir import Plan, SweepDir
+from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from sweep.grid.schema import expand, load_grid
+from sweep.spec import Plan
 from sweep.store.files import write_text
-from sweep.store.sweep_dir import Plan, Status, SweepDir
+from sweep.store.sweep_dir import Status, SweepDir
 
 
 def test_planning_the_same_trials_again_adds_none_and_a_larger_grid_only_the_new(sweep: SweepDir) -> None:

@@ -12,8 +12,9 @@ from upath import UPath
 from models.convnet import ConvNet
 from sweep.data.prepare import prepare
 from sweep.grid.schema import expand, load_grid
+from sweep.spec import Plan
 from sweep.store.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
-from sweep.store.sweep_dir import Plan, SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir, TrialDir
 from sweep.training.memory import OutOfMemoryError
 from sweep.training.train import DivergedError, Run, Stop, StoppedError, train
 from tests.sweep.conftest import TINY

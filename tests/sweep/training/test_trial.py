@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
+from sweep.spec import Plan
 from sweep.store.checkpoint import MODEL, checkpoint_steps
 from sweep.store.log import logger
-from sweep.store.sweep_dir import Plan, Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import Status, SweepDir, TrialDir
 from sweep.training import trial
 from sweep.training.train import StoppedError
 from sweep.training.trial import SupersededError, run_trial, trial_course
