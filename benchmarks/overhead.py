@@ -25,7 +25,7 @@ IDLE = ["interventions=[untrained]", "seeds=[0,1,2,3]"]  # as many trials as the
 
 
 def through_ray(settings: list[str], storage: str) -> None:
-    from sweep.grid.schema import load_grid
+    from sweep.grid.load import load_grid
     from sweep.service.launch import Cluster, launch
 
     launch(load_grid("demo", settings), UPath(storage), Cluster(), Console(quiet=True))
@@ -33,7 +33,8 @@ def through_ray(settings: list[str], storage: str) -> None:
 
 def by_plain_calls(settings: list[str], storage: str) -> None:
     from analysis.layers import analyze_checkpoint
-    from sweep.grid.schema import expand, load_grid
+    from sweep.grid.expand import expand
+    from sweep.grid.load import load_grid
     from sweep.results.compact import compact
     from sweep.store.kept import kept_checkpoints
     from sweep.store.sweep_dir import SweepDir

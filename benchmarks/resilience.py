@@ -21,7 +21,8 @@ import torch
 from upath import UPath
 
 from sweep.data.prepare import prepare
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.results.compact import compact_all
 from sweep.spec import Plan
 from sweep.store.checkpoint import Progress, write_checkpoint

@@ -97,7 +97,8 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")] = False,
 ) -> None:
     """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
-    from sweep.grid.schema import expand, load_grid
+    from sweep.grid.expand import expand
+    from sweep.grid.load import load_grid
     from sweep.service import launch as service
 
     loaded = load_grid(grid, settings or [])
@@ -122,7 +123,7 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the job's output until it ends.")] = True,
 ) -> None:
     """Launch a grid as a job of a remote Ray cluster; Ctrl-C leaves the job running."""
-    from sweep.grid.schema import load_grid
+    from sweep.grid.load import load_grid
     from sweep.service import submit as jobs
 
     job = jobs.submit(load_grid(grid, settings or []), cluster, storage, max_failures)
@@ -285,7 +286,7 @@ def prepare(
     """Decode a data set once into files that all trials of this machine share; a launch does so by itself."""
     from sweep.data.prepare import cache_folder
     from sweep.data.prepare import prepare as prepare_data
-    from sweep.grid.schema import load_data
+    from sweep.grid.load import load_data
     from sweep.terminal.progress import preparing
 
     data, spec = load_data(dataset, root, settings or [])

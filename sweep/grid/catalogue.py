@@ -12,7 +12,7 @@ from models import from_timm
 from models.architectures import ARCHITECTURES
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
-from sweep.grid.schema import grid_names
+from sweep.grid.load import grid_names
 
 _CLASSES = 1001  # of the article's classifier
 

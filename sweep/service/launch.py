@@ -79,7 +79,7 @@ def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> 
         ValueError: the grid, its data or the storage is not usable, or another driver works on the sweep; nothing
             has been trained.
     """
-    from sweep.grid.schema import expand
+    from sweep.grid.expand import expand
 
     expansion = expand(grid)
     require_writable(storage)

@@ -18,7 +18,8 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 from upath import UPath
 
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.results.tables import read_table
 from sweep.store.checkpoint import MODEL, checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep.grid.schema import Grid, expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
+from sweep.grid.schema import Grid
 from sweep.spec import Plan
 from sweep.store.sweep_dir import SweepDir
 

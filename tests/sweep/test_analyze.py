@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from analysis.layers import analyze_file
 from sweep.cli import app
-from sweep.grid.schema import load_grid
+from sweep.grid.load import load_grid
 from sweep.terminal.show import layer_results_table
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.grid.schema import Grid, load_grid
+from sweep.grid.load import load_grid
+from sweep.grid.schema import Grid
 from sweep.spec import Plan
 from sweep.store.lease import STALE_S, Holder, holder
 from sweep.store.sweep_dir import State, SweepDir

@@ -12,7 +12,8 @@ from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folde
 from sweep.data.pictures import open_picture
 from sweep.data.prepare import prepare
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.training.randomness import Stream, epoch_order, generator
 
 FEW = ScenesOptions(train_images=40, val_images=10)

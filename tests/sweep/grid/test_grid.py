@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import models
-from sweep.grid.schema import expand, grid_names, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import grid_names, load_grid
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
 from sweep.spec import Plan, TrialSpec

@@ -7,7 +7,8 @@ import pytest
 from upath import UPath
 
 from analysis.layers import analyze_checkpoint
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.results import compact as tables
 from sweep.results.compact import compact, compact_all, settled_trials, survey, unsettle
 from sweep.results.tables import read_table

@@ -16,7 +16,8 @@ from upath import UPath
 import models
 from analysis.layers import analyze_checkpoint
 from sweep.cli import app
-from sweep.grid.schema import Grid, expand
+from sweep.grid.expand import expand
+from sweep.grid.schema import Grid
 from sweep.results.position import MAP, feature_maps, probe_sweep
 from sweep.results.tables import read_table
 from sweep.spec import Plan

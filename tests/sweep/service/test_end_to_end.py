@@ -209,7 +209,7 @@ def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(
 def test_list_names_everything(what: str) -> None:
     from models.architectures import ARCHITECTURES
     from models.interventions import INTERVENTIONS
-    from sweep.grid.schema import grid_names
+    from sweep.grid.load import grid_names
 
     names = {"architectures": ARCHITECTURES, "interventions": INTERVENTIONS, "grids": grid_names()}[what]
     printed = run("list", what)

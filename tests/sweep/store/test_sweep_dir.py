@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.spec import Plan
 from sweep.store.files import write_text
 from sweep.store.sweep_dir import Status, SweepDir

@@ -7,7 +7,8 @@ from pathlib import Path
 from upath import UPath
 
 from sweep.data.prepare import prepare
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.training.train import train
 from tests.sweep.conftest import TINY
 

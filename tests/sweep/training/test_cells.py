@@ -14,7 +14,8 @@ from analysis.layers import analyze_checkpoint
 from models import architectures
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import prepare
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.store.checkpoint import read_checkpoint, write_checkpoint
 from sweep.store.sweep_dir import TrialDir
 from sweep.training.train import Run, train

@@ -12,7 +12,8 @@ from upath import UPath
 import models
 from models.convnet import ConvNet
 from sweep.data.prepare import prepare
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
 from sweep.training.train import train
 from tests.sweep.conftest import TINY

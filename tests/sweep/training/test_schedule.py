@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sweep.grid.schema import load_grid
+from sweep.grid.load import load_grid
 from sweep.spec import Recipe
 from sweep.training.schedule import Schedule, epochs_to_keep
 

@@ -11,7 +11,8 @@ from upath import UPath
 
 from models.convnet import ConvNet
 from sweep.data.prepare import prepare
-from sweep.grid.schema import expand, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_grid
 from sweep.spec import Plan
 from sweep.store.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
 from sweep.store.sweep_dir import SweepDir, TrialDir

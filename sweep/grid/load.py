@@ -1,0 +1,111 @@
+"""Read a grid or a data set by its name or from a file, with settings over it."""
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from models.names import require_known
+from sweep.grid.expand import data_spec, inspected
+from sweep.grid.schema import Grid, GridData, explain
+from sweep.spec import DataSpec
+
+_LARGEST_IMAGES = 224  # pixels; what all architectures but simplified_mini see
+
+
+def grid_names() -> list[str]:
+    """Names of the grids that come with the project."""
+    return _yaml_names(files("sweep.grids"))
+
+
+def preset_names(key: str) -> list[str]:
+    """Names of the recipes or data that come with the project."""
+    return _yaml_names(files("sweep.presets") / key)
+
+
+def load_grid(name_or_file: str, settings: list[str]) -> Grid:
+    """Read a grid by its name or from a YAML file, with `key=value` settings over it.
+
+    Raises:
+        ValueError: it is unknown, or a key or value in it is wrong; one line with the allowed ones and the nearest.
+    """
+    document = _read_document(name_or_file)
+    _fill_presets(document)
+    for setting in settings:
+        _apply(document, setting)
+        _fill_presets(document)
+    try:
+        return Grid.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"grid {name_or_file}: {explain(error, Grid)}") from error
+
+
+def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridData, DataSpec]:
+    """A data set by itself, with settings such as `image_size=224` or `options.val_share=0.2`, and what a trial sees.
+
+    Raises:
+        ValueError: a name or a value is wrong, or the folder does not hold such a data set.
+    """
+    document: dict[str, Any] = {"data": name if name in preset_names("data") else {"name": name}}
+    _fill_presets(document)
+    document["data"] |= {} if root is None else {"root": root}
+    for setting in settings:
+        _apply(document["data"], setting)
+    try:
+        data = GridData.model_validate(document["data"])
+    except ValidationError as error:
+        raise ValueError(f"data set {name}: {explain(error, GridData)}") from error
+    options, source = inspected(data, f"data set {name}: in options: ")
+    return data, data_spec(data, options, source, data.image_size or _LARGEST_IMAGES)
+
+
+def _yaml_names(folder: Traversable) -> list[str]:
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
+
+
+def _read_document(name_or_file: str) -> dict[str, Any]:
+    if name_or_file.endswith((".yaml", ".yml")):
+        path = Path(name_or_file).expanduser()
+        if not path.is_file():
+            raise ValueError(f"there is no grid file {path}")
+        text = path.read_text(encoding="utf-8")
+    else:
+        require_known("grid", name_or_file, grid_names())
+        text = (files("sweep.grids") / f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"grid {name_or_file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"grid {name_or_file} must be a mapping of keys to values")
+    return document
+
+
+def _fill_presets(document: dict[str, Any]) -> None:
+    """Put the shipped recipe or data of a name in the name's place."""
+    for key in ("recipe", "data"):
+        name = document.get(key)
+        if isinstance(name, str):
+            folder = files("sweep.presets") / key
+            require_known(key, name, preset_names(key))
+            document[key] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _apply(document: dict[str, Any], setting: str) -> None:
+    """Put one `a.b=value` into a document; the value is read as YAML."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set {setting!r} must look like recipe.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        document = document.setdefault(parent, {})
+        if not isinstance(document, dict):
+            raise ValueError(f"--set {setting!r}: {parent!r} has no keys below it")
+    document[last] = value
