@@ -30,7 +30,7 @@ from ray.cluster_utils import Cluster
 from upath import UPath
 
 from sweep.results.tables import read_table
-from sweep.store.checkpoint import MANIFEST, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
+from sweep.store.manifest import MANIFEST, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
 from sweep.store.sweep_dir import SweepDir, TrialDir
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]

@@ -25,7 +25,8 @@ from upath import UPath
 import models
 from analysis.actors import AnalysisPool
 from analysis.layers import Row
-from sweep.store.checkpoint import MODEL, Progress, write_checkpoint
+from sweep.store.checkpoint import write_checkpoint
+from sweep.store.manifest import MODEL, Progress
 
 NETWORKS = 10
 

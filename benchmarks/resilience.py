@@ -25,8 +25,9 @@ from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.results.compact import compact_all
 from sweep.spec import Plan
-from sweep.store.checkpoint import Progress, write_checkpoint
+from sweep.store.checkpoint import write_checkpoint
 from sweep.store.kept import Keeper, Savable
+from sweep.store.manifest import Progress
 from sweep.store.sweep_dir import Status, SweepDir
 from sweep.training.train import StoppedError, train
 

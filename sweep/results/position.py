@@ -24,8 +24,9 @@ from models.interventions import INTERVENTIONS
 from sweep.data.prepare import PreparedData, prepare
 from sweep.results.tables import COLUMNS
 from sweep.spec import Plan
-from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.store.checkpoint import read_checkpoint
 from sweep.store.files import read_json, write_json
+from sweep.store.manifest import checkpoint_steps
 from sweep.store.sweep_dir import SweepDir, TrialDir
 
 MAP = "map"

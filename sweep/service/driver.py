@@ -31,9 +31,9 @@ from sweep.service.launch import answer
 from sweep.service.queue import Queue, Task
 from sweep.service.ray_trial import RayTrial
 from sweep.spec import Plan
-from sweep.store.checkpoint import MODEL
 from sweep.store.files import STORAGE_ERRORS, write_json
 from sweep.store.lease import Lease
+from sweep.store.manifest import MODEL
 from sweep.store.requests import pending_requests
 from sweep.store.sweep_dir import Status, SweepDir, TrialDir
 from sweep.terminal.progress import Display

@@ -12,7 +12,7 @@ import ray
 from ray import tune
 from upath import UPath
 
-from sweep.store.checkpoint import EpochRow
+from sweep.store.manifest import EpochRow
 from sweep.store.sweep_dir import TrialDir
 from sweep.training.train import StoppedError
 from sweep.training.trial import trial_course

@@ -12,36 +12,25 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.store.files import remove_folder, write_json
 from sweep.store.log import logger
-
-EpochRow = dict[str, float | int | None]
-FORMAT = 2
-MODEL, TRAINING, PROGRESS, MANIFEST = "model.safetensors", "training.safetensors", "progress.json", "manifest.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where training stands after `step` steps; the sums are those of the unfinished epoch.
-
-    `rows` are those of the finished epochs; `micro_batches` the parts into which each step's images are split.
-    """
-
-    step: int
-    epoch: int
-    images: int
-    loss_sum: float
-    correct: int
-    wall_s: float
-    rows: list[EpochRow]
-    micro_batches: int = 1
+from sweep.store.manifest import (
+    MODEL,
+    PROGRESS,
+    TRAINING,
+    Progress,
+    TornCheckpointError,
+    _read_manifest,
+    _verified,
+    _write_manifest,
+    checkpoint_steps,
+    has_training_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +40,6 @@ class Checkpoint:
     model: dict[str, Tensor]
     training: dict[str, Tensor]
     progress: Progress
-
-
-class TornCheckpointError(ValueError):
-    """A checkpoint is incomplete or its bytes are not those that were written."""
 
 
 def write_checkpoint(
@@ -93,28 +78,6 @@ def read_checkpoint(folder: UPath) -> Checkpoint:
     )
 
 
-def checkpoint_steps(checkpoints: UPath) -> list[int]:
-    """Steps of the checkpoints whose manifest is there, newest first; their bytes are not checked."""
-    if not checkpoints.exists():
-        return []
-    folders = [child for child in checkpoints.iterdir() if child.name.isdecimal()]
-    return sorted((int(child.name) for child in folders if (child / MANIFEST).exists()), reverse=True)
-
-
-def has_training_state(folder: UPath) -> bool:
-    """Whether training can go on from a checkpoint; its bytes are not checked."""
-    return (folder / TRAINING).exists()
-
-
-def read_progress(folder: UPath) -> Progress:
-    """Where training stood at a checkpoint, read and verified alone.
-
-    Raises:
-        TornCheckpointError: it is missing or differs from its sha256.
-    """
-    return Progress(**json.loads(_verified(folder / PROGRESS, _read_manifest(folder).get(PROGRESS, ""))))
-
-
 def newest_resumable(checkpoints: UPath) -> Iterator[Checkpoint]:
     """Valid checkpoints with training state, newest first; torn ones are skipped."""
     for step in checkpoint_steps(checkpoints):
@@ -125,60 +88,6 @@ def newest_resumable(checkpoints: UPath) -> Iterator[Checkpoint]:
             yield read_checkpoint(folder)
         except TornCheckpointError as error:
             logger.info(f"passes over a damaged checkpoint: {error}")
-
-
-def drop_training_state(folder: UPath) -> None:
-    """Keep a checkpoint's weights for the analysis and give its training state's space back.
-
-    The manifest goes first to its new content, so that a cut in between leaves an unused file, not a torn checkpoint.
-    """
-    if not has_training_state(folder):
-        return
-    manifest = {name: digest for name, digest in _read_manifest(folder).items() if name != TRAINING}
-    _write_manifest(folder, manifest)
-    (folder / TRAINING).unlink()
-
-
-def remove_checkpoint(folder: UPath) -> None:
-    """Remove a checkpoint, its manifest first, so that no reader takes the rest for valid."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    remove_folder(folder)
-
-
-def _write_manifest(folder: UPath, digests: dict[str, str]) -> None:
-    content = {"format": FORMAT, "sha256": digests}
-    write_json(folder / MANIFEST, content | {"check": _check(content)})
-
-
-def _read_manifest(folder: UPath) -> dict[str, str]:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-        content = {"format": manifest["format"], "sha256": manifest["sha256"]}
-        whole = manifest["check"] == _check(content)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise TornCheckpointError(f"{folder} has no readable manifest: {error}") from error
-    if not whole:
-        raise TornCheckpointError(f"{folder / MANIFEST} is not what was written: its own sha256 differs")
-    if content["format"] != FORMAT:
-        raise ValueError(
-            f"{folder} has checkpoint format {content['format']}, this version reads {FORMAT}; update the project"
-        )
-    return dict(content["sha256"])
-
-
-def _check(content: dict[str, Any]) -> str:
-    """What tells a manifest of another version from a damaged one."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _verified(path: UPath, digest: str) -> bytes:
-    try:
-        data: bytes = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise TornCheckpointError(f"{path} is missing") from error
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise TornCheckpointError(f"{path} is not what was written: its sha256 differs from the manifest's")
-    return data
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from typing import Protocol
 from torch import Tensor
 from upath import UPath
 
-from sweep.store.checkpoint import (
+from sweep.store.checkpoint import write_checkpoint
+from sweep.store.files import remove_folder, remove_unfinished
+from sweep.store.manifest import (
     MANIFEST,
     Progress,
     TornCheckpointError,
@@ -20,9 +22,7 @@ from sweep.store.checkpoint import (
     has_training_state,
     read_progress,
     remove_checkpoint,
-    write_checkpoint,
 )
-from sweep.store.files import remove_folder, remove_unfinished
 from sweep.training.schedule import epochs_to_keep
 
 SAVE_EVERY_S = 300.0

@@ -28,9 +28,9 @@ from upath import UPath
 
 from analysis.layers import RESULTS
 from sweep.spec import SCHEMA, Plan, TrialSpec
-from sweep.store.checkpoint import EpochRow
 from sweep.store.files import move, read_json, write_json, write_text
 from sweep.store.kept import kept_checkpoints
+from sweep.store.manifest import EpochRow
 
 _THREADS = 16
 Seat = tuple[str, str, int, str]

@@ -24,19 +24,17 @@ from models.interventions import INTERVENTIONS, Intervention
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.spec import Recipe, TrialSpec
-from sweep.store.checkpoint import (
-    Checkpoint,
+from sweep.store.checkpoint import Checkpoint, newest_resumable, read_checkpoint
+from sweep.store.kept import SAVE_EVERY_S, Keeper
+from sweep.store.log import logger
+from sweep.store.manifest import (
     EpochRow,
     Progress,
     TornCheckpointError,
     checkpoint_steps,
-    newest_resumable,
-    read_checkpoint,
     read_progress,
     remove_checkpoint,
 )
-from sweep.store.kept import SAVE_EVERY_S, Keeper
-from sweep.store.log import logger
 from sweep.store.sweep_dir import TrialDir
 from sweep.training.memory import OutOfMemoryError, told_of_memory
 from sweep.training.randomness import Stream, epoch_order, generator, seed_at

@@ -16,10 +16,10 @@ import torch
 from upath import UPath
 
 from sweep.data.prepare import prepare
-from sweep.store.checkpoint import EpochRow
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
+from sweep.store.manifest import EpochRow
 from sweep.store.sweep_dir import Status, TrialDir, this_process
 from sweep.training.schedule import Schedule
 from sweep.training.train import DivergedError, Report, Stop, StoppedError, course, ignore, never

@@ -21,7 +21,7 @@ from upath import UPath
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.results.tables import read_table
-from sweep.store.checkpoint import MODEL, checkpoint_steps
+from sweep.store.manifest import MODEL, checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry
 from sweep.store.sweep_dir import Status, SweepDir, TrialDir
 from sweep.training.trial import run_trial

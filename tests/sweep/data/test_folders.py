@@ -20,7 +20,7 @@ from sweep.data.augment import centre_window, random_window
 from sweep.data.prepare import cache_folder, prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
-from sweep.store.checkpoint import checkpoint_steps
+from sweep.store.manifest import checkpoint_steps
 from sweep.training.train import train
 
 

@@ -10,16 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from sweep.store.checkpoint import (
-    Progress,
-    TornCheckpointError,
-    checkpoint_steps,
-    drop_training_state,
-    newest_resumable,
-    read_checkpoint,
-    write_checkpoint,
-)
+from sweep.store.checkpoint import newest_resumable, read_checkpoint, write_checkpoint
 from sweep.store.files import write_json
+from sweep.store.manifest import Progress, TornCheckpointError, checkpoint_steps, drop_training_state
 
 FILES = ("model.safetensors", "training.safetensors", "progress.json", "manifest.json")
 

@@ -11,8 +11,9 @@ import pytest
 from upath import UPath
 
 from sweep.results.tables import read_log, read_reduced, read_table, sweep_names
-from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.store.checkpoint import read_checkpoint
 from sweep.store.lease import BusyError, hold, holder
+from sweep.store.manifest import checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry
 from sweep.store.sweep_dir import SweepDir
 

@@ -14,7 +14,8 @@ from models.convnet import ConvNet
 from sweep.data.prepare import prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
-from sweep.store.checkpoint import checkpoint_steps, read_checkpoint
+from sweep.store.checkpoint import read_checkpoint
+from sweep.store.manifest import checkpoint_steps
 from sweep.training.train import train
 from tests.sweep.conftest import TINY
 

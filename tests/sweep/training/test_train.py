@@ -14,7 +14,8 @@ from sweep.data.prepare import prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.spec import Plan
-from sweep.store.checkpoint import MODEL, EpochRow, checkpoint_steps, read_checkpoint
+from sweep.store.checkpoint import read_checkpoint
+from sweep.store.manifest import MODEL, EpochRow, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir, TrialDir
 from sweep.training.memory import OutOfMemoryError
 from sweep.training.train import DivergedError, Run, Stop, StoppedError, train

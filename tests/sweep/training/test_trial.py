@@ -9,8 +9,8 @@ import pytest
 from upath import UPath
 
 from sweep.spec import Plan
-from sweep.store.checkpoint import MODEL, checkpoint_steps
 from sweep.store.log import logger
+from sweep.store.manifest import MODEL, checkpoint_steps
 from sweep.store.sweep_dir import Status, SweepDir, TrialDir
 from sweep.training import trial
 from sweep.training.train import StoppedError
