@@ -26,9 +26,9 @@ from sweep.grid.load import load_grid
 from sweep.results.compact import compact_all
 from sweep.spec import Plan
 from sweep.store.checkpoint import write_checkpoint
-from sweep.store.kept import Keeper, Savable
 from sweep.store.manifest import Progress
 from sweep.store.sweep_dir import Status, SweepDir
+from sweep.training.keeper import Keeper, Savable
 from sweep.training.train import StoppedError, train
 
 INTERVAL_S = 30.0

@@ -25,11 +25,11 @@ from sweep.store.manifest import (
     TRAINING,
     Progress,
     TornCheckpointError,
-    _read_manifest,
-    _verified,
-    _write_manifest,
     checkpoint_steps,
     has_training_state,
+    read_manifest,
+    verified,
+    write_manifest,
 )
 
 
@@ -59,7 +59,7 @@ def write_checkpoint(
     for name, data in files.items():
         write_bytes(folder / name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    _write_manifest(folder, digests)
+    write_manifest(folder, digests)
 
 
 def read_checkpoint(folder: UPath) -> Checkpoint:
@@ -69,8 +69,8 @@ def read_checkpoint(folder: UPath) -> Checkpoint:
         TornCheckpointError: a file is missing or differs from its sha256.
         ValueError: it was written by a newer version of this project.
     """
-    manifest = _read_manifest(folder)
-    files = {name: _verified(folder / name, digest) for name, digest in manifest.items()}
+    manifest = read_manifest(folder)
+    files = {name: verified(folder / name, digest) for name, digest in manifest.items()}
     return Checkpoint(
         model=safetensors.torch.load(files[MODEL]),
         training=safetensors.torch.load(files[TRAINING]) if TRAINING in files else {},

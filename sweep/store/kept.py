@@ -4,106 +4,37 @@ The last two full ones serve resumption; weights alone are kept at log-spaced ep
 shows when banding appears.
 """
 
-import time
+import math
 from collections.abc import Set
-from typing import Protocol
 
-from torch import Tensor
 from upath import UPath
 
-from sweep.store.checkpoint import write_checkpoint
-from sweep.store.files import remove_folder, remove_unfinished
 from sweep.store.manifest import (
-    MANIFEST,
-    Progress,
     TornCheckpointError,
     checkpoint_steps,
-    drop_training_state,
-    has_training_state,
     read_progress,
-    remove_checkpoint,
 )
-from sweep.training.schedule import epochs_to_keep
 
 SAVE_EVERY_S = 300.0
-_FULL = 2
-
-
-class Savable(Protocol):
-    """What a checkpoint is made of."""
-
-    epoch: int
-
-    def progress(self) -> Progress: ...
-    def model_state(self) -> dict[str, Tensor]: ...
-    def training_state(self) -> dict[str, Tensor]: ...
-    def metadata(self) -> dict[str, str]: ...
-
-
-class Keeper:
-    """Writes the checkpoints of one trial and tidies the old ones away."""
-
-    def __init__(self, checkpoints: UPath, epochs: int, save_every_s: float = SAVE_EVERY_S) -> None:
-        self._checkpoints = checkpoints
-        self._kept_epochs = set(epochs_to_keep(epochs))
-        self._save_every_s = save_every_s
-        self._saved_at = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether the last checkpoint is older than the interval."""
-        return time.monotonic() - self._saved_at >= self._save_every_s
-
-    def save_epoch(self, run: Savable) -> UPath | None:
-        """Save at an epoch's end; give the checkpoint's folder if its weights stay for the analysis."""
-        folder = self._save(run)
-        return folder if run.epoch in self._kept_epochs else None
-
-    def finish(self) -> None:
-        """Leave only what the analysis looks at, when a trial has come to its end."""
-        for folder in self._checkpoints.iterdir():
-            if (folder / MANIFEST).exists():
-                remove_unfinished(folder)
-                self._give_back(folder)
-            else:
-                remove_folder(folder)
-
-    def save(self, run: Savable) -> None:
-        """Save in the middle of an epoch."""
-        self._save(run)
-
-    def _save(self, run: Savable) -> UPath:
-        progress = run.progress()
-        folder = self._checkpoints / str(progress.step)
-        write_checkpoint(folder, progress, run.model_state(), run.training_state(), run.metadata())
-        self._saved_at = time.monotonic()
-        self._tidy(progress.step)
-        return folder
-
-    def _tidy(self, newest: int) -> None:
-        older = [step for step in checkpoint_steps(self._checkpoints) if step < newest]
-        full = [step for step in older if has_training_state(self._checkpoints / str(step))]
-        for step in full[_FULL - 1 :]:
-            self._give_back(self._checkpoints / str(step))
-
-    def _give_back(self, folder: UPath) -> None:
-        """Free what neither the analysis nor a resumption needs."""
-        if _is_kept(folder, self._kept_epochs):
-            drop_training_state(folder)
-        else:
-            remove_checkpoint(folder)
 
 
 def kept_checkpoints(checkpoints: UPath, epochs: int) -> list[UPath]:
     """Folders of the checkpoints that the analysis looks at, newest first."""
     kept_epochs = set(epochs_to_keep(epochs))
     folders = [checkpoints / str(step) for step in checkpoint_steps(checkpoints)]
-    return [folder for folder in folders if _is_kept(folder, kept_epochs)]
+    return [folder for folder in folders if is_kept(folder, kept_epochs)]
 
 
-def _is_kept(folder: UPath, kept_epochs: Set[int]) -> bool:
+def is_kept(folder: UPath, kept_epochs: Set[int]) -> bool:
     """Whether a checkpoint is valid and stands at the end of one of the epochs to keep."""
     try:
         progress = read_progress(folder)
     except TornCheckpointError:
         return False
     return progress.images == 0 and progress.epoch in kept_epochs
+
+
+def epochs_to_keep(epochs: int) -> list[int]:
+    """Log-spaced numbers of finished epochs whose weights are kept for the analysis: 0, 1, 2, 4, ..., the last."""
+    powers = [2**k for k in range(math.ceil(math.log2(epochs)) + 1) if 2**k < epochs] if epochs > 1 else []
+    return [0, *powers, epochs]

@@ -58,7 +58,7 @@ def read_progress(folder: UPath) -> Progress:
     Raises:
         TornCheckpointError: it is missing or differs from its sha256.
     """
-    return Progress(**json.loads(_verified(folder / PROGRESS, _read_manifest(folder).get(PROGRESS, ""))))
+    return Progress(**json.loads(verified(folder / PROGRESS, read_manifest(folder).get(PROGRESS, ""))))
 
 
 def drop_training_state(folder: UPath) -> None:
@@ -68,8 +68,8 @@ def drop_training_state(folder: UPath) -> None:
     """
     if not has_training_state(folder):
         return
-    manifest = {name: digest for name, digest in _read_manifest(folder).items() if name != TRAINING}
-    _write_manifest(folder, manifest)
+    manifest = {name: digest for name, digest in read_manifest(folder).items() if name != TRAINING}
+    write_manifest(folder, manifest)
     (folder / TRAINING).unlink()
 
 
@@ -79,12 +79,12 @@ def remove_checkpoint(folder: UPath) -> None:
     remove_folder(folder)
 
 
-def _write_manifest(folder: UPath, digests: dict[str, str]) -> None:
+def write_manifest(folder: UPath, digests: dict[str, str]) -> None:
     content = {"format": FORMAT, "sha256": digests}
     write_json(folder / MANIFEST, content | {"check": _check(content)})
 
 
-def _read_manifest(folder: UPath) -> dict[str, str]:
+def read_manifest(folder: UPath) -> dict[str, str]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         content = {"format": manifest["format"], "sha256": manifest["sha256"]}
@@ -105,7 +105,7 @@ def _check(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _verified(path: UPath, digest: str) -> bytes:
+def verified(path: UPath, digest: str) -> bytes:
     try:
         data: bytes = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:

@@ -63,11 +63,5 @@ def constant(done: float) -> float:
 _FACTORS = {"one_cycle": one_cycle, "constant": constant}
 
 
-def epochs_to_keep(epochs: int) -> list[int]:
-    """Log-spaced numbers of finished epochs whose weights are kept for the analysis: 0, 1, 2, 4, ..., the last."""
-    powers = [2**k for k in range(math.ceil(math.log2(epochs)) + 1) if 2**k < epochs] if epochs > 1 else []
-    return [0, *powers, epochs]
-
-
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -25,7 +25,7 @@ from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.spec import Recipe, TrialSpec
 from sweep.store.checkpoint import Checkpoint, newest_resumable, read_checkpoint
-from sweep.store.kept import SAVE_EVERY_S, Keeper
+from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logger
 from sweep.store.manifest import (
     EpochRow,
@@ -36,6 +36,7 @@ from sweep.store.manifest import (
     remove_checkpoint,
 )
 from sweep.store.sweep_dir import TrialDir
+from sweep.training.keeper import Keeper
 from sweep.training.memory import OutOfMemoryError, told_of_memory
 from sweep.training.randomness import Stream, epoch_order, generator, seed_at
 from sweep.training.schedule import Schedule

@@ -5,7 +5,8 @@ import torch
 
 from sweep.grid.load import load_grid
 from sweep.spec import Recipe
-from sweep.training.schedule import Schedule, epochs_to_keep
+from sweep.store.kept import epochs_to_keep
+from sweep.training.schedule import Schedule
 
 
 def recipe(*settings: str) -> Recipe:
