@@ -11,7 +11,8 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from upath import UPath
 
-from analysis.layers import RESULTS, Choice, Row, analyze_checkpoint, best_device, failed_row
+from analysis.layers import Choice, Row, analyze_checkpoint, best_device, failed_row
+from analysis.write import RESULTS
 
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
 _ATTEMPTS = 2

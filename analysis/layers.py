@@ -27,9 +27,8 @@ from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.tensors import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
-from analysis.write import write_bytes
+from analysis.write import RESULTS, write_bytes
 
-RESULTS = "layers.json"
 Row = dict[str, Any]
 Choice = Literal["final", "all"]
 

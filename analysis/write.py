@@ -7,6 +7,9 @@ from uuid import uuid4
 
 from upath import UPath
 
+RESULTS = "layers.json"
+"""Name of the file that holds a checkpoint's layer results; written last, so it says that all is there."""
+
 
 def write_bytes(path: UPath, data: bytes) -> None:
     """Replace a file's content atomically: readers see the old bytes or the new ones, never a part.

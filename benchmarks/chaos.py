@@ -31,7 +31,8 @@ from upath import UPath
 
 from sweep.results.tables import read_table
 from sweep.store.manifest import MANIFEST, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
-from sweep.store.sweep_dir import SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import TrialDir
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 MIB = 2**20

@@ -27,7 +27,8 @@ from sweep.results.compact import compact_all
 from sweep.spec import Plan
 from sweep.store.checkpoint import write_checkpoint
 from sweep.store.manifest import Progress
-from sweep.store.sweep_dir import Status, SweepDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status
 from sweep.training.keeper import Keeper, Savable
 from sweep.training.train import StoppedError, train
 

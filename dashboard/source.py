@@ -13,7 +13,8 @@ from upath import UPath
 from analysis.picture import evenly, neuron_tiles
 from dashboard import shape
 from dashboard.address import choose_one
-from sweep.results.tables import ReducedLayer, TableName, read_reduced, read_table, sweep_names
+from sweep.results.tables import ReducedLayer, TableName, read_reduced, read_table
+from sweep.store.sweep_dir import sweep_names
 
 REFRESH_S = 5
 

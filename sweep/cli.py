@@ -154,8 +154,9 @@ def resume(
 ) -> None:
     """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
     from sweep.service import launch as service
+    from sweep.store.sweep_dir import open_sweep
 
-    opened = service.open_sweep(sweep, place(storage))
+    opened = open_sweep(sweep, place(storage))
     choice = service.choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
     with _terminable():
         cluster = service.Cluster(address=address, max_failures=max_failures)
@@ -171,7 +172,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 5 seconds.")] = False,
 ) -> None:
     """Show how a sweep stands."""
-    from sweep.service.launch import open_sweep
+    from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
     opened = open_sweep(sweep, place(storage))
@@ -200,6 +201,7 @@ def analyze(
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from analysis.readers.convs import is_checkpoint
     from sweep.service import launch as service
+    from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
     if is_checkpoint(target) or UPath(target).is_file():
@@ -216,7 +218,7 @@ def analyze(
         if figure is not None:
             show.draw_layers(results, figure)
         return
-    opened = service.open_sweep(target, place(storage))
+    opened = open_sweep(target, place(storage))
     if layer or figure is not None or nmf is not Nmf.PER_NEURON:
         raise ValueError(
             "--layer, --nmf and --figure go with a checkpoint's file; a sweep has its settings in its grid"
@@ -307,7 +309,7 @@ def probe(
     from rich.progress import track
 
     from sweep.results.position import probe_sweep
-    from sweep.service.launch import open_sweep
+    from sweep.store.sweep_dir import open_sweep
 
     opened = open_sweep(sweep, place(storage))
     trials = len(opened.trials())
@@ -336,8 +338,8 @@ def report(
     from sweep.report.page import write_report
     from sweep.results.clusters import update_clusters
     from sweep.results.compact import compact_all
-    from sweep.service.launch import open_sweep
     from sweep.store.lease import BusyError, hold
+    from sweep.store.sweep_dir import open_sweep
 
     opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):

@@ -8,8 +8,8 @@ from upath import UPath
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
-from sweep.results.tables import read_error, read_log, read_spec
 from sweep.store.requests import Start, pending_request, request_retry
+from sweep.store.trial_dir import read_error, read_log, read_spec
 
 LISTED = 500  # trials in the box; all of 100,000 would go to the browser each time
 STARTS: dict[Start, str] = {"checkpoint": "its last checkpoint", "scratch": "scratch"}

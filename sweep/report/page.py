@@ -26,8 +26,9 @@ from sweep.results.statistics import (
     paired_differences,
     scored,
 )
-from sweep.results.tables import read_error, read_table, records
+from sweep.results.tables import read_table, records
 from sweep.store.files import write_text
+from sweep.store.trial_dir import read_error
 
 _TRACEBACKS = 20
 _STATES = ("finished", "running", "pending", "failed", "excluded")

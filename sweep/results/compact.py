@@ -21,7 +21,8 @@ from analysis.write import write_bytes
 from sweep.results.tables import COLUMNS, TableName, read_table
 from sweep.spec import Plan
 from sweep.store.files import read_json
-from sweep.store.sweep_dir import Seat, Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import Seat, SweepDir
+from sweep.store.trial_dir import Status, TrialDir
 
 Row = dict[str, Any]
 Trials = Sequence[tuple[Plan, Status]]

@@ -27,7 +27,8 @@ from sweep.spec import Plan
 from sweep.store.checkpoint import read_checkpoint
 from sweep.store.files import read_json, write_json
 from sweep.store.manifest import checkpoint_steps
-from sweep.store.sweep_dir import SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import TrialDir
 
 MAP = "map"
 """The last map's name among the layers: what the head sees."""

@@ -4,7 +4,6 @@ Knows neither torch nor Ray, so that the dashboard and reports start at once and
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -77,13 +76,6 @@ class ReducedLayer:
     vertical: np.ndarray
 
 
-def sweep_names(storage: UPath) -> list[str]:
-    """Names of the sweeps in a storage, sorted; empty if the storage does not exist."""
-    if not storage.exists():
-        return []
-    return sorted(child.name for child in storage.iterdir() if (child / "sweep.yaml").exists())
-
-
 def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
     """One compacted table of a sweep as a frame with the columns of `COLUMNS`."""
     path = sweep / "results" / f"{name}.parquet"
@@ -125,29 +117,6 @@ def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
         return None
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return arrays[str(k)] if str(k) in arrays.files else None
-
-
-def read_error(sweep: UPath, trial_id: str) -> str | None:
-    """The traceback of a failed trial, or None."""
-    return _text(sweep / "trials" / trial_id / "error.txt")
-
-
-def read_log(sweep: UPath, trial_id: str) -> str | None:
-    """What happened to a trial, a line each, or None where nothing has yet."""
-    return _text(sweep / "trials" / trial_id / "log.txt")
-
-
-def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any] | None:
-    """The spec of a trial, all that its result depends on; None where it can't be read."""
-    content = _text(sweep / "trials" / trial_id / "spec.json")
-    try:
-        return dict(json.loads(content)["spec"]) if content is not None else None
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _text(path: UPath) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

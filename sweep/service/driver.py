@@ -24,7 +24,7 @@ from ray import tune
 from upath import UPath
 
 from analysis.actors import AnalysisPool
-from analysis.layers import RESULTS
+from analysis.write import RESULTS
 from sweep.grid.schema import Grid, Resources
 from sweep.results.compact import compact, compact_all
 from sweep.service.launch import answer
@@ -35,7 +35,8 @@ from sweep.store.files import STORAGE_ERRORS, write_json
 from sweep.store.lease import Lease
 from sweep.store.manifest import MODEL
 from sweep.store.requests import pending_requests
-from sweep.store.sweep_dir import Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status, TrialDir
 from sweep.terminal.progress import Display
 
 _COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables

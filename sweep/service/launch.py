@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from upath import UPath
 
-from analysis.layers import RESULTS
+from analysis.write import RESULTS
 from sweep.results.compact import Survey, settled_trials, survey, unsettle
-from sweep.results.tables import sweep_names
 from sweep.spec import Plan
-from sweep.store.files import place, require_writable
+from sweep.store.files import require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.requests import Request, forget, read_requests
-from sweep.store.sweep_dir import Status, SweepDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status
 from sweep.terminal.progress import display, preparing
 
 if TYPE_CHECKING:
@@ -147,19 +147,6 @@ def answer(sweep: SweepDir, request: Request) -> Plan | None:
     elif status.status == "finished":
         return None
     return plan
-
-
-def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
-    """The sweep at a path, or of a name in a storage.
-
-    Raises:
-        ValueError: there is none; the message lists the sweeps of the storage.
-    """
-    for path in (UPath(name_or_path), storage / name_or_path):
-        if (path / "sweep.yaml").exists():
-            return SweepDir(place(path))
-    names = ", ".join(sweep_names(storage)) or "none"
-    raise ValueError(f"there is no sweep {name_or_path!r}; sweeps in {storage}: {names}")
 
 
 def last_grid(sweep: SweepDir) -> "Grid":

@@ -13,7 +13,7 @@ from ray import tune
 from upath import UPath
 
 from sweep.store.manifest import EpochRow
-from sweep.store.sweep_dir import TrialDir
+from sweep.store.trial_dir import TrialDir
 from sweep.training.train import StoppedError
 from sweep.training.trial import trial_course
 

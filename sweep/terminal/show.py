@@ -24,7 +24,8 @@ from analysis.write import write_bytes
 from sweep.results.compact import survey
 from sweep.results.tables import final_layers, read_reduced, read_table
 from sweep.store.lease import Holder, holder
-from sweep.store.sweep_dir import State, SweepDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import State
 
 Row = dict[str, Any]
 _MOST = 100  # rows that a person still reads

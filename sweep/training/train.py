@@ -35,7 +35,7 @@ from sweep.store.manifest import (
     read_progress,
     remove_checkpoint,
 )
-from sweep.store.sweep_dir import TrialDir
+from sweep.store.trial_dir import TrialDir
 from sweep.training.keeper import Keeper
 from sweep.training.memory import OutOfMemoryError, told_of_memory
 from sweep.training.randomness import Stream, epoch_order, generator, seed_at

@@ -20,7 +20,7 @@ from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
 from sweep.store.manifest import EpochRow
-from sweep.store.sweep_dir import Status, TrialDir, this_process
+from sweep.store.trial_dir import Status, TrialDir, this_process
 from sweep.training.schedule import Schedule
 from sweep.training.train import DivergedError, Report, Stop, StoppedError, course, ignore, never
 

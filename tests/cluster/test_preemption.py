@@ -23,7 +23,8 @@ from sweep.grid.load import load_grid
 from sweep.results.tables import read_table
 from sweep.store.manifest import MODEL, checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry
-from sweep.store.sweep_dir import Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status, TrialDir
 from sweep.training.trial import run_trial
 
 pytestmark = pytest.mark.cluster

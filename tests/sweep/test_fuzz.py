@@ -23,7 +23,8 @@ from sweep.grid.load import load_grid
 from sweep.grid.schema import Grid
 from sweep.spec import Plan
 from sweep.store.lease import STALE_S, Holder, holder
-from sweep.store.sweep_dir import State, SweepDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import State
 
 ANY_VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20) | st.dates(),

@@ -12,7 +12,8 @@ from sweep.grid.load import load_grid
 from sweep.results import compact as tables
 from sweep.results.compact import compact, compact_all, settled_trials, survey, unsettle
 from sweep.results.tables import read_table
-from sweep.store.sweep_dir import Status, SweepDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status
 from sweep.training.trial import run_trial
 from tests.sweep.conftest import TINY
 

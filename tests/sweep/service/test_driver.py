@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from analysis.layers import RESULTS
+from analysis.write import RESULTS
 from sweep.grid.schema import Grid
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from upath import UPath
 
-from sweep.results.tables import read_error, read_reduced, read_table
+from sweep.results.tables import read_reduced, read_table
 from sweep.store.lease import hold
 from sweep.store.requests import pending_requests, request_retry
-from sweep.store.sweep_dir import TrialDir
+from sweep.store.trial_dir import TrialDir, read_error
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 DATA = "data.options={train_images: 48, val_images: 16}"

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep.results.tables import read_log, read_reduced, read_table, sweep_names
+from sweep.results.tables import read_reduced, read_table
 from sweep.store.checkpoint import read_checkpoint
 from sweep.store.lease import BusyError, hold, holder
 from sweep.store.manifest import checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry
-from sweep.store.sweep_dir import SweepDir
+from sweep.store.sweep_dir import SweepDir, sweep_names
+from sweep.store.trial_dir import read_log
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is a development extra")
 pytest.importorskip("s3fs", reason="s3fs comes with the extra `cluster`")

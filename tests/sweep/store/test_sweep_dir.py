@@ -8,7 +8,8 @@ from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.spec import Plan
 from sweep.store.files import write_text
-from sweep.store.sweep_dir import Status, SweepDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status
 
 
 def test_planning_the_same_trials_again_adds_none_and_a_larger_grid_only_the_new(sweep: SweepDir) -> None:

@@ -17,7 +17,7 @@ from sweep.data.prepare import prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.store.checkpoint import read_checkpoint, write_checkpoint
-from sweep.store.sweep_dir import TrialDir
+from sweep.store.trial_dir import TrialDir
 from sweep.training.train import Run, train
 
 PLANS = {plan.trial_id: plan for plan in expand(load_grid("smoke-full", [])).plans}

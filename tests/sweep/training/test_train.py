@@ -16,7 +16,8 @@ from sweep.grid.load import load_grid
 from sweep.spec import Plan
 from sweep.store.checkpoint import read_checkpoint
 from sweep.store.manifest import MODEL, EpochRow, checkpoint_steps
-from sweep.store.sweep_dir import SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import TrialDir
 from sweep.training.memory import OutOfMemoryError
 from sweep.training.train import DivergedError, Run, Stop, StoppedError, train
 from tests.sweep.conftest import TINY

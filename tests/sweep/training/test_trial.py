@@ -11,7 +11,8 @@ from upath import UPath
 from sweep.spec import Plan
 from sweep.store.log import logger
 from sweep.store.manifest import MODEL, checkpoint_steps
-from sweep.store.sweep_dir import Status, SweepDir, TrialDir
+from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status, TrialDir
 from sweep.training import trial
 from sweep.training.train import StoppedError
 from sweep.training.trial import SupersededError, run_trial, trial_course

@@ -1,0 +1,185 @@
+"""The directory of one trial: its spec, status, epochs, errors, checkpoints and results."""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from upath import UPath
+
+from analysis.write import RESULTS
+from sweep.spec import Plan
+from sweep.store.files import move, read_json, write_json, write_text
+from sweep.store.kept import kept_checkpoints
+from sweep.store.manifest import EpochRow
+
+State = Literal["pending", "running", "finished", "failed", "excluded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What is known of a trial's course; times ending in `_at` are seconds since 1970.
+
+    `reason` says why a cell is excluded or a trial was interrupted; `final` that failing again is certain.
+    """
+
+    status: State = "pending"
+    reason: str | None = None
+    attempts: int = 0
+    error: str | None = None
+    final: bool = False
+    host: str | None = None
+    pid: int | None = None
+    started_at: float | None = None
+    heartbeat_at: float | None = None
+    epoch: int = 0
+    step: int = 0
+    steps: int | None = None
+    val_accuracy: float | None = None
+    wall_s: float = 0.0
+    code_version: str | None = None
+    torch_version: str | None = None
+
+
+_STATUS = TypeAdapter(Status)
+
+
+@dataclass(frozen=True)
+class TrialDir:
+    """Paths and records of one trial."""
+
+    path: UPath
+
+    @property
+    def trial_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> UPath:
+        return self.path / "spec.json"
+
+    @property
+    def checkpoints(self) -> UPath:
+        return self.path / "checkpoints"
+
+    @property
+    def layers(self) -> UPath:
+        return self.path / "layers"
+
+    def write_plan(self, plan: Plan) -> None:
+        """Plan the trial, with the status that follows from it; the spec file comes last."""
+        if plan.excluded is not None:
+            self.write_status(Status(status="excluded", reason=plan.excluded))
+        write_json(self.spec_file, plan.to_json())
+
+    def plan(self) -> Plan:
+        """What was planned.
+
+        Raises:
+            ValueError: the file is damaged or of another version; launching its grid again writes it anew.
+        """
+        values = read_json(self.spec_file)
+        try:
+            return Plan.from_json(values)
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{self.spec_file} is damaged ({said}); launch its grid again") from error
+
+    def status(self) -> Status:
+        """The trial's status; pending where none was written yet, or what was written is damaged."""
+        file = self.path / "status.json"
+        try:
+            return _STATUS.validate_python(read_json(file))
+        except FileNotFoundError:
+            return Status()
+        except ValueError:  # checkpoints and rows tell how far the trial came
+            return Status(reason="its status was damaged")
+
+    def write_status(self, status: Status) -> None:
+        write_json(self.path / "status.json", asdict(status))
+
+    def epochs(self) -> list[EpochRow]:
+        """The rows of the finished epochs, up to the first damaged line; epoch 0 is the untrained network's."""
+        rows: list[EpochRow] = []
+        try:
+            lines = (self.path / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+            rows.extend(_epoch_row(line) for line in lines)
+        except (FileNotFoundError, ValueError, TypeError):  # each checkpoint holds the rows; training writes them anew
+            return rows
+        return rows
+
+    def write_epochs(self, rows: Sequence[EpochRow]) -> None:
+        write_text(self.path / "epochs.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def unanalysed(self, plan: Plan) -> list[UPath]:
+        """The checkpoints kept for the analysis that have no results yet, newest first."""
+        if plan.excluded is not None:
+            return []
+        kept = kept_checkpoints(self.checkpoints, plan.spec.recipe.epochs)
+        return [folder for folder in kept if not (self.layers / folder.name / RESULTS).exists()]
+
+    def set_aside(self) -> None:
+        """Move what the trial has come to into `attempts/<n>/`, so that it begins from scratch.
+
+        The status comes first: cut short in between, the trial is pending and goes on from what is left.
+        """
+        attempts = self.path / "attempts"
+        taken = [int(path.name) for path in attempts.iterdir() if path.name.isdecimal()] if attempts.exists() else []
+        beside = attempts / str(max(taken, default=0) + 1)
+        status = self.status()
+        write_json(beside / "status.json", asdict(status))
+        self.write_status(Status(attempts=status.attempts, reason="begins from scratch"))
+        for name in ("checkpoints", "layers", "epochs.jsonl", "error.txt", "probe.json"):
+            if (self.path / name).exists():
+                move(self.path / name, beside / name)
+
+    def write_error(self, traceback: str) -> None:
+        write_text(self.path / "error.txt", traceback)
+
+    def clear_error(self) -> None:
+        (self.path / "error.txt").unlink(missing_ok=True)
+
+
+def _epoch_row(line: str) -> EpochRow:
+    """One line of `epochs.jsonl`.
+
+    Raises:
+        ValueError, TypeError: it is damaged.
+    """
+    row: EpochRow = json.loads(line)
+    if not isinstance(row, dict) or not {"epoch", "step"} <= row.keys():
+        raise ValueError(f"not an epoch's row: {line}")
+    if not all(value is None or isinstance(value, int | float) for value in row.values()):
+        raise ValueError(f"not all numbers: {line}")
+    return row
+
+
+def this_process() -> dict[str, Any]:
+    """Host and process id, as a status records them."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def read_error(sweep: UPath, trial_id: str) -> str | None:
+    """The traceback of a failed trial, or None."""
+    return _text(sweep / "trials" / trial_id / "error.txt")
+
+
+def read_log(sweep: UPath, trial_id: str) -> str | None:
+    """What happened to a trial, a line each, or None where nothing has yet."""
+    return _text(sweep / "trials" / trial_id / "log.txt")
+
+
+def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any] | None:
+    """The spec of a trial, all that its result depends on; None where it can't be read."""
+    content = _text(sweep / "trials" / trial_id / "spec.json")
+    try:
+        return dict(json.loads(content)["spec"]) if content is not None else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _text(path: UPath) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
