@@ -26,7 +26,8 @@ IDLE = ["interventions=[untrained]", "seeds=[0,1,2,3]"]  # as many trials as the
 
 def through_ray(settings: list[str], storage: str) -> None:
     from sweep.grid.load import load_grid
-    from sweep.service.launch import Cluster, launch
+    from sweep.service.cluster import Cluster
+    from sweep.service.launch import launch
 
     launch(load_grid("demo", settings), UPath(storage), Cluster(), Console(quiet=True))
 

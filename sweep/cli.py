@@ -100,13 +100,14 @@ def launch(
     from sweep.grid.expand import expand
     from sweep.grid.load import load_grid
     from sweep.service import launch as service
+    from sweep.service.cluster import Cluster
 
     loaded = load_grid(grid, settings or [])
     if dry_run:
         console.print(_plan_table(expand(loaded).plans))
         return
     with _terminable():
-        cluster = service.Cluster(address=address, max_failures=max_failures)
+        cluster = Cluster(address=address, max_failures=max_failures)
         sweep, outcome = service.launch(loaded, place(storage), cluster, console)
     _conclude(sweep, outcome)
 
@@ -154,12 +155,14 @@ def resume(
 ) -> None:
     """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
     from sweep.service import launch as service
+    from sweep.service.choice import choose
+    from sweep.service.cluster import Cluster
     from sweep.store.sweep_dir import open_sweep
 
     opened = open_sweep(sweep, place(storage))
-    choice = service.choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
+    choice = choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
     with _terminable():
-        cluster = service.Cluster(address=address, max_failures=max_failures)
+        cluster = Cluster(address=address, max_failures=max_failures)
         outcome = service.resume(opened, console, cluster, choice)
     _conclude(opened, outcome)
 
@@ -201,6 +204,7 @@ def analyze(
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from analysis.readers.convs import is_checkpoint
     from sweep.service import launch as service
+    from sweep.service.cluster import Cluster
     from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
@@ -224,7 +228,7 @@ def analyze(
             "--layer, --nmf and --figure go with a checkpoint's file; a sweep has its settings in its grid"
         )
     with _terminable():
-        outcome = service.analyse_again(opened, console, service.Cluster())
+        outcome = service.analyse_again(opened, console, Cluster())
     _conclude(opened, outcome)
 
 

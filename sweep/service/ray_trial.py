@@ -1,6 +1,7 @@
 """A trial as Ray Tune runs it: an epoch a step, saved and stopped at the next step when its machine is to go."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import ray
 from ray import tune
 from upath import UPath
 
+from sweep.grid.schema import Resources
 from sweep.store.manifest import EpochRow
 from sweep.store.trial_dir import TrialDir
 from sweep.training.train import StoppedError
@@ -80,3 +82,29 @@ class PreemptionNotice:
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._told = True
+
+
+_DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is (dead|unavailable))")
+
+
+def report_of(trial: Any) -> str:
+    """What Tune wrote of a trial's failure, read where it was written: its copy in the storage comes later."""
+    file = Path(trial.error_file or "")
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def died_of(traceback: str) -> str:
+    """Why a process that could not say so itself has ended, as Ray's report tells it."""
+    lines = [line for line in traceback.strip().splitlines() if line.strip()]
+    if "OutOfMemoryError" in traceback or "running low on memory" in traceback:
+        return (
+            "its node ran out of memory and Ray killed the trial; give trials more resources.cpus, or smaller batches"
+        )
+    if not lines or _DEATH.search(traceback):
+        return "the trial's process died (killed, out of memory, or its node gone); its last checkpoint stands"
+    return lines[-1].strip()
+
+
+def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    resources = Resources.model_validate({name: config["task"][name] for name in Resources.model_fields})
+    return tune.PlacementGroupFactory([{"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})])

@@ -137,7 +137,7 @@ def test_a_trial_told_to_go_saves_and_goes_on_without_a_failure(story: Story) ->
 
 
 def test_a_killed_trial_goes_on_as_one_failure(story: Story) -> None:
-    assert "failure 1 of 3 that are tried again" in story.printed
+    assert "retry 1 of 3" in story.printed
     assert "failure 2 of 3" not in story.printed
     assert story.after_kill.attempts == 3
 

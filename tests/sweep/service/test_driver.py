@@ -55,7 +55,7 @@ def driven(sweep: SweepDir, tiny: Grid, told: Told, local_ray: None) -> Any:
     with hold(sweep.path) as lease:
         made = Driver(sweep, tiny, told, lease, max_failures=0)
         yield made
-        made._pool.close()
+        made._analyses.close()
 
 
 def tune_trial(plan: Plan, **facts: Any) -> SimpleNamespace:
@@ -63,12 +63,13 @@ def tune_trial(plan: Plan, **facts: Any) -> SimpleNamespace:
 
 
 def test_a_checkpoint_that_its_trial_had_no_time_to_report_is_analysed(
-    driven: Driver, sweep: SweepDir, plan: Plan
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
 ) -> None:
     sweep.add([plan])
     trial = sweep.trial(plan.trial_id)
     run_trial(trial, None, threads=1)  # nobody has heard of its checkpoints
-    driven._analyse_the_rest([plan])
+    driven._analyses.submit_missing([plan])
+    driven._analyses.wait(driven._lease, told.remark)
     assert trial.unanalysed(plan) == []
     assert (trial.layers / "9" / RESULTS).exists()
 
@@ -82,12 +83,13 @@ def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(
     trial.layers.mkdir()
     (trial.layers / "9").write_text("a file where its results should go")
     (trial.checkpoints / "0" / "model.safetensors").write_bytes(b"torn")
-    driven._analyse_the_rest([plan])
+    driven._analyses.submit_missing([plan])
+    driven._analyses.wait(driven._lease, told.remark)
     assert driven.lost_analyses == 1
     assert sorted(remark.split(":")[1] for remark in told.remarks) == [
         " the analysis of step 0 failed", " the analysis of step 9 failed",
     ]  # fmt: skip
-    driven._take([(str(trial.checkpoints / "3" / "model.safetensors"), [{"error": "KeyError: 'a'"}])])
+    driven._analyses.record([(str(trial.checkpoints / "3" / "model.safetensors"), [{"error": "KeyError: 'a'"}])])
     assert told.remarks[-1] == f"{plan.trial_id}: the analysis of step 3 failed: KeyError: 'a'"
 
 
@@ -98,7 +100,7 @@ def test_that_nothing_can_start_is_said_once(driven: Driver, told: Told, monkeyp
         driven.on_step_end(0, [SimpleNamespace(status="PENDING")])
         now[0] += 30
     (said,) = told.remarks
-    assert said.startswith("no trial could start: a trial needs 1 CPUs, and the analysis holds")
+    assert said.startswith("no trial could start: a trial needs 1 CPU, and the analysis holds")
     assert said.endswith("the cluster has 2 CPUs")
 
 
@@ -110,7 +112,7 @@ def test_a_storage_that_fails_in_a_callback_ends_no_sweep(
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(driven, "_analyse", fail)
+    monkeypatch.setattr(driven._analyses, "submit", fail)
     monkeypatch.setattr(module.TrialDir, "status", fail)
     result = {"epoch": 1, "val_accuracy": 0.5, "kept": str(sweep.path)}
     driven.on_trial_result(0, [], tune_trial(plan), result)

@@ -49,7 +49,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (trial / "checkpoints" / "0").write_text("a file where a folder should be")
     printed = run("launch", "demo", *TINY, "--storage", str(storage), "--max-failures", "1", code=1)
     assert "FileExistsError" in printed
-    assert "failure 1 of 1 that are tried again, in 1 s" in printed
+    assert "retry 1 of 1 in 1 s" in printed
     assert "1 trial failed; go on with: sweep resume" in printed
     return storage
 

@@ -4,8 +4,8 @@ import pytest
 from ray.tune.search import Searcher
 
 from sweep.service import queue as module
-from sweep.service.driver import _died_of
 from sweep.service.queue import Queue
+from sweep.service.ray_trial import died_of
 
 
 def tasks(*names: str) -> list[dict[str, str]]:
@@ -64,4 +64,4 @@ def test_where_nothing_else_runs_a_task_waits_on_its_own(clock: list[float]) -> 
     ],
 )
 def test_why_a_process_died_is_said_in_a_line(report: str, said: str) -> None:
-    assert said in _died_of(report)
+    assert said in died_of(report)
