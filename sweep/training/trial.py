@@ -21,8 +21,9 @@ from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
 from sweep.store.manifest import EpochRow
 from sweep.store.trial_dir import Status, TrialDir, this_process
+from sweep.training.run import DivergedError
 from sweep.training.schedule import Schedule
-from sweep.training.train import DivergedError, Report, Stop, StoppedError, course, ignore, never
+from sweep.training.train import Report, Stop, StoppedError, course, ignore, never
 
 HEARTBEAT_S = 15.0
 

@@ -18,7 +18,8 @@ from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.store.checkpoint import read_checkpoint, write_checkpoint
 from sweep.store.trial_dir import TrialDir
-from sweep.training.train import Run, train
+from sweep.training.run import Run
+from sweep.training.train import train
 
 PLANS = {plan.trial_id: plan for plan in expand(load_grid("smoke-full", [])).plans}
 CELLS = [trial_id for trial_id, plan in PLANS.items() if plan.excluded is None]

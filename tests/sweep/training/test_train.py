@@ -19,7 +19,8 @@ from sweep.store.manifest import MODEL, EpochRow, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
 from sweep.training.memory import OutOfMemoryError
-from sweep.training.train import DivergedError, Run, Stop, StoppedError, train
+from sweep.training.run import DivergedError, Run
+from sweep.training.train import Stop, StoppedError, train
 from tests.sweep.conftest import TINY
 from tests.sweep.training.golden import losses
 
