@@ -27,7 +27,7 @@ from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.tensors import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
-from analysis.write import RESULTS, write_bytes
+from analysis.write import RESULTS, layer_file, write_bytes
 
 Row = dict[str, Any]
 Choice = Literal["final", "all"]
@@ -144,7 +144,7 @@ def _row(folder: UPath, conv: Conv, position: int, device: str) -> Row:
         result = _analyze(conv, "per-neuron", device)
         if result.scores is None or result.reduction is None or result.kernel is None:
             return failed_row(conv.layer, position, ValueError(f"not scored: {result.skipped}"))
-        _write_arrays(folder / f"{conv.layer}.npz", result)
+        _write_arrays(layer_file(folder, conv.layer), result)
     except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row tells
         return failed_row(conv.layer, position, error)
     reduced = result.reduction.reduced

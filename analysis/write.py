@@ -32,3 +32,8 @@ def write_bytes(path: UPath, data: bytes) -> None:
         with suppress(OSError):  # the write's own error is the one to report
             unfinished.unlink(missing_ok=True)
         raise
+
+
+def layer_file(folder: UPath, layer: str) -> UPath:
+    """The file of a layer's reduced weights in the folder of a checkpoint's results."""
+    return folder / f"{layer}.npz"

@@ -29,7 +29,7 @@ def main(name: str, grid: str, *options: str) -> None:
     subprocess.run([*SWEEP, "launch", grid, *options, "--storage", str(storage)], check=True)
     if not times.exists():
         times.write_text(json.dumps(time.perf_counter() - began))
-    (sweep,) = (path for path in storage.iterdir() if (path / "sweep.yaml").exists())
+    (sweep,) = (path for path in storage.iterdir() if path.is_dir())
     status = subprocess.run([*SWEEP, "status", str(sweep), "--json"], check=True, capture_output=True, text=True)
     facts = {
         "command": f"sweep launch {grid} {' '.join(options)}".strip(),

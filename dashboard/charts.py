@@ -1,22 +1,14 @@
-"""Charts of the dashboard. Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+"""Charts of the dashboard."""
 
 import altair as alt
 import pandas as pd
 
 from analysis.banding import THRESHOLD
+from sweep.results.cells import COLOURS
 
-COLOURS = {
-    "horizontal": "#0072B2",
-    "vertical": "#D55E00",
-    "none": "#BBBBBB",
-    "failed": "#882255",
-    "excluded": "#F2F2F2",
-    "waiting": "#E5E5E5",
-    "running": "#E5E5E5",
-}
 ROOMY, CROWDED = 4, 10
 """Up to so many architectures a cell has room for the spread over seeds, and for a number at all."""
-_LIGHT = ["none", "excluded", "waiting", "running"]
+_LIGHT = ["none", "unscored", "excluded", "waiting", "running"]
 
 
 def grid(cells: pd.DataFrame) -> alt.LayerChart:

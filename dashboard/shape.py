@@ -1,34 +1,12 @@
 """From results tables to what the pages show. Pure functions of frames; no drawing."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from sweep.results.statistics import CONDITION, DIRECTIONS, condition_titles, shared_verdicts, told_direction
+from sweep.results.words import decimal
 
-STATES = ("finished", "running", "pending", "failed", "excluded")
-SYMBOLS = {"horizontal": "☰", "vertical": "☷", "none": "○", "failed": "✕", "excluded": "-"}
-SYMBOLS |= {"running": "…", "waiting": "…"}
 STALE_S = 600.0  # a trial gives a sign at each epoch's end
-
-
-def counts(trials: pd.DataFrame) -> dict[str, int]:
-    """How many trials are in each state."""
-    found = trials["status"].value_counts()
-    return {state: int(found.get(state, 0)) for state in STATES}
-
-
-def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: its facts and, where analysed, its last conv at the newest checkpoint (columns of `layers`)."""
-    last = layers[(layers["position"] == 1) & layers["error"].isna()]
-    columns = ["trial_id", "layer", "horizontal", "vertical", "verdict", "expected", "step"]
-    newest = last[columns].sort_values("step", kind="stable").drop_duplicates("trial_id", keep="last")
-    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
-    titles = condition_titles(trials)
-    keys = trials[list(CONDITION[:3])].itertuples(index=False, name=None)
-    newest = newest.rename(columns={"step": "analysed_step"})
-    return trials.assign(title=[titles[key] for key in keys]).merge(newest, on="trial_id", how="left")
 
 
 def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
@@ -39,60 +17,12 @@ def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
     return trials
 
 
-def cells(last: pd.DataFrame) -> pd.DataFrame:
-    """The grid: a row for each data set, recipe, architecture and intervention, over its finished seeds.
-
-    `title` tells data set and recipe from a sweep's others (`statistics.condition_titles`); `outcome` is the verdict
-    most seeds share, or running, failed, excluded, waiting; `agreement` says how many share it, if not all;
-    `score` the mean of the score that the verdict is about (of none, the larger one; `direction` says which), `spread`
-    its standard deviation over seeds (missing with one seed); `label` is what the cell says, `brief` the same where
-    there is little room, `sign` where there is next to none.
-    """
-    keys = ["title", *CONDITION, "intervention"]
-    groups = last.groupby(keys, sort=False)
-    with_verdict = last[last["status"] == "finished"].dropna(subset="verdict")
-    analysed = with_verdict.groupby(keys, sort=False)
-    found = groups[["expected", "reason", "error", "trial_id"]].first().astype(object)
-    found["trial_id"] = analysed["trial_id"].first().reindex(found.index).fillna(found["trial_id"])
-    found["reason"] = found["reason"].fillna(found["error"])
-    found["expected"] = found["expected"].fillna("unknown")
-    states = (
-        pd.DataFrame({state: (last["status"] == state) for state in STATES})
-        .groupby([last[key] for key in keys], sort=False)
-        .sum()
-    )
-    found["seeds"] = states.sum(axis=1)
-    found["failed"] = states["failed"]
-    found["state"] = [_in_words(row) for row in states.to_dict("records")]
-    found["outcome"] = _outcomes(with_verdict, keys, states)
-    scores = {name: analysed[name].agg(["mean", "std"]).reindex(found.index) for name in DIRECTIONS}
-    means = [scores[name]["mean"].astype(float) for name in DIRECTIONS]
-    found["direction"] = [told_direction(*told) for told in zip(found["outcome"], *means, strict=True)]
-    vertical = found["direction"] == "vertical"
-    for name, statistic in (("score", "mean"), ("spread", "std")):
-        of = {direction: table[statistic].astype("Float64") for direction, table in scores.items()}
-        found[name] = of["vertical"].where(vertical, of["horizontal"])
-    votes = with_verdict.groupby([*keys, "verdict"], sort=False).size().to_dict()
-    ended = analysed.size().to_dict()
-    found["agreement"] = [
-        f"{votes.get((*key, outcome), 0)} of {ended[key]}" if votes.get((*key, outcome)) != ended.get(key) else ""
-        for key, outcome in zip(found.index, found["outcome"], strict=True)
-    ]
-    expected = found["expected"]
-    found["surprising"] = found["score"].notna() & (expected != "unknown") & (expected != found["outcome"])
-    found = found.drop(columns="error").reset_index()
-    found["label"] = [_label(cell, _spread(cell)) for cell in found.to_dict("records")]
-    found["brief"] = [_label(cell, "") for cell in found.to_dict("records")]
-    found["sign"] = found["outcome"].map(SYMBOLS) + found["surprising"].map({True: "≠", False: ""})
-    return found
-
-
 def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
     """The trials as a reader wants them: the worrying ones first, columns in words; `now` in seconds since 1970."""
     urgency = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
     order = last.assign(urgency=last["status"].map(urgency))
     order = order.sort_values(["urgency", "architecture", "intervention", "seed"])
-    order["remark"] = order["error"].fillna(order["reason"])
+    order["remark"] = order["error"].fillna(order["reason"]).fillna(order["analysis_error"])
     order["reached"] = order["epoch"].astype("string") + "/" + order["epochs"].astype("string")
     going = order["status"].isin(["running", "failed"])
     order["sign"] = order["heartbeat_at"].where(going).map(lambda at: ago(now - at), na_action="ignore")
@@ -206,36 +136,7 @@ def curves(epochs: pd.DataFrame, trial_id: str, quantity: str) -> pd.DataFrame:
 def _spreads(summary: pd.DataFrame, quantity: str) -> list[str]:
     """Mean ± standard deviation in words; the mean alone where there is one seed."""
     pairs = summary[[f"{quantity}_mean", f"{quantity}_std"]].itertuples(index=False, name=None)
-    return [f"{round(mean, 2) + 0.0:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}") for mean, std in pairs]
-
-
-def _outcomes(analysed: pd.DataFrame, keys: list[str], states: pd.DataFrame) -> pd.Series:
-    """What each cell shows: the verdict its seeds share, or why there is none."""
-    outcomes = pd.Series("waiting", index=states.index, dtype=object)
-    outcomes[states["running"] > 0] = "running"
-    outcomes[states["failed"] > 0] = "failed"
-    outcomes.update(shared_verdicts(analysed, keys).astype(object))
-    outcomes[states["excluded"] == states.sum(axis=1)] = "excluded"
-    return outcomes
-
-
-def _in_words(states: Mapping[Hashable, int]) -> str:
-    return ", ".join(f"{number} {state}" for state, number in states.items() if number)
-
-
-def _spread(cell: Mapping[Hashable, Any]) -> str:
-    return "" if pd.isna(cell["spread"]) else f" ± {cell['spread']:.2f}"
-
-
-def _label(cell: Mapping[Hashable, Any], spread: str) -> str:
-    number = f" {cell['outcome']}" if pd.isna(cell["score"]) else f" {cell['score']:.2f}"
-    if cell["outcome"] == "none" and cell["direction"] == "vertical":
-        spread += f" {SYMBOLS['vertical']}"
-    if spread and cell["agreement"]:
-        spread += f" ({cell['agreement']})"
-    surprise = "  ≠" if cell["surprising"] else ""
-    failed = f"  ✕{cell['failed']}" if cell["failed"] and cell["outcome"] != "failed" else ""
-    return SYMBOLS[cell["outcome"]] + number + spread + surprise + failed
+    return [decimal(mean) + ("" if pd.isna(std) else f" ± {std:.2f}") for mean, std in pairs]
 
 
 def narrowed(names: Sequence[str], part: str, most: int, keep: str | None) -> list[str]:

@@ -11,10 +11,11 @@ from PIL import Image
 from upath import UPath
 
 from analysis.picture import evenly, neuron_tiles
-from dashboard import shape
 from dashboard.address import choose_one
+from sweep.results import cells
 from sweep.results.tables import ReducedLayer, TableName, read_reduced, read_table
-from sweep.store.sweep_dir import sweep_names
+from sweep.store.lease import holder
+from sweep.store.sweep_dir import SweepDir, is_sweep, sweep_names
 
 REFRESH_S = 5
 
@@ -23,7 +24,7 @@ def chosen_sweep() -> UPath:
     """The sweep named on the command line, or chosen among those of a storage; ends the page if there is none."""
     argument = sys.argv[1] if len(sys.argv) > 1 else "runs"
     path = UPath(argument)
-    if (path / "sweep.yaml").exists():
+    if is_sweep(path):
         return path
     names = sweep_names(path)
     if not names:
@@ -40,9 +41,14 @@ def table(sweep: UPath, name: TableName) -> pd.DataFrame:
     return _table(str(sweep), name, _version(sweep, name))
 
 
+def trials(sweep: UPath) -> pd.DataFrame:
+    """The trials as they stand: none runs while no driver works on the sweep."""
+    return cells.standing(table(sweep, "trials"), holder(sweep))
+
+
 def last_convs(sweep: UPath) -> pd.DataFrame:
-    """`shape.last_convs` of the tables as they are now."""
-    return _last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers"))
+    """Each trial as it stands, with its last conv's newest scores (`sweep.results.cells.last_convs`)."""
+    return cells.standing(_last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers")), holder(sweep))
 
 
 def reduced_layer(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
@@ -63,7 +69,7 @@ def _table(sweep: str, name: TableName, version: float) -> pd.DataFrame:
 
 @st.cache_data(show_spinner=False, max_entries=4)
 def _last_convs(sweep: str, trials: float, layers: float) -> pd.DataFrame:
-    return shape.last_convs(table(UPath(sweep), "trials"), table(UPath(sweep), "layers"))
+    return cells.last_convs(table(UPath(sweep), "trials"), table(UPath(sweep), "layers"))
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
@@ -73,5 +79,5 @@ def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: float) -
 
 def _version(sweep: UPath, name: TableName) -> float:
     """Changes when a table is written anew."""
-    path = sweep / "results" / f"{name}.parquet"
+    path = SweepDir(sweep).table(name)
     return float(path.stat().st_mtime) if path.exists() else 0.0

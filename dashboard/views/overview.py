@@ -8,6 +8,7 @@ from upath import UPath
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_some
+from sweep.results import cells
 from sweep.store.lease import holder
 
 PICTURES = 12
@@ -28,7 +29,7 @@ def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
 @st.fragment(run_every=f"{source.REFRESH_S}s")
 def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     """All of the page that changes while a sweep runs."""
-    trials = source.table(sweep, "trials")
+    trials = source.trials(sweep)
     if trials.empty:
         st.info("The sweep has just been launched; its first results appear here within seconds.")
         return
@@ -38,15 +39,15 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     if last.empty:
         st.info("No trial is of the kinds chosen above.")
         return
-    cells = shape.cells(last)
+    grid = cells.cells(last)
     st.caption(
-        "☰ horizontal · ☷ vertical · ○ none (the larger score) · ≠ not as expected · ✕ failed trials · over finished "
-        "seeds · point at a cell for more"
+        "☰ horizontal · ☷ vertical · ○ none (the larger score) · ≠ not as expected · ✕ failed trials · ! failed "
+        "analyses · over finished seeds · point at a cell for more"
     )
-    for _, part in cells.groupby("title", sort=False):
+    for _, part in grid.groupby("title", sort=False):
         st.subheader(f"Banding in the last convolution · {part['title'].iloc[0] or part['data'].iloc[0]}")
         st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
-    show_excluded(cells)
+    show_excluded(grid)
     show_pictures(sweep, last)
     show_trials(sweep, last)
 
@@ -61,7 +62,7 @@ def show_driver(sweep: UPath) -> None:
 
 
 def show_counts(trials: pd.DataFrame) -> None:
-    numbers = shape.counts(trials)
+    numbers = cells.counts(trials)
     for column, (state, number) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
         column.metric(state.capitalize(), number)
     runnable = len(trials) - numbers["excluded"]
@@ -69,8 +70,8 @@ def show_counts(trials: pd.DataFrame) -> None:
         st.progress(numbers["finished"] / runnable, f"{numbers['finished']} of {runnable} trials finished")
 
 
-def show_excluded(cells: pd.DataFrame) -> None:
-    excluded = cells[cells["outcome"] == "excluded"]
+def show_excluded(grid: pd.DataFrame) -> None:
+    excluded = grid[grid["outcome"] == "excluded"]
     if len(excluded):
         with st.expander(f"Cells left out since they make no sense: {len(excluded)}"):
             for cell in excluded.itertuples():
@@ -93,7 +94,7 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
         if layer is not None:
             with st.container(gap="xxsmall"):
                 scores = f"{row['horizontal']:.2f} / {row['vertical']:.2f}"
-                verdict = f"{shape.SYMBOLS[row['verdict']]} {row['verdict']} ({scores})"
+                verdict = f"{cells.SYMBOLS[row['verdict']]} {row['verdict']} ({scores})"
                 where = f"{row['architecture']} · {row['title']}" if row["title"] else row["architecture"]
                 st.markdown(f"**{row['intervention']}** · seed {row['seed']} · {where} · {verdict}")
                 st.image(source.strip(layer, neurons=24, columns=24, scale=7))

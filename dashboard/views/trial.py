@@ -8,7 +8,9 @@ from upath import UPath
 
 from dashboard import charts, shape, source
 from dashboard.address import choose_one
+from sweep.results.cells import SYMBOLS
 from sweep.store.requests import Start, pending_request, request_retry
+from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import read_error, read_log, read_spec
 
 LISTED = 500  # trials in the box; all of 100,000 would go to the browser each time
@@ -31,14 +33,14 @@ def choose(trials: pd.DataFrame) -> str:
 @st.fragment(run_every=f"{source.REFRESH_S}s")
 def show(sweep: UPath, trial_id: str) -> None:
     """All of the page that changes while the trial runs."""
-    trials = source.table(sweep, "trials")
+    trials = source.trials(sweep)
     trial = trials[trials["trial_id"] == trial_id].iloc[0]
     show_header(trial)
     show_trouble(sweep, trial)
     if trial["status"] != "excluded":
         show_course(sweep, trial_id)
     show_recipe(sweep, trial)
-    log = read_log(sweep, trial_id)
+    log = read_log(SweepDir(sweep).trial(trial_id))
     if log is not None:
         with st.expander("Log"):
             st.code(log, language=None)
@@ -70,7 +72,7 @@ def show_trouble(sweep: UPath, trial: pd.Series) -> None:
         st.info(f"This cell is left out: {text(trial['reason'])}")
     if trial["status"] == "failed":
         st.error(text(trial["error"]))
-        traceback = read_error(sweep, trial["trial_id"])
+        traceback = read_error(SweepDir(sweep).trial(trial["trial_id"]))
         if traceback is not None:
             with st.expander("Traceback"):
                 st.code(traceback, language="python")
@@ -104,7 +106,7 @@ def ask(sweep: UPath, trial_id: str, start: Start) -> None:
 
 def show_recipe(sweep: UPath, trial: pd.Series) -> None:
     """All that the trial's result depends on."""
-    spec = read_spec(sweep, trial["trial_id"])
+    spec = read_spec(SweepDir(sweep).trial(trial["trial_id"]))
     if spec is not None:
         with st.expander("Recipe, data, versions"):
             st.caption(f"Code {text(trial['code_version'])}, PyTorch {text(trial['torch_version'])}")
@@ -141,7 +143,7 @@ def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
         step = st.select_slider("Checkpoint", steps, value=steps[-1], format_func=lambda s: f"epoch {epoch_of[s]:.0f}")
     row = of_layer[of_layer["step"] == step].iloc[0]
     st.markdown(
-        f"{shape.SYMBOLS[row['verdict']]} **{row['verdict']}** (expected: {text(row['expected'])}): "
+        f"{SYMBOLS[row['verdict']]} **{row['verdict']}** (expected: {text(row['expected'])}): "
         f"horizontal {row['horizontal']:.2f} [{row['horizontal_low']:.2f}, {row['horizontal_high']:.2f}], "
         f"vertical {row['vertical']:.2f} [{row['vertical_low']:.2f}, {row['vertical_high']:.2f}], "
         f"{row['neurons']} neurons, chance below {row['null_horizontal_high']:.2f}"

@@ -5,21 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from upath import UPath
 
 from sweep.report.drawings import Line, strip, trajectory_svg
-from sweep.results.statistics import CONDITION, DIRECTIONS, condition_titles, finished, told_direction
-from sweep.results.tables import read_reduced, records
+from sweep.results.statistics import CONDITION, DIRECTIONS, finished
+from sweep.results.tables import Row, read_reduced, records
 
 SEEDS_DRAWN = 3
 """Pictures of so many seeds a cell; the others are in the export."""
-
-_CELL = [*CONDITION, "intervention"]
-_STATES = ("running", "pending", "failed", "excluded")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,31 +29,21 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """An architecture under an intervention: `outcome` is the last conv's verdict, or excluded, failed, waiting;
-    `remark` says how many trials are not finished, `reason` why."""
+    """An architecture under an intervention: its row of `results.cells.cells`, and its layers drawn."""
 
-    architecture: str
-    intervention: str
+    row: Row
     anchor: str
-    outcome: str
-    surprising: bool
-    remark: str
-    reason: str
     layers: Sequence[Layer]
 
     @property
-    def score(self) -> Row | None:
-        """Direction, mean, deviation and seeds of the score that the outcome is about; of none, the larger one."""
-        if not self.layers:
-            return None
-        summary = self.layers[0].summary
-        told = told_direction(summary["verdict"], *(summary[f"{name}_mean"] for name in DIRECTIONS))
-        spread = {"mean": summary[f"{told}_mean"], "std": summary[f"{told}_std"]}
-        return spread | {"direction": told, "n": summary["n"]}
+    def remark(self) -> str:
+        """How many of its trials are not finished, and how many have no scores although they are."""
+        states = [state for state in self.row["state"].split(", ") if state and not state.endswith(" finished")]
+        return ", ".join([*states, *([f"{self.row['unscored']} unscored"] if self.row["unscored"] else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class CellGrid:
     """The cells of one condition: `rows` has for each intervention a cell or None for each architecture."""
 
     title: str
@@ -66,48 +51,36 @@ class Grid:
     rows: Sequence[tuple[str, Sequence[Cell | None]]]
 
 
-def grids(
-    sweep: UPath, trials: pd.DataFrame, layers: pd.DataFrame, summary: pd.DataFrame, firsts: pd.DataFrame
-) -> list[Grid]:
-    """One grid for each data set and recipe of a sweep, in the order in which trials stand."""
-    titles = condition_titles(trials)
-    title_of = [titles[key] for key in trials[list(CONDITION[:3])].itertuples(index=False, name=None)]
+def cell_grids(
+    sweep: UPath,
+    cells: pd.DataFrame,
+    trials: pd.DataFrame,
+    layers: pd.DataFrame,
+    summary: pd.DataFrame,
+    firsts: pd.DataFrame,
+) -> list[CellGrid]:
+    """One grid for each data set and recipe of a sweep, in the order in which trials stand; `cells` gives all cells."""
     courses = layers[layers["error"].isna() & layers["epoch"].notna() & layers["horizontal"].notna()]
     by_trial = {str(key): part for key, part in courses.groupby("trial_id", sort=False)}
-    summaries = dict(iter(summary.groupby(_CELL, sort=False, dropna=False)))
+    keys = [*CONDITION, "intervention"]
+    summaries = dict(iter(summary.groupby(keys, sort=False, dropna=False)))
+    trials_of = dict(iter(trials.groupby(keys, sort=False, dropna=False)))
     first_of = {(row["trial_id"], row["position"]): row["first_epoch"] for row in records(firsts)}
     found = []
-    for number, (title, group) in enumerate(trials.groupby(np.array(title_of, dtype=object), sort=False)):
-        cells: dict[tuple[str, str], Cell] = {}
-        for (architecture, intervention), part in group.groupby(["architecture", "intervention"], sort=False):
-            key = (str(architecture), str(intervention))
-            condition = part[list(CONDITION[:3])].iloc[0]
-            own = summaries.get((*condition, *key))
-            scored = [] if own is None else records(own.sort_values("position"))
-            drawn = _layers(sweep, part, scored, by_trial, first_of)
-            cells[key] = _cell(f"cell-{number}-{len(cells)}", key, part, drawn)
-        architectures = list(dict.fromkeys(architecture for architecture, _ in cells))
-        interventions = list(dict.fromkeys(intervention for _, intervention in cells))
-        rows = [(name, [cells.get((architecture, name)) for architecture in architectures]) for name in interventions]
-        found.append(Grid(title=str(title), architectures=architectures, rows=rows))
+    for number, (title, group) in enumerate(cells.groupby("title", sort=False)):
+        made: dict[tuple[str, str], Cell] = {}
+        for row in records(group):
+            key = tuple(row[name] for name in keys)
+            scored = records(summaries[key].sort_values("position")) if key in summaries else []
+            drawn = _layers(sweep, trials_of[key], scored, by_trial, first_of)
+            made[row["architecture"], row["intervention"]] = Cell(
+                row=row, anchor=f"cell-{number}-{len(made)}", layers=drawn
+            )
+        architectures = list(dict.fromkeys(architecture for architecture, _ in made))
+        interventions = list(dict.fromkeys(intervention for _, intervention in made))
+        rows = [(name, [made.get((architecture, name)) for architecture in architectures]) for name in interventions]
+        found.append(CellGrid(title=str(title), architectures=architectures, rows=rows))
     return found
-
-
-def _cell(anchor: str, key: tuple[str, str], part: pd.DataFrame, layers: Sequence[Layer]) -> Cell:
-    counts = part["status"].value_counts()
-    unfinished = [f"{counts[state]} {state}" for state in _STATES if state in counts]
-    reasons = pd.concat([part["reason"], part["error"]]).dropna().unique()
-    if layers:
-        outcome = str(layers[0].summary["verdict"])
-    elif "excluded" in counts and len(counts) == 1:
-        outcome = "excluded"
-    else:
-        outcome = "failed" if "failed" in counts else "waiting"
-    surprising = bool(layers) and bool(layers[0].summary["surprising"])
-    return Cell(
-        architecture=key[0], intervention=key[1], anchor=anchor, outcome=outcome, surprising=surprising,
-        remark=", ".join(unfinished), reason="; ".join(map(str, reasons)), layers=layers,
-    )  # fmt: skip
 
 
 def _layers(
@@ -167,7 +140,6 @@ def course_lines(courses: Sequence[pd.DataFrame]) -> list[Line]:
         ]
         if len(seeds) > 1:
             mean = pd.concat(seeds, axis=1).dropna().mean(axis=1).sort_index()
-            lines += [Line(direction=direction, epochs=list(mean.index), scores=list(mean), thick=True)] * bool(
-                len(mean)
-            )
+            if len(mean):
+                lines.append(Line(direction=direction, epochs=list(mean.index), scores=list(mean), thick=True))
     return lines

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,9 @@ from analysis.clusters import LABELS
 from analysis.figure12 import CLUSTERS, K, figure12
 from sweep.report.drawings import strip
 from sweep.results.statistics import CONDITION, condition_titles, finished
-from sweep.results.tables import read_centres, read_table
+from sweep.results.tables import Row, read_centres, read_table
 
 _FAINT = 0.5  # ours: of random neurons' own scores the mean is about 0, of banded ones' at least 2/3
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,4 @@
-"""Small drawings for the report: lines, intervals, strips of neurons; SVG text and PNG data URIs.
-
-All colours are Okabe and Ito's, which colour-blind readers can tell apart.
-"""
+"""Small drawings for the report: lines, intervals, strips of neurons; SVG text and PNG data URIs."""
 
 import base64
 import math
@@ -15,8 +12,8 @@ from PIL import Image
 
 from analysis.banding import THRESHOLD
 from analysis.picture import evenly, neuron_tiles
+from sweep.results.cells import COLOURS
 
-COLOURS = {"horizontal": "#0072B2", "vertical": "#D55E00", "none": "#999999", "unbanded": "#999999"}
 NEURONS = 24
 
 _WIDTH, _HEIGHT = 250, 128

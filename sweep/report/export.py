@@ -19,7 +19,7 @@ from analysis.clusters import KS
 from analysis.picture import neuron_tiles
 from analysis.write import write_bytes
 from sweep.results.statistics import first_epochs, over_seeds, paired_differences, scored
-from sweep.results.tables import COLUMNS, read_centres, read_reduced, read_table, records
+from sweep.results.tables import COLUMNS, parquet, read_centres, read_reduced, read_table, records
 from sweep.store.files import write_text
 
 _COLUMNS, _SCALE = 32, 6
@@ -43,9 +43,7 @@ def export(sweep: UPath, folder: UPath) -> int:
 
 def _write_table(folder: UPath, name: str, table: pd.DataFrame) -> None:
     write_text(folder / f"{name}.csv", table.to_csv(index=False))
-    buffer = BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+    write_bytes(folder / f"{name}.parquet", parquet(table))
 
 
 def _write_weights(sweep: UPath, folder: UPath, row: dict[str, object]) -> int:

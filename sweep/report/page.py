@@ -1,12 +1,9 @@
 """One self-contained HTML file about a sweep: nothing is loaded from elsewhere, all numbers are the results tables'."""
 
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -14,9 +11,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from upath import UPath
 
-from sweep.report.cells import grids
+from sweep.report.cells import cell_grids
 from sweep.report.clusters import cluster_section
-from sweep.report.drawings import COLOURS, interval_svg
+from sweep.report.drawings import interval_svg
+from sweep.results.cells import COLOURS, cells, counts, last_convs, standing
 from sweep.results.statistics import (
     CONDITION,
     condition_titles,
@@ -26,13 +24,14 @@ from sweep.results.statistics import (
     paired_differences,
     scored,
 )
-from sweep.results.tables import read_table, records
+from sweep.results.tables import Row, read_table, records
+from sweep.results.words import decimal, short_layer
 from sweep.store.files import write_text
+from sweep.store.lease import holder
+from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import read_error
 
 _TRACEBACKS = 20
-_STATES = ("finished", "running", "pending", "failed", "excluded")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,7 @@ def render(sweep: UPath) -> str:
     """The report's HTML."""
     trials, layers, clusters, probes = (read_table(sweep, name) for name in ("trials", "layers", "clusters", "probes"))
     trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
+    trials = standing(trials, holder(sweep))
     rows = scored(trials, layers)
     summary = over_seeds(rows)
     conditions = condition_titles(trials)
@@ -67,9 +67,9 @@ def render(sweep: UPath) -> str:
     return template.render(
         name=sweep.name,
         made_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        counts=_counts(trials),
+        counts=[(state, number) for state, number in counts(trials).items() if number],
         agreement=_agreement(summary),
-        grids=grids(sweep, trials, layers, summary, first_epochs(layers)),
+        grids=cell_grids(sweep, cells(last_convs(trials, layers)), trials, layers, summary, first_epochs(layers)),
         summary=_titled(summary, conditions),
         several_seeds=bool((summary["n"] > 1).any()),
         differences=[_difference(row) for row in _titled(paired_differences(rows), conditions)],
@@ -90,7 +90,7 @@ def number(value: float | None, digits: int = 2) -> str:
     """A number, or a dash where there is none."""
     if value is None or pd.isna(value):
         return "–"  # noqa: RUF001  # a dash
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # noqa: RUF001  # minus, and none before zero
+    return decimal(value, digits).replace("-", "−")  # noqa: RUF001  # a minus
 
 
 def signed(value: float | None) -> str:
@@ -107,16 +107,6 @@ def spread(row: Row, quantity: str) -> str:
     """Mean ± standard deviation, without the latter where there is one seed."""
     mean, std = row[f"{quantity}_mean"], row[f"{quantity}_std"]
     return number(mean) + ("" if std is None or pd.isna(std) else f" ± {std:.2f}")
-
-
-def short_layer(layer: str) -> str:
-    """A layer's name without what all have in common."""
-    return layer.removeprefix("features.").removesuffix(".conv")
-
-
-def _counts(trials: pd.DataFrame) -> list[tuple[str, int]]:
-    counts = Counter(trials["status"])
-    return [(state, counts[state]) for state in _STATES if counts[state]]
 
 
 def _agreement(summary: pd.DataFrame) -> tuple[int, int]:
@@ -154,7 +144,7 @@ def _failures(sweep: UPath, trials: pd.DataFrame) -> list[Row]:
     """Failed trials with the last line of their errors, the first ones with their tracebacks."""
     failed = trials.loc[trials["status"] == "failed", ["trial_id", "attempts", "epoch", "error", "host"]]
     return [
-        row | {"traceback": read_error(sweep, str(row["trial_id"])) if place < _TRACEBACKS else None}
+        row | {"traceback": read_error(SweepDir(sweep).trial(str(row["trial_id"]))) if place < _TRACEBACKS else None}
         for place, row in enumerate(records(failed))
     ]
 
@@ -167,12 +157,9 @@ def _exclusions(trials: pd.DataFrame) -> list[Row]:
 
 def _launches(sweep: UPath) -> list[tuple[str, str]]:
     """When each grid was launched, and the grid as YAML."""
-    file = sweep / "sweep.yaml"
-    if not file.exists():
-        return []
-    launches: Sequence[Row] = yaml.safe_load(file.read_text(encoding="utf-8"))["launches"]
     return [
-        (str(launch.get("launched_at", "")), yaml.safe_dump(launch["grid"], sort_keys=False)) for launch in launches
+        (str(launch.get("launched_at", "")), yaml.safe_dump(launch["grid"], sort_keys=False))
+        for launch in SweepDir(sweep).launches()
     ]
 
 

@@ -6,7 +6,6 @@ Writes `results/clusters.parquet` and `results/centres.npz`; needs neither torch
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,9 @@ from analysis.clusters import (
     shares,
 )
 from analysis.write import write_bytes
-from sweep.results.tables import CENTRES, COLUMNS, final_layers, read_reduced, read_table, records
-
-Row = dict[str, Any]
+from sweep.results.cells import newest
+from sweep.results.tables import Row, read_reduced, read_table, records, table_of, write_table
+from sweep.store.sweep_dir import SweepDir
 
 _FINGERPRINT = "fingerprint"
 
@@ -36,11 +35,12 @@ def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisatio
     k goes from 4 to 19, as far as there are neurons that differ. Gives whether it was made anew.
     """
     layers = read_table(sweep, "layers")
-    newest = final_layers(layers[layers["error"].isna()]).sort_values(["trial_id", "position"])
-    fingerprint = _fingerprint(newest, kernel, normalisation)
+    latest = newest(layers)
+    analysed = latest[latest["error"].isna()].sort_values(["trial_id", "position"])
+    fingerprint = _fingerprint(analysed, kernel, normalisation)
     if _known_fingerprint(sweep) == fingerprint:
         return False
-    rows, reduced = _of_kernel(sweep, newest, kernel)
+    rows, reduced = _of_kernel(sweep, analysed, kernel)
     arrays: dict[str, np.ndarray] = {_FINGERPRINT: np.array(fingerprint)}
     table: list[Row] = []
     points = normalised(np.concatenate(reduced), normalisation) if reduced else np.empty((0, *kernel, 3))
@@ -51,13 +51,10 @@ def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisatio
         table += _cluster_rows(
             rows, found, scores, {"kernel": f"{kernel[0]}x{kernel[1]}", "normalisation": normalisation}
         )
-    frame = pd.DataFrame(table, columns=list(COLUMNS["clusters"])).astype(COLUMNS["clusters"])
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_bytes(sweep / "results" / "clusters.parquet", buffer.getvalue())
+    write_table(sweep, "clusters", table_of("clusters", table))
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its allow_pickle is no array
-    write_bytes(sweep / "results" / CENTRES, buffer.getvalue())
+    write_bytes(SweepDir(sweep).centres, buffer.getvalue())
     return True
 
 
@@ -104,8 +101,8 @@ def _fingerprint(newest: pd.DataFrame, kernel: tuple[int, int], normalisation: s
 
 
 def _known_fingerprint(sweep: UPath) -> str | None:
-    path = sweep / "results" / CENTRES
-    if not path.exists() or not (sweep / "results" / "clusters.parquet").exists():
+    path = SweepDir(sweep).centres
+    if not path.exists() or not SweepDir(sweep).table("clusters").exists():
         return None
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return str(arrays[_FINGERPRINT])

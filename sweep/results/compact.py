@@ -5,26 +5,23 @@ looking at a sweep costs what its unsettled trials cost. Remove `results/` to ha
 Every row carries its trial's id; the trial's row carries code and library versions.
 """
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import chain
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from upath import UPath
 
-from analysis.write import write_bytes
-from sweep.results.tables import COLUMNS, TableName, read_table
+from analysis.write import layer_file
+from sweep.results.tables import COLUMNS, Row, TableName, read_table, table_of, write_table
 from sweep.spec import Plan
 from sweep.store.files import read_json
 from sweep.store.sweep_dir import Seat, SweepDir
 from sweep.store.trial_dir import Status, TrialDir
 
-Row = dict[str, Any]
 Trials = Sequence[tuple[Plan, Status]]
 SMALL: tuple[TableName, ...] = ("epochs", "layers", "trials")
 """Tables that are kept up to date while a sweep runs; `trials` is written last, since it says what is settled."""
@@ -52,7 +49,7 @@ def survey(sweep: SweepDir) -> Survey:
     names: tuple[TableName, ...] = ("trials", "epochs", "layers")
     for name in names:
         kept = known[name][known[name]["trial_id"].isin(settled)]
-        new = _frame(name, chain.from_iterable(rows[name] for rows in fresh))
+        new = table_of(name, chain.from_iterable(rows[name] for rows in fresh))
         table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
         if name == "trials":
             rank = _ranks(table, places)
@@ -64,15 +61,15 @@ def compact(sweep: SweepDir) -> None:
     """Write the small tables anew, each file as a whole."""
     tables = survey(sweep).tables
     for name in SMALL:
-        _write(sweep, name, tables[name])
+        write_table(sweep.path, name, tables[name])
 
 
 def compact_all(sweep: SweepDir) -> None:
     """Write all tables anew, the neurons' too."""
     tables = survey(sweep).tables
-    _write(sweep, "neurons", _neurons(sweep, tables["layers"]))
+    write_table(sweep.path, "neurons", _neurons(sweep, tables["layers"]))
     for name in SMALL:
-        _write(sweep, name, tables[name])
+        write_table(sweep.path, name, tables[name])
 
 
 def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
@@ -82,7 +79,7 @@ def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
         tables: dict[TableName, pd.DataFrame | None] = {"trials": known["trials"], "neurons": _table(sweep, "neurons")}
         for name, table in tables.items():
             if table is not None:
-                _write(sweep, name, table[~table["trial_id"].isin(trial_ids)])
+                write_table(sweep.path, name, table[~table["trial_id"].isin(trial_ids)])
 
 
 def settled_trials(sweep: SweepDir) -> Set[str]:
@@ -99,11 +96,12 @@ def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
     rows = []
     steps = [path for path in trial.layers.iterdir() if path.name.isdecimal()]
     for folder in sorted(steps, key=lambda path: int(path.name)):
-        if (folder / "layers.json").exists():
+        if trial.results_file(folder.name).exists():
             step = int(folder.name)
             common = {"trial_id": plan.trial_id, "step": step, "epoch": epoch_of.get(step)}
             rows += [
-                row | common | {"expected": expected.get(row["layer"])} for row in read_json(folder / "layers.json")
+                row | common | {"expected": expected.get(row["layer"])}
+                for row in read_json(trial.results_file(folder.name))
             ]
     return rows
 
@@ -113,14 +111,14 @@ def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
     found = {name: _table(sweep, name) for name in SMALL}
     tables = {name: table for name, table in found.items() if table is not None}
     if len(tables) < len(found):
-        return {name: _frame(name, []) for name in SMALL}, set()
+        return {name: table_of(name, []) for name in SMALL}, set()
     trials = tables["trials"]
     return tables, set(trials.loc[trials["settled"].fillna(False) & trials["recipe_key"].notna(), "trial_id"])
 
 
 def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
     """A table as it was written; None where it is missing or damaged."""
-    if not (sweep.path / "results" / f"{name}.parquet").exists():
+    if not sweep.table(name).exists():
         return None
     try:
         return read_table(sweep.path, name)
@@ -164,7 +162,7 @@ def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
     """The neurons' table for a table of layers; what was read before is not read again."""
     known = _table(sweep, "neurons")
     if known is None:
-        known = _frame("neurons", [])
+        known = table_of("neurons", [])
     keys = ["trial_id", "step", "layer"]
     analysed = layers.loc[layers["error"].isna(), keys]
     kept = known[known["trial_id"].isin(settled_trials(sweep))].merge(analysed, on=keys)
@@ -173,26 +171,16 @@ def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
     with ThreadPoolExecutor(16) as pool:
         read = list(pool.map(lambda key: _neurons_of(sweep.trial(key[0]), key[1], key[2]), missing))
     frames = [frame for frame in (kept, *read) if len(frame)]
-    return pd.concat(frames, ignore_index=True) if frames else _frame("neurons", [])
+    return pd.concat(frames, ignore_index=True) if frames else table_of("neurons", [])
 
 
 def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
-    path: UPath = trial.layers / str(step) / f"{layer}.npz"
+    path = layer_file(trial.layers / str(step), layer)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in ("horizontal", "vertical")}
     except (OSError, ValueError, KeyError, BadZipFile):  # `sweep analyze SWEEP` makes it anew
-        return _frame("neurons", [])
+        return table_of("neurons", [])
     facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
     frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
     return frame.astype(COLUMNS["neurons"])
-
-
-def _frame(name: TableName, rows: Iterable[Row]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(COLUMNS[name])).astype(COLUMNS[name])
-
-
-def _write(sweep: SweepDir, name: TableName, frame: pd.DataFrame) -> None:
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_bytes(sweep.path / "results" / f"{name}.parquet", buffer.getvalue())

@@ -7,22 +7,19 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 import models
 from analysis.position import read_position
-from analysis.write import write_bytes
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import PreparedData, prepare
-from sweep.results.tables import COLUMNS
+from sweep.results.tables import Row, table_of, write_table
 from sweep.spec import Plan
 from sweep.store.checkpoint import read_checkpoint
 from sweep.store.files import read_json, write_json
@@ -35,7 +32,6 @@ MAP = "map"
 IMAGES = 256
 
 _BATCH = 64
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +98,7 @@ def gather_probes(sweep: SweepDir) -> None:
     with ThreadPoolExecutor(16) as pool:
         found = [rows for rows in pool.map(_known, sweep.trials()) if rows]
     rows = [row for part in found for row in part]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS["probes"])).astype(COLUMNS["probes"])
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_bytes(sweep.path / "results" / "probes.parquet", buffer.getvalue())
+    write_table(sweep.path, "probes", table_of("probes", rows))
 
 
 def _probed(trial: TrialDir, images: int) -> Probed:
@@ -117,7 +110,7 @@ def _probed(trial: TrialDir, images: int) -> Probed:
         return Probed(trial_id=trial.trial_id, outcome="there already")
     try:
         rows = probe_trial(trial, trial.plan(), steps[0], images)
-        write_json(trial.path / "probe.json", [row | {"asked": images} for row in rows])
+        write_json(trial.probe_file, [row | {"asked": images} for row in rows])
     except (ValueError, OSError, RuntimeError) as error:  # a torn checkpoint, data that are gone, no memory
         said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         return Probed(trial_id=trial.trial_id, outcome=said, failed=True)
@@ -125,7 +118,7 @@ def _probed(trial: TrialDir, images: int) -> Probed:
 
 
 def _known(trial: TrialDir) -> list[Row]:
-    file = trial.path / "probe.json"
+    file = trial.probe_file
     rows: list[Row] = read_json(file) if file.exists() else []
     return rows
 

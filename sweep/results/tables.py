@@ -4,15 +4,21 @@ Knows neither torch nor Ray, so that the dashboard and reports start at once and
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, Literal
 from zipfile import BadZipFile
 
-import duckdb
 import numpy as np
 import pandas as pd
 from upath import UPath
 
+from analysis.write import layer_file, write_bytes
+from sweep.store.sweep_dir import SweepDir
+
+Row = dict[str, Any]
+"""A row of a table by the names of its columns."""
 TableName = Literal["trials", "epochs", "layers", "neurons", "clusters", "probes"]
 
 COLUMNS: dict[TableName, dict[str, str]] = {
@@ -63,7 +69,6 @@ each row, `column_profile` [kx][3] (docs/score.md tells of all of them); times e
 content. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the
 cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
 `map` is the last one."""
-CENTRES = "centres.npz"
 
 
 @dataclass(frozen=True)
@@ -78,24 +83,33 @@ class ReducedLayer:
 
 def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
     """One compacted table of a sweep as a frame with the columns of `COLUMNS`."""
-    path = sweep / "results" / f"{name}.parquet"
+    path = SweepDir(sweep).table(name)
     if not path.exists():
         return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in COLUMNS[name].items()})
     with path.open("rb") as file:
         return pd.read_parquet(file).reindex(columns=list(COLUMNS[name])).astype(COLUMNS[name])
 
 
-def query(sweep: UPath, sql: str) -> pd.DataFrame:
-    """Answer an SQL query over the tables of `COLUMNS` of a sweep."""
-    with duckdb.connect() as connection:
-        for name in COLUMNS:
-            connection.register(name, read_table(sweep, name))
-        return connection.execute(sql).df()
+def table_of(name: TableName, rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows as a table with the columns of `COLUMNS`."""
+    return pd.DataFrame(list(rows), columns=list(COLUMNS[name])).astype(COLUMNS[name])
+
+
+def write_table(sweep: UPath, name: TableName, table: pd.DataFrame) -> None:
+    """Write one table of a sweep, as a whole."""
+    write_bytes(SweepDir(sweep).table(name), parquet(table))
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """A table as a Parquet file."""
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
 def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
     """The reduced weights of one analysed layer, or None where it was not analysed or its file is damaged."""
-    path = sweep / "trials" / trial_id / "layers" / str(step) / f"{layer}.npz"
+    path = layer_file(SweepDir(sweep).trial(trial_id).layers / str(step), layer)
     if not path.exists():
         return None
     try:
@@ -112,7 +126,7 @@ def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedL
 
 def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
     """The centres of the k clusters of the table `clusters`, float[k, ky, kx, 3], or None where they are not there."""
-    path = sweep / "results" / CENTRES
+    path = SweepDir(sweep).centres
     if not path.exists():
         return None
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -122,8 +136,3 @@ def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """A frame's rows by the names of its columns."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def final_layers(layers: pd.DataFrame) -> pd.DataFrame:
-    """For each trial and layer, the row of its newest analysed checkpoint."""
-    return layers.sort_values("step").groupby(["trial_id", "layer"], as_index=False, sort=False).tail(1)

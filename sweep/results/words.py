@@ -1,4 +1,4 @@
-"""Numbers in words."""
+"""Numbers as a reader wants them."""
 
 
 def count(number: float, noun: str) -> str:
@@ -7,3 +7,13 @@ def count(number: float, noun: str) -> str:
         return f"1 {noun}"
     many = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}s"
     return f"{number:,} {many}" if isinstance(number, int) else f"{number:g} {many}"
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """A number with so many decimals, without a minus before zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def short_layer(layer: str) -> str:
+    """A layer's name without what all of a network's have in common."""
+    return layer.removeprefix("features.").removesuffix(".conv")

@@ -6,7 +6,6 @@ from typing import Any
 from upath import UPath
 
 from analysis.actors import AnalysisPool
-from analysis.write import RESULTS
 from sweep.grid.schema import Analysis
 from sweep.service.cluster import Patience, in_words
 from sweep.spec import Plan
@@ -88,7 +87,7 @@ class Analyses:
         """A failed analysis is a row with its error: the actor has written it, or it is written here."""
         trial = TrialDir(checkpoint.parent.parent)
         self._display.remark(f"{trial.trial_id}: the analysis of step {checkpoint.name} failed: {error}")
-        results = trial.layers / checkpoint.name / RESULTS
+        results = trial.results_file(checkpoint.name)
         try:
             if not results.exists():
                 write_json(results, rows)

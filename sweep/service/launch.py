@@ -94,7 +94,7 @@ def last_grid(sweep: SweepDir) -> "Grid":
     try:
         return Grid.model_validate(launches[-1]["grid"])
     except (IndexError, ValidationError) as error:
-        raise ValueError(f"{sweep.path / 'sweep.yaml'} names no grid that is valid; launch the grid again") from error
+        raise ValueError(f"{sweep.file} names no grid that is valid; launch the grid again") from error
 
 
 def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice, lease: Lease) -> Outcome:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from upath import UPath
 
 from sweep.store.files import STORAGE_ERRORS, create_json, read_json, write_json
+from sweep.store.sweep_dir import SweepDir
 
 BEAT_S = 5.0
 STALE_S = 60.0
@@ -157,14 +158,14 @@ def _newest(sweep: UPath) -> tuple[int, Holder] | None:
 
 
 def _numbers(sweep: UPath) -> list[int]:
-    folder = sweep / "driver"
+    folder = SweepDir(sweep).driver
     if not folder.exists():
         return []
     return sorted(int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdecimal())
 
 
 def _file(sweep: UPath, number: int) -> UPath:
-    return sweep / "driver" / f"{number}.json"
+    return SweepDir(sweep).driver / f"{number}.json"
 
 
 def _runs(pid: int) -> bool:

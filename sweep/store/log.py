@@ -10,15 +10,14 @@ from upath import UPath
 
 from sweep.store.files import STORAGE_ERRORS, write_text
 
-LOG = "log.txt"
 logger = logging.getLogger("sweep")
 logger.setLevel(logging.INFO)
 
 
 @contextmanager
-def logged_to(folder: UPath) -> Iterator[None]:
-    """Write what this process logs to a trial's folder meanwhile."""
-    handler = _Lines(folder / LOG)
+def logged_to(file: UPath) -> Iterator[None]:
+    """Write what this process logs to a trial's log file meanwhile."""
+    handler = _Lines(file)
     logger.addHandler(handler)
     try:
         yield

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from upath import UPath
 
 from sweep.store.files import read_json, write_json
+from sweep.store.sweep_dir import SweepDir
 
 Start = Literal["checkpoint", "scratch"]
 
@@ -47,7 +48,7 @@ def request_retry(sweep: UPath, trial_id: str, start: Start) -> None:
 
 def read_requests(sweep: UPath) -> Requests:
     """All requests of a sweep, with the damaged ones apart: none of them keeps the others from being answered."""
-    folder = sweep / "requests"
+    folder = SweepDir(sweep).requests
     pending: list[Request] = []
     damaged: list[str] = []
     for file in sorted(folder.glob("*.json"), key=str) if folder.exists() else []:
@@ -80,12 +81,12 @@ def forget(sweep: UPath, request: Request) -> None:
 
 
 def _file(sweep: UPath, trial_id: str) -> UPath:
-    return sweep / "requests" / f"{trial_id}.json"
+    return SweepDir(sweep).requests / f"{trial_id}.json"
 
 
 def _is_planned(sweep: UPath, trial_id: str) -> bool:
     plain = "/" not in trial_id and "\\" not in trial_id and trial_id not in ("", ".", "..")
-    return plain and (sweep / "trials" / trial_id).exists()
+    return plain and SweepDir(sweep).trial(trial_id).path.exists()
 
 
 def _request(file: UPath) -> Request:

@@ -53,25 +53,58 @@ class SweepDir:
     def name(self) -> str:
         return self.path.name
 
-    def trial(self, trial_id: str) -> "TrialDir":
-        return TrialDir(self.path / "trials" / trial_id)
+    @property
+    def file(self) -> UPath:
+        """What was launched; a folder with this file is a sweep."""
+        return self.path / "sweep.yaml"
 
-    def trials(self) -> list["TrialDir"]:
+    @property
+    def driver(self) -> UPath:
+        """Who works on the sweep (sweep.store.lease)."""
+        return self.path / "driver"
+
+    @property
+    def requests(self) -> UPath:
+        """What the dashboard asks for (sweep.store.requests)."""
+        return self.path / "requests"
+
+    @property
+    def centres(self) -> UPath:
+        """The centres of the clusters, an array for each k."""
+        return self.path / "results" / "centres.npz"
+
+    @property
+    def picture(self) -> UPath:
+        """The coloured weights of each trial's last conv."""
+        return self.path / "results" / "weights.png"
+
+    def table(self, name: str) -> UPath:
+        """A compacted table (sweep.results.tables)."""
+        return self.path / "results" / f"{name}.parquet"
+
+    def trial(self, trial_id: str) -> TrialDir:
+        return TrialDir(self._trials / trial_id)
+
+    @property
+    def _trials(self) -> UPath:
+        return self.path / "trials"
+
+    def trials(self) -> list[TrialDir]:
         """All trials, by id."""
-        folder = self.path / "trials"
-        children = sorted(folder.iterdir(), key=str) if folder.exists() else []
+        children = sorted(self._trials.iterdir(), key=str) if self._trials.exists() else []
         return [TrialDir(child) for child in children if not child.name.startswith(".")]
 
     def launches(self) -> list[dict[str, Any]]:
         """The launches so far, oldest first, each with `launched_at` and `grid`."""
-        file = self.path / "sweep.yaml"
-        if not file.exists():
+        if not self.file.exists():
             return []
         try:
-            launches = _LAUNCHES.validate_python(yaml.load(file.read_text(encoding="utf-8"), _LOADER)["launches"])
+            launches = _LAUNCHES.validate_python(yaml.load(self.file.read_text(encoding="utf-8"), _LOADER)["launches"])
         except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
             said = " ".join(str(error).split())
-            raise ValueError(f"{file} is damaged ({said}); restore it, or launch the grid again without it") from error
+            raise ValueError(
+                f"{self.file} is damaged ({said}); restore it, or launch the grid again without it"
+            ) from error
         return [dict(launch) for launch in launches]
 
     def record_launch(self, grid: dict[str, Any]) -> None:
@@ -81,7 +114,7 @@ class SweepDir:
             return
         launches.append({"launched_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "grid": grid})
         document = yaml.safe_dump({"schema": SCHEMA, "launches": launches}, sort_keys=False)
-        write_text(self.path / "sweep.yaml", document)
+        write_text(self.file, document)
 
     def add(self, plans: Sequence[Plan], known: Set[str] = frozenset()) -> int:
         """Plan trials; of those already planned only the root may change. Gives the number of new ones.
@@ -106,7 +139,7 @@ class SweepDir:
             trial.write_plan(plan)
         return False
 
-    def read(self, trials: Iterable["TrialDir"]) -> list[tuple[Plan, Status]]:
+    def read(self, trials: Iterable[TrialDir]) -> list[tuple[Plan, Status]]:
         """Plans and statuses of some trials, in the order in which the launched grids name them."""
         with ThreadPoolExecutor(_THREADS) as pool:
             found = [pair for pair in pool.map(_read, trials) if pair is not None]
@@ -156,11 +189,16 @@ def _places(names: Iterable[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(dict.fromkeys(names))}
 
 
+def is_sweep(path: UPath) -> bool:
+    """Whether a folder holds a sweep."""
+    return SweepDir(path).file.exists()
+
+
 def sweep_names(storage: UPath) -> list[str]:
     """Names of the sweeps in a storage, sorted; empty if the storage does not exist."""
     if not storage.exists():
         return []
-    return sorted(child.name for child in storage.iterdir() if (child / "sweep.yaml").exists())
+    return sorted(child.name for child in storage.iterdir() if is_sweep(child))
 
 
 def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
@@ -170,7 +208,7 @@ def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
         ValueError: there is none; the message lists the sweeps of the storage.
     """
     for path in (UPath(name_or_path), storage / name_or_path):
-        if (path / "sweep.yaml").exists():
+        if is_sweep(path):
             return SweepDir(place(path))
     names = ", ".join(sweep_names(storage)) or "none"
     raise ValueError(f"there is no sweep {name_or_path!r}; sweeps in {storage}: {names}")

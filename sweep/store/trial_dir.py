@@ -62,12 +62,42 @@ class TrialDir:
         return self.path / "spec.json"
 
     @property
+    def status_file(self) -> UPath:
+        return self.path / "status.json"
+
+    @property
+    def epochs_file(self) -> UPath:
+        return self.path / "epochs.jsonl"
+
+    @property
+    def error_file(self) -> UPath:
+        return self.path / "error.txt"
+
+    @property
+    def log_file(self) -> UPath:
+        return self.path / "log.txt"
+
+    @property
+    def probe_file(self) -> UPath:
+        """What `sweep probe` has read from the trial's maps."""
+        return self.path / "probe.json"
+
+    @property
     def checkpoints(self) -> UPath:
         return self.path / "checkpoints"
 
     @property
     def layers(self) -> UPath:
         return self.path / "layers"
+
+    @property
+    def attempts(self) -> UPath:
+        """What earlier attempts had come to when another began from scratch."""
+        return self.path / "attempts"
+
+    def results_file(self, step: int | str) -> UPath:
+        """The scores of a checkpoint's layers; written last, so it says that the analysis is complete."""
+        return self.layers / str(step) / RESULTS
 
     def write_plan(self, plan: Plan) -> None:
         """Plan the trial, with the status that follows from it; the spec file comes last."""
@@ -90,57 +120,56 @@ class TrialDir:
 
     def status(self) -> Status:
         """The trial's status; pending where none was written yet, or what was written is damaged."""
-        file = self.path / "status.json"
         try:
-            return _STATUS.validate_python(read_json(file))
+            return _STATUS.validate_python(read_json(self.status_file))
         except FileNotFoundError:
             return Status()
         except ValueError:  # checkpoints and rows tell how far the trial came
             return Status(reason="its status was damaged")
 
     def write_status(self, status: Status) -> None:
-        write_json(self.path / "status.json", asdict(status))
+        write_json(self.status_file, asdict(status))
 
     def epochs(self) -> list[EpochRow]:
         """The rows of the finished epochs, up to the first damaged line; epoch 0 is the untrained network's."""
         rows: list[EpochRow] = []
         try:
-            lines = (self.path / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = self.epochs_file.read_text(encoding="utf-8").splitlines()
             rows.extend(_epoch_row(line) for line in lines)
         except (FileNotFoundError, ValueError, TypeError):  # each checkpoint holds the rows; training writes them anew
             return rows
         return rows
 
     def write_epochs(self, rows: Sequence[EpochRow]) -> None:
-        write_text(self.path / "epochs.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        write_text(self.epochs_file, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def unanalysed(self, plan: Plan) -> list[UPath]:
         """The checkpoints kept for the analysis that have no results yet, newest first."""
         if plan.excluded is not None:
             return []
         kept = kept_checkpoints(self.checkpoints, plan.spec.recipe.epochs)
-        return [folder for folder in kept if not (self.layers / folder.name / RESULTS).exists()]
+        return [folder for folder in kept if not self.results_file(folder.name).exists()]
 
     def set_aside(self) -> None:
         """Move what the trial has come to into `attempts/<n>/`, so that it begins from scratch.
 
         The status comes first: cut short in between, the trial is pending and goes on from what is left.
         """
-        attempts = self.path / "attempts"
-        taken = [int(path.name) for path in attempts.iterdir() if path.name.isdecimal()] if attempts.exists() else []
-        beside = attempts / str(max(taken, default=0) + 1)
+        before = list(self.attempts.iterdir()) if self.attempts.exists() else []
+        taken = [int(path.name) for path in before if path.name.isdecimal()]
+        beside = TrialDir(self.attempts / str(max(taken, default=0) + 1))
         status = self.status()
-        write_json(beside / "status.json", asdict(status))
+        beside.write_status(status)
         self.write_status(Status(attempts=status.attempts, reason="begins from scratch"))
-        for name in ("checkpoints", "layers", "epochs.jsonl", "error.txt", "probe.json"):
-            if (self.path / name).exists():
-                move(self.path / name, beside / name)
+        for path in (self.checkpoints, self.layers, self.epochs_file, self.error_file, self.probe_file):
+            if path.exists():
+                move(path, beside.path / path.name)
 
     def write_error(self, traceback: str) -> None:
-        write_text(self.path / "error.txt", traceback)
+        write_text(self.error_file, traceback)
 
     def clear_error(self) -> None:
-        (self.path / "error.txt").unlink(missing_ok=True)
+        self.error_file.unlink(missing_ok=True)
 
 
 def _epoch_row(line: str) -> EpochRow:
@@ -162,19 +191,19 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
-def read_error(sweep: UPath, trial_id: str) -> str | None:
+def read_error(trial: TrialDir) -> str | None:
     """The traceback of a failed trial, or None."""
-    return _text(sweep / "trials" / trial_id / "error.txt")
+    return _text(trial.error_file)
 
 
-def read_log(sweep: UPath, trial_id: str) -> str | None:
+def read_log(trial: TrialDir) -> str | None:
     """What happened to a trial, a line each, or None where nothing has yet."""
-    return _text(sweep / "trials" / trial_id / "log.txt")
+    return _text(trial.log_file)
 
 
-def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any] | None:
+def read_spec(trial: TrialDir) -> dict[str, Any] | None:
     """The spec of a trial, all that its result depends on; None where it can't be read."""
-    content = _text(sweep / "trials" / trial_id / "spec.json")
+    content = _text(trial.spec_file)
     try:
         return dict(json.loads(content)["spec"]) if content is not None else None
     except (ValueError, KeyError, TypeError):
@@ -182,4 +211,4 @@ def read_spec(sweep: UPath, trial_id: str) -> dict[str, Any] | None:
 
 
 def _text(path: UPath) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None

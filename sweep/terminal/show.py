@@ -1,5 +1,7 @@
 """What the command line prints and draws of a sweep: tables, JSON, the picture of its weights."""
 
+from __future__ import annotations
+
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
@@ -17,17 +19,19 @@ from rich.progress import Progress
 from rich.table import Table
 from upath import UPath
 
-from analysis.banding import BandScores
-from analysis.layers import LayerResult
 from analysis.picture import FigureRow, figure
 from analysis.write import write_bytes
+from sweep.results.cells import counts, last_convs, newest, standing
 from sweep.results.compact import survey
-from sweep.results.tables import final_layers, read_reduced, read_table
+from sweep.results.tables import Row, read_reduced, read_table, records
+from sweep.results.words import decimal
 from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
-from sweep.store.trial_dir import State
 
-Row = dict[str, Any]
+if TYPE_CHECKING:  # whose module loads torch
+    from analysis.banding import BandScores
+    from analysis.layers import LayerResult
+
 _MOST = 100  # rows that a person still reads
 _STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
 _LARGE_FIGURE = 16  # rows from which on a figure of single pixels is large enough
@@ -106,7 +110,7 @@ def draw_layers(results: Sequence[LayerResult], path: Path) -> None:
     rows = [
         FigureRow(
             label=result.layer,
-            note=f"{result.verdict}  {result.scores.horizontal:.2f} / {result.scores.vertical:.2f}",
+            note=f"{result.verdict}  {decimal(result.scores.horizontal)} / {decimal(result.scores.vertical)}",
             reduced=result.reduction.reduced,
             order=result.order,
         )
@@ -141,29 +145,25 @@ def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:
 
 
 def draw_sweep(sweep: SweepDir) -> UPath | None:
-    """Write `results/weights.png`: the coloured weights of each trial's last conv, of 100 trials at most.
+    """Write the picture of a sweep: the coloured weights of each trial's last conv, of 100 trials at most.
 
     Gives its path, or None if no trial is analysed.
     """
-    layers = final_layers(read_table(sweep.path, "layers"))
-    last = layers[(layers["position"] == 1) & layers["error"].isna()]
-    trials = read_table(sweep.path, "trials")
-    told_apart = [name for name in ("architecture", "data_key", "recipe_key") if len(set(trials[name].dropna())) > 1]
+    last = last_convs(read_table(sweep.path, "trials"), read_table(sweep.path, "layers"))
+    told_apart = [name for name in ("architecture", "data_key", "recipe_key") if len(set(last[name].dropna())) > 1]
     rows = []
-    facts = trials[["trial_id", "intervention", "seed", *told_apart]]
-    for row in facts.merge(last, on="trial_id").head(_MOST).to_dict("records"):
-        reduced = read_reduced(sweep.path, row["trial_id"], row["step"], row["layer"])
+    for row in records(last.dropna(subset="verdict").head(_MOST)):
+        reduced = read_reduced(sweep.path, row["trial_id"], int(row["analysed_step"]), row["layer"])
         if reduced is not None:
-            note = f"{row['verdict']}  {row['horizontal']:.2f} / {row['vertical']:.2f}"
+            note = f"{row['verdict']}  {decimal(row['horizontal'])} / {decimal(row['vertical'])}"
             label = " ".join([*(str(row[name]) for name in told_apart), row["intervention"], f"s{row['seed']}"])
             rows.append(FigureRow(label=label, note=note, reduced=reduced.reduced, order=reduced.order))
     if not rows:
         return None
     buffer = BytesIO()
     figure(rows).save(buffer, format="PNG")
-    path = sweep.path / "results" / "weights.png"
-    write_bytes(path, buffer.getvalue())
-    return path
+    write_bytes(sweep.picture, buffer.getvalue())
+    return sweep.picture
 
 
 @dataclass(frozen=True)
@@ -179,15 +179,11 @@ class _Seen:
 def _look(sweep: SweepDir) -> _Seen:
     tables = survey(sweep).tables
     driver = holder(sweep.path)
-    trials = _rows(tables["trials"])
-    for trial in trials:
-        if trial["status"] == "running" and driver is None:
-            trial |= {"status": "pending", "reason": f"was cut off on {trial['host']}"}
-    counts = Counter(trial["status"] for trial in trials)
+    trials = standing(tables["trials"], driver)
     layers: dict[str, list[Row]] = {}
-    for row in _rows(final_layers(tables["layers"]).sort_values("position")):
+    for row in _rows(newest(tables["layers"])):
         layers.setdefault(row["trial_id"], []).append(row)
-    return _Seen(driver, {state: counts[state] for state in get_args(State)}, trials, layers)
+    return _Seen(driver, counts(trials), _rows(trials), layers)
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:
@@ -248,8 +244,7 @@ def _trial_json(trial: Row, layers: list[Row]) -> Row:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    value, low, high = (round(number, 2) + 0.0 for number in (value, low, high))  # no minus before zero
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]".replace("[", r"\[")
+    return f"{decimal(value)} [{decimal(low)}, {decimal(high)}]".replace("[", r"\[")
 
 
 def _coloured(word: str | None) -> str:

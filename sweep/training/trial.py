@@ -54,7 +54,7 @@ def trial_course(
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`run_trial` epoch by epoch: gives each epoch's row, and the checkpoint's folder if its weights are kept."""
     torch.set_num_threads(threads)
-    with logged_to(trial.path):
+    with logged_to(trial.log_file):
         yield from _recorded_course(trial, root, stop, save_every_s)
 
 

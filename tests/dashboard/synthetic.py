@@ -1,6 +1,8 @@
 """A sweep as the dashboard meets it, written without training: every state, two seeds, a surprise."""
 
 import io
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def write_sweep(folder: Path) -> None:
     """Write `sweep.yaml`, tables, reduced weights and one traceback into a folder."""
     (folder / "results").mkdir(parents=True)
     (folder / "sweep.yaml").write_text(yaml.safe_dump({"schema": 1, "launches": [{"grid": {"name": folder.name}}]}))
+    _write_driver(folder)
     trials, epochs, layers = [], [], []
     for intervention, seed, status, horizontal, vertical, verdict, expected in TRIALS:
         own = {"trial_id": trial_id(intervention, seed)}
@@ -51,6 +54,14 @@ def write_sweep(folder: Path) -> None:
     error.with_name("log.txt").write_text("2026-01-01T00:00:00Z attempt 1 begins on node-7, process 7\n")
     for table, rows in (("trials", trials), ("epochs", epochs), ("layers", layers), ("neurons", [])):
         _write_table(folder, table, rows)
+
+
+def _write_driver(folder: Path) -> None:
+    """A driver on another host gave a sign a moment ago, so what runs does run."""
+    now = time.time()
+    driver = {"host": "node-1", "pid": 1, "token": "t", "started_at": now, "heartbeat_at": now}
+    (folder / "driver").mkdir()
+    (folder / "driver" / "1.json").write_text(json.dumps(driver))
 
 
 def _write_table(folder: Path, name: TableName, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """The pages over a synthetic sweep, and the shaping of tables behind them."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from upath import UPath
 
 from dashboard import shape
 from dashboard.serve import command
-from sweep.results.tables import query, read_table
-from sweep.store.lease import hold
+from sweep.results.cells import cells, last_convs
+from sweep.results.tables import read_table
 from sweep.store.requests import pending_requests
 from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
@@ -168,9 +167,9 @@ def test_cells_carry_verdict_spread_and_surprise(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tests.dashboard.synthetic.TRIALS", [*TRIALS, *more])
     write_sweep(tmp_path / "first")
     sweep = UPath(tmp_path / "first")
-    last = shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers"))
-    cells = shape.cells(last).set_index("intervention")
-    assert cells["outcome"].to_dict() == {
+    last = last_convs(read_table(sweep, "trials"), read_table(sweep, "layers"))
+    table = cells(last).set_index("intervention")
+    assert table["outcome"].to_dict() == {
         "baseline": "horizontal",
         "rotate90": "vertical",
         "no_pooling": "running",
@@ -180,18 +179,18 @@ def test_cells_carry_verdict_spread_and_surprise(tmp_path: Path, monkeypatch: py
         "spatial_mask": "none",
         "attention": "none",  # the mean of its two seeds, which are divided, is 0.65
     }
-    assert cells["score"]["baseline"] == pytest.approx(0.88)
-    assert cells["spread"]["baseline"] == pytest.approx(0.0424, abs=1e-3)
-    assert cells["score"]["rotate90"] == pytest.approx(0.90)
-    assert list(cells.index[cells["surprising"]]) == ["spatial_mask", "attention"]
-    assert cells["label"]["no_pooling"] == "… running"
-    assert cells["label"]["spatial_mask"] == cells["brief"]["spatial_mask"] == "○ 0.20 ☷  ≠"
-    assert cells["label"]["attention"] == "○ 0.65 ± 0.07 (1 of 2)  ≠"
-    assert cells["label"]["baseline"] == "☰ 0.88 ± 0.04"
-    assert cells["brief"]["baseline"] == "☰ 0.88"
-    assert (cells["sign"]["baseline"], cells["sign"]["attention"]) == ("☰", "○≠")
-    assert cells["state"]["baseline"] == "2 finished"
-    assert cells["reason"]["coord_conv"] == "coordinates need two convolutions"
+    assert table["score"]["baseline"] == pytest.approx(0.88)
+    assert table["spread"]["baseline"] == pytest.approx(0.0424, abs=1e-3)
+    assert table["score"]["rotate90"] == pytest.approx(0.90)
+    assert list(table.index[table["surprising"]]) == ["spatial_mask", "attention"]
+    assert table["label"]["no_pooling"] == "… running"
+    assert table["label"]["spatial_mask"] == table["brief"]["spatial_mask"] == "○ 0.20 ☷  ≠"
+    assert table["label"]["attention"] == "○ 0.65 ± 0.07 (1 of 2)  ≠"
+    assert table["label"]["baseline"] == "☰ 0.88 ± 0.04"
+    assert table["brief"]["baseline"] == "☰ 0.88"
+    assert (table["sign"]["baseline"], table["sign"]["attention"]) == ("☰", "○≠")
+    assert table["state"]["baseline"] == "2 finished"
+    assert table["reason"]["coord_conv"] == "coordinates need two convolutions"
 
 
 def test_a_trajectory_has_both_directions_of_both_layers(storage: Path) -> None:
@@ -200,11 +199,6 @@ def test_a_trajectory_has_both_directions_of_both_layers(storage: Path) -> None:
     assert (scores["low"] < scores["high"]).all()
     last = scores[(scores["epoch"] == 2) & (scores["direction"] == "horizontal")]
     assert last["score"].tolist() == pytest.approx([0.91, 0.91])
-
-
-def test_sql_over_the_tables(storage: Path) -> None:
-    sql = "select intervention, max(horizontal) from trials join layers using (trial_id) group by all order by 2"
-    assert query(UPath(storage / "first"), sql)["intervention"].iloc[-1] == "baseline"
 
 
 def test_the_server_listens_to_this_machine_only() -> None:
@@ -275,9 +269,17 @@ def test_a_finished_trial_has_nothing_to_retry(storage: Path, monkeypatch: pytes
 
 
 def test_the_driver_that_works_on_the_sweep_is_named(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hold(UPath(storage / "first")):
-        assert f"process {os.getpid()}, last sign" in words(app(monkeypatch, storage).run())
-    assert "No driver works on this sweep now" in words(app(monkeypatch, storage).run())
+    page = app(monkeypatch, storage).run()
+    assert "Driver: node-1, process 1, last sign" in words(page)
+    assert {metric.label: metric.value for metric in page.metric}["Running"] == "1"
+
+
+def test_without_a_driver_nothing_runs(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (storage / "first" / "driver" / "1.json").unlink()
+    page = app(monkeypatch, storage).run()
+    assert "No driver works on this sweep now" in words(page)
+    assert {metric.label: metric.value for metric in page.metric}["Running"] == "0"
+    assert "was cut off on node-3" in page.dataframe[0].value["Remark"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -309,20 +311,20 @@ def test_a_time_that_has_passed_is_said_in_its_unit(seconds: float, said: str) -
 def test_the_trial_table_says_where_and_when_a_trial_last_lived(storage: Path) -> None:
     sweep = UPath(storage / "first")
     trials = read_table(sweep, "trials").assign(heartbeat_at=1000.0)
-    table = shape.trial_table(shape.last_convs(trials, read_table(sweep, "layers")), now=1012.0)
+    table = shape.trial_table(last_convs(trials, read_table(sweep, "layers")), now=1012.0)
     running = table[table["Status"] == "running"].iloc[0]
     assert (running["Last sign"], running["Host"], running["Epochs"]) == ("12 s ago", "node-3", "2/2")
     assert table[table["Status"] == "finished"]["Last sign"].isna().all()
     assert "Remark" in table.columns
     calm = trials[trials["status"] == "finished"]
-    assert "Remark" not in shape.trial_table(shape.last_convs(calm, read_table(sweep, "layers")), now=0.0)
+    assert "Remark" not in shape.trial_table(last_convs(calm, read_table(sweep, "layers")), now=0.0)
 
 
 def test_cells_before_any_analysis(storage: Path) -> None:
     sweep = UPath(storage / "first")
-    cells = shape.cells(shape.last_convs(read_table(sweep, "trials"), read_table(sweep, "layers").iloc[:0]))
-    assert set(cells["outcome"]) == {"waiting", "running", "failed", "excluded"}
-    assert not cells["surprising"].any()
+    table = cells(last_convs(read_table(sweep, "trials"), read_table(sweep, "layers").iloc[:0]))
+    assert set(table["outcome"]) == {"waiting", "running", "failed", "excluded"}
+    assert not table["surprising"].any()
 
 
 def test_the_seeds_page_says_mean_spread_and_difference(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from upath import UPath
 from sweep.results.tables import read_reduced, read_table
 from sweep.store.lease import hold
 from sweep.store.requests import pending_requests, request_retry
+from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir, read_error
 
 SWEEP = [sys.executable, "-m", "sweep.cli"]
@@ -63,7 +64,7 @@ def test_a_failed_trial_is_a_row_with_its_error_and_the_others_finish(launched: 
     assert by_name["baseline"]["error"] is None
     assert [layer["layer"] for layer in by_name["baseline"]["layers"]] == ["features.3b.conv", "features.3a.conv"]
     assert by_name["rotate90"]["layers"][0]["expected"] == "vertical"
-    traceback = read_error(UPath(launched / "demo"), by_name["no_pooling"]["trial_id"])
+    traceback = read_error(SweepDir(UPath(launched / "demo")).trial(by_name["no_pooling"]["trial_id"]))
     assert traceback is not None
     assert traceback.startswith("Traceback")
 
@@ -95,7 +96,7 @@ def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path) 
     assert {trial_id: trial["attempts"] for trial_id, trial in after.items()} == {
         trial_id: 3 if trial_id == broken else 1 for trial_id in after
     }
-    assert read_error(UPath(launched / "demo"), broken) is None
+    assert read_error(SweepDir(UPath(launched / "demo")).trial(broken)) is None
     assert "nothing to do" in run("resume", "demo", "--storage", str(launched))
     printed = run("launch", "demo", *TINY, "--storage", str(launched))
     assert "0 of them new" in printed

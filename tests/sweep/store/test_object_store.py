@@ -65,7 +65,7 @@ def test_everything_lies_in_the_bucket(sweep: SweepDir) -> None:
     baseline = next(trial for trial in sweep.trials() if "-baseline-" in trial.trial_id)
     assert checkpoint_steps(baseline.checkpoints) == [6, 3, 0]
     assert read_checkpoint(baseline.checkpoints / "6").training == {}
-    log = read_log(sweep.path, baseline.trial_id)
+    log = read_log(sweep.trial(baseline.trial_id))
     assert log is not None
     assert [line.split()[1] for line in log.splitlines()] == ["attempt", "epoch", "epoch", "epoch", "finished"]
 
