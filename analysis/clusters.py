@@ -12,7 +12,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
@@ -143,23 +142,6 @@ def shares(assigned: Int[np.ndarray, " n"], sizes: Sequence[int], k: int) -> Flo
         raise ValueError(f"layers of {sum(sizes)} neurons in all, but {len(assigned)} are assigned")
     parts = np.split(assigned, np.cumsum(sizes)[:-1])
     return np.array([100 * np.bincount(part, minlength=k) / len(part) for part in parts])
-
-
-def matched(found: Float[np.ndarray, "l k"], published: Float[np.ndarray, "l k"]) -> Int[np.ndarray, " k"]:
-    """The cluster found that stands for each published one: the assignment with the least absolute difference."""
-    cost = np.abs(found[:, None, :] - published[:, :, None]).sum(axis=0)
-    return linear_sum_assignment(cost)[1]
-
-
-def overlap(found: Float[np.ndarray, "l k"], published: Float[np.ndarray, "l k"]) -> Float[np.ndarray, " l"]:
-    """For each layer the percentage of neurons that two tables agree on: the sum of the smaller of each two shares."""
-    return np.minimum(found, published).sum(axis=1)
-
-
-def by_label(table: Float[np.ndarray, "l k"], labels: Sequence[Label]) -> Float[np.ndarray, "l 3"]:
-    """A table's clusters of one label added up, in the order of `LABELS`."""
-    found = np.array(labels)
-    return np.stack([table[:, found == name].sum(axis=1) for name in LABELS], axis=1)
 
 
 def _sample(points: Float[np.ndarray, "n y x f"], seed: int) -> Float[np.ndarray, "m p"]:

@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of X worked on at a time: fits a CPU's caches, bounds a GPU's
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}  # iterations between looks at what has converged, for which the host waits
-_DOUBLE_UP_TO = (
-    2048  # entries of a matrix: few channels are nearly of rank 3, and what float32 leaves of them is rounding
-)
-_SWEEPS = 2
+# Entries of a matrix. Kernels with few channels are nearly of rank 3: what float32 leaves of them is rounding.
+_DOUBLE_UP_TO = 2048
+_SWEEPS = 2  # a factor is swept twice for each product with X, which costs most
+# How far a step goes beyond the factor found, and how that share grows and shrinks: the values of Ang and Gillis 2019,
+# section 5, whose results hardly depend on them.
 _BETA, _BETA_GROWTH, _BETA_LIMIT_GROWTH, _BETA_DECAY = 0.5, 1.05, 1.01, 1.5
 _SCALES = (2.0**-126, 2.0**126)  # float32 numbers between them have a reciprocal
-_TINY = 1e-30
+_TINY = 1e-30  # keeps divisions finite, and is far below anything that float32 adds to a number near one
 _FLOOR = 1e-8  # of a matrix's norm: a factor's square below it has vanished
 
 
@@ -145,7 +146,7 @@ class _Block:
     def run(self, tolerance: float) -> None:
         """Improve all matrices until each has converged or the iterations are used up."""
         index = torch.arange(len(self.x), device=self.x.device)
-        state = _Active(self.x, self.squares, self.w, self.h)
+        state = _Active.begin(self.x, self.squares, self.w, self.h)
         every = _LOOK_EVERY[self.x.device.type]
         while len(index) and self.iterations < len(self.history):
             state.improve(tolerance)
@@ -170,23 +171,37 @@ class _Block:
         self.w[index], self.h[index], self.objective[index] = w, state.h, objective.clamp(min=0)
 
 
+@dataclass(kw_only=True)
 class _Active:
-    """Matrices being improved, with their extrapolated factors and step lengths.
+    """Matrices being improved, with their extrapolated factors (`ahead`) and step lengths (`beta`).
 
-    `going` [n] says which have not converged; the others stay as they are. No step waits for a result of the device.
+    `going` [n] says which have not converged; the others stay as they are. `plain` [n] says which take their next step
+    without extrapolation. No step waits for a result of the device.
     """
 
-    def __init__(
-        self, x: Float[Tensor, "n p d"], squares: Tensor, w: Float[Tensor, "n r p"], h: Float[Tensor, "n r d"]
-    ) -> None:
-        self.x, self.squares, self.w, self.h = x, squares, w, h
-        self.w_ahead, self.h_ahead = w, h
-        self.floor = (_FLOOR * squares.sqrt()).clamp(min=_TINY)[:, None, None]
-        self.beta = torch.full_like(squares, _BETA)
-        self.beta_limit = torch.ones_like(squares)
-        self.objective = torch.full_like(squares, torch.inf)
-        self.going = torch.ones_like(squares, dtype=torch.bool)
-        self.plain = ~self.going
+    x: Float[Tensor, "n p d"]
+    squares: Float[Tensor, " n"]
+    w: Float[Tensor, "n r p"]
+    h: Float[Tensor, "n r d"]
+    w_ahead: Float[Tensor, "n r p"]
+    h_ahead: Float[Tensor, "n r d"]
+    floor: Float[Tensor, "n 1 1"]
+    beta: Float[Tensor, " n"]
+    beta_limit: Float[Tensor, " n"]
+    objective: Float[Tensor, " n"]
+    going: Bool[Tensor, " n"]
+    plain: Bool[Tensor, " n"]
+
+    @classmethod
+    def begin(cls, x: Tensor, squares: Tensor, w: Tensor, h: Tensor) -> "_Active":
+        """All matrices before their first step."""
+        going = torch.ones_like(squares, dtype=torch.bool)
+        return cls(
+            x=x, squares=squares, w=w, h=h, w_ahead=w, h_ahead=h,
+            floor=(_FLOOR * squares.sqrt()).clamp(min=_TINY)[:, None, None],
+            beta=torch.full_like(squares, _BETA), beta_limit=torch.ones_like(squares),
+            objective=torch.full_like(squares, torch.inf), going=going, plain=~going,
+        )  # fmt: skip
 
     def improve(self, tolerance: float) -> None:
         """One iteration. A matrix whose objective would rise goes back a step."""
@@ -211,10 +226,7 @@ class _Active:
 
     def keep(self, chosen: Int[Tensor, " m"]) -> "_Active":
         """Only the chosen matrices."""
-        kept = object.__new__(_Active)
-        for name, tensor in vars(self).items():
-            setattr(kept, name, tensor[chosen])
-        return kept
+        return type(self)(**{name: tensor[chosen] for name, tensor in vars(self).items()})
 
 
 def _swept(

@@ -267,6 +267,7 @@ def _plan_table(plans: list[Plan]) -> Table:
 
 def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
     """Print the results and where they lie; leave with the outcome's exit code."""
+    from sweep.results.words import count
     from sweep.terminal import show
 
     console.print(show.sweep_table(sweep))
@@ -274,8 +275,8 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
     if picture is not None:
         console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     if outcome.exit_code:
-        failed = f"{outcome.failed} trial{'s' if outcome.failed > 1 else ''} failed" if outcome.failed else ""
-        lost = f"{outcome.lost_analyses} analyses could not be recorded" if outcome.lost_analyses else ""
+        failed = f"{count(outcome.failed, 'trial')} failed" if outcome.failed else ""
+        lost = f"{count(outcome.lost_analyses, 'analysis')} could not be recorded" if outcome.lost_analyses else ""
         said = ", ".join(filter(None, (failed, lost))) if outcome.complete else "stopped"
         console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
     raise typer.Exit(outcome.exit_code)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
-from torch import Generator, Tensor
+from torch import Tensor
 
 _CHUNK = 512
 
@@ -47,4 +47,3 @@ class Arrays:
 
 
 Batch = tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]
-Augment = Callable[[Batch, Generator], Batch]

@@ -76,8 +76,12 @@ def condition_titles(trials: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     }
     titles = {}
     for data, content, recipe, _ in kinds.itertuples(index=False, name=None):
-        words = [f"content {content.rpartition('-')[2]}"] * told["content"] + [f"recipe {recipe}"] * told["recipe"]
-        titles[data, content, recipe] = ", ".join([data, *words]) if any(told.values()) else ""
+        words = [data]
+        if told["content"]:
+            words.append(f"content {content.rpartition('-')[2]}")
+        if told["recipe"]:
+            words.append(f"recipe {recipe}")
+        titles[data, content, recipe] = ", ".join(words) if any(told.values()) else ""
     return titles
 
 

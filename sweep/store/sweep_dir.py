@@ -146,10 +146,6 @@ class SweepDir:
         place = self.places()
         return sorted(found, key=lambda pair: place(_seat(pair[0].spec)))
 
-    def read_all(self) -> list[tuple[Plan, Status]]:
-        """Plans and statuses of all trials, each from its own files."""
-        return self.read(self.trials())
-
     def places(self) -> Callable[[Seat], tuple[int, int, int, str]]:
         """A sort key: the order in which the launched grids name architectures and interventions, then seeds."""
         grids = [launch["grid"] for launch in self.launches()]

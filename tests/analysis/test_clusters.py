@@ -1,26 +1,44 @@
 """Clusters on neurons whose kind is known, and on the article's own layers beside its figure 12."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from analysis.clusters import (
     KS,
+    LABELS,
     NORMALISATIONS,
+    Label,
     Normalisation,
-    by_label,
     cluster,
-    matched,
     member_means,
     normalised,
-    overlap,
     own_scores,
     possible_ks,
     shares,
 )
 from analysis.figure12 import CLUSTERS, K, figure12
 from analysis.reduce import align_colours
+
+
+def matched(found: np.ndarray, published: np.ndarray) -> np.ndarray:
+    """The cluster found that stands for each published one: the assignment with the least absolute difference."""
+    cost = np.abs(found[:, None, :] - published[:, :, None]).sum(axis=0)
+    return linear_sum_assignment(cost)[1]
+
+
+def overlap(found: np.ndarray, published: np.ndarray) -> np.ndarray:
+    """For each layer the percentage of neurons that two tables agree on: the sum of the smaller of each two shares."""
+    return np.minimum(found, published).sum(axis=1)
+
+
+def by_label(table: np.ndarray, labels: Sequence[Label]) -> np.ndarray:
+    """A table's clusters of one label added up, in the order of `LABELS`."""
+    found = np.array(labels)
+    return np.stack([table[:, found == name].sum(axis=1) for name in LABELS], axis=1)
 
 
 def kinds(each: int = 40) -> np.ndarray:

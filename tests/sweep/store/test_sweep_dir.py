@@ -17,20 +17,20 @@ def test_planning_the_same_trials_again_adds_none_and_a_larger_grid_only_the_new
     assert sweep.add(small) == 4
     assert sweep.add(small) == 0
     assert sweep.add(large) == 4
-    assert len(sweep.read_all()) == 8
+    assert len(sweep.read(sweep.trials())) == 8
 
 
 def test_trials_come_in_the_order_in_which_the_grid_names_them(sweep: SweepDir) -> None:
     grid = load_grid("demo", ["interventions=[untrained,baseline,no_pooling]", "seeds=[1,0]"])
     sweep.add(expand(grid).plans)
     sweep.record_launch(grid.model_dump(mode="json"))
-    found = [(plan.spec.intervention, plan.spec.init_seed) for plan, _ in sweep.read_all()]
+    found = [(plan.spec.intervention, plan.spec.init_seed) for plan, _ in sweep.read(sweep.trials())]
     assert found == [(name, seed) for name in ("untrained", "baseline", "no_pooling") for seed in (0, 1)]
 
 
 def test_an_excluded_cell_keeps_its_reason(sweep: SweepDir, plan: Plan) -> None:
     sweep.add([replace(plan, excluded="has no pooling to remove")])
-    ((_, status),) = sweep.read_all()
+    ((_, status),) = sweep.read(sweep.trials())
     assert (status.status, status.reason) == ("excluded", "has no pooling to remove")
 
 
@@ -46,14 +46,14 @@ def test_a_status_survives_its_file(sweep: SweepDir, plan: Plan) -> None:
 def test_a_damaged_status_makes_the_trial_pending(sweep: SweepDir, plan: Plan, content: str) -> None:
     sweep.add([plan])
     write_text(sweep.trial(plan.trial_id).path / "status.json", content)
-    ((_, status),) = sweep.read_all()
+    ((_, status),) = sweep.read(sweep.trials())
     assert (status.status, status.reason) == ("pending", "its status was damaged")
 
 
 def test_a_damaged_status_does_not_make_an_excluded_cell_run(sweep: SweepDir, plan: Plan) -> None:
     sweep.add([replace(plan, excluded="has no pooling to remove")])
     write_text(sweep.trial(plan.trial_id).path / "status.json", "{")
-    assert sweep.read_all()[0][1].status == "excluded"
+    assert sweep.read(sweep.trials())[0][1].status == "excluded"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "7", '{"trial_id": 3}', '{"spec": [], "trial_id": "a"}'])
@@ -63,14 +63,14 @@ def test_a_damaged_spec_is_told_with_its_file_and_launching_again_mends_it(
     sweep.add([plan])
     write_text(sweep.trial(plan.trial_id).spec_file, content)
     with pytest.raises(ValueError, match=r"spec\.json is damaged"):
-        sweep.read_all()
+        sweep.read(sweep.trials())
     assert sweep.add([plan]) == 0
-    assert sweep.read_all()[0][0] == plan
+    assert sweep.read(sweep.trials())[0][0] == plan
 
 
 def test_a_trial_whose_planning_was_cut_short_is_planned_again(sweep: SweepDir, plan: Plan) -> None:
     sweep.trial(plan.trial_id).write_status(Status())
-    assert sweep.read_all() == []
+    assert sweep.read(sweep.trials()) == []
     assert sweep.add([plan]) == 1
 
 
@@ -86,7 +86,7 @@ def test_setting_aside_keeps_everything_beside_and_the_count_of_attempts(sweep: 
         assert (trial.path / "attempts" / str(attempts) / "checkpoints" / "7" / "manifest.json").read_text() == str(
             attempts
         )
-    assert sweep.read_all()[0][0] == plan
+    assert sweep.read(sweep.trials())[0][0] == plan
 
 
 def test_a_spec_of_another_version_or_changed_by_hand_is_refused(sweep: SweepDir, plan: Plan) -> None:
