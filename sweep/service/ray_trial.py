@@ -2,24 +2,20 @@
 
 import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import ray
 from ray import tune
 from upath import UPath
 
 from sweep.grid.schema import Resources
+from sweep.service.preemption import PreemptionNotice
 from sweep.store.manifest import EpochRow
 from sweep.store.trial_dir import TrialDir
 from sweep.training.train import StoppedError
 from sweep.training.trial import trial_course
-
-_LOOK_EVERY_S = 2.0
 
 
 class RayTrial(tune.Trainable):
@@ -59,29 +55,6 @@ class RayTrial(tune.Trainable):
         """Tune stops the trial: what it had saved stands."""
         self._notice.close()
         self._epochs.close()  # type: ignore[attr-defined]  # a generator
-
-
-class PreemptionNotice:
-    """Whether this process is told to end, by SIGTERM or because its Ray node is being drained."""
-
-    def __init__(self) -> None:
-        self._told = False
-        self._look_at = 0.0
-        self._node_id = ray.get_runtime_context().get_node_id()
-        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
-
-    def __call__(self, step: int) -> bool:
-        if not self._told and time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_EVERY_S
-            self._told = self._node_id in ray._private.state.state.get_draining_nodes()
-        return self._told
-
-    def close(self) -> None:
-        """Give the signal back to Ray."""
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
 
 
 _DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is (dead|unavailable))")
