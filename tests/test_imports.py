@@ -1,9 +1,31 @@
-"""The import rules of pyproject.toml hold, and the dashboard needs neither torch nor Ray."""
+"""The import rules of pyproject.toml hold, and what only reads a sweep loads neither torch nor Ray."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
 import pytest
+
+WRITTEN = Path(__file__).parent / "sweep" / "store" / "before_the_rooms.tar.xz"
+COMMANDS = [
+    ["status", "before"],
+    ["status", "before", "--json"],
+    ["report", "before", "-o", "report.html"],
+    ["resume", "before"],
+]
+RUN = """
+import sys
+from sweep.cli import app
+for command in {commands}:
+    try:
+        app([*command, "--storage", "."])
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+    loaded = {{"torch", "ray"}} & set(sys.modules)
+    assert not loaded, (command, loaded)
+"""
 
 
 def test_imports_go_one_way() -> None:
@@ -20,8 +42,26 @@ def test_imports_go_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["dashboard.source", "dashboard.shape", "dashboard.charts", "sweep.results.tables"])
-def test_reading_results_needs_neither_torch_nor_ray(module: str) -> None:
-    code = f"import sys, {module}; sys.exit(', '.join({{'torch', 'ray'}} & set(sys.modules)) or 0)"
+def test_the_dashboard_needs_neither_torch_nor_ray() -> None:
+    modules = "dashboard.source, dashboard.shape, dashboard.charts"
+    code = f"import sys, {modules}; sys.exit(', '.join({{'torch', 'ray'}} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def settled(tmp_path: Path) -> Path:
+    """A storage with a sweep of which every trial is finished and analysed."""
+    with tarfile.open(WRITTEN) as archive:
+        archive.extractall(tmp_path, filter="data")
+    for trial in (tmp_path / "before" / "trials").iterdir():
+        if "untrained" not in trial.name:
+            shutil.rmtree(trial)
+    return tmp_path
+
+
+def test_what_only_reads_a_sweep_loads_neither_torch_nor_ray(settled: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", RUN.format(commands=COMMANDS)]
+    done = subprocess.run(command, cwd=settled, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing to do" in done.stdout
