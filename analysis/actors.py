@@ -15,7 +15,7 @@ from analysis.layers import Choice, Row, analyze_checkpoint, best_device, failed
 from analysis.write import RESULTS
 
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
-_ATTEMPTS = 2
+_ATTEMPTS = 2  # a checkpoint that kills two actors would kill a third
 _FAILED_STARTS = 3  # in succession, before the pool gives up
 _SHARE_OF_CLUSTER = 0.25  # `auto`: what actors reserve at most, so that trials have room
 _CPUS_PER_ACTOR = 4  # `auto`, where actors reserve nothing: one for so many CPUs

@@ -17,9 +17,11 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 Verdict = Literal["horizontal", "vertical", "none"]
-THRESHOLD = 2 / 3
+THRESHOLD = 2 / 3  # between the highest unbanded (0.63) and the lowest banded (0.71) of the 18 published layers
 
-_RESAMPLES = 1000
+_RESAMPLES = 1000  # a percentile of the interval then moves by less than 0.01 with another seed
+# 200 shuffles in all. A round's shuffles share one gather over the weights, which costs most; with ten rounds their
+# common part no longer shows in the 97.5th percentile.
 _ROUNDS, _SHUFFLES_PER_ROUND = 10, 20
 _LEVELS = (0.025, 0.975)
 
@@ -127,12 +129,12 @@ def sort_neurons(reduced: Num[np.ndarray, "n y x f"]) -> Int[np.ndarray, " n"]:
     centred = flat - flat.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     first = vectors[:, -1]
-    first = first * np.sign(first[np.abs(first).argmax()])
+    first = first * np.sign(first[np.abs(first).argmax()])  # an eigenvector's sign is arbitrary: make it one
     return np.argsort(centred @ first, kind="stable").astype(np.int32)
 
 
 def _checked(reduced: Num[np.ndarray, "..."]) -> Float[np.ndarray, "n y x f"]:
-    array = np.asarray(reduced, dtype=np.float64)
+    array = np.asarray(reduced, dtype=np.float64)  # float16, as it is stored, would lose the sums of squares
     if array.ndim != 4 or array.size == 0:
         raise ValueError(f"reduced weights must have the shape [n, ky, kx, factors], not {list(array.shape)}")
     if min(array.shape[1:3]) < 2:
@@ -157,6 +159,7 @@ def _sums(reduced: Float[np.ndarray, "n y x f"]) -> _Sums:
 
 
 def _score(part: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"], expected: float) -> Float[np.ndarray, " b"]:
+    # Nothing varies where the total is 0: the share is that of chance, and the score 0.
     share = np.divide(part, total, out=np.full_like(total, expected), where=total > 0)
     return (share - expected) / (1 - expected)
 

@@ -85,6 +85,7 @@ def split_signs(weights: Float[Tensor, "n c y x"]) -> Float[Tensor, "n p d"]:
     """Positions x features, with positive and negative parts side by side along the input channels (d = 2c)."""
     n, c, ky, kx = weights.shape
     flat = weights.permute(0, 2, 3, 1).reshape(n, ky * kx, c)
+    # A factorisation must not be negative: what excites and what inhibits become features of their own.
     return torch.cat([flat.clamp(min=0), (-flat).clamp(min=0)], dim=2)
 
 
@@ -97,7 +98,7 @@ def align_colours(factors: Float[np.ndarray, "n y x 3"]) -> Float[np.ndarray, "n
     n, ky, kx, f = factors.shape
     maps = _per_neuron_maximum(factors).transpose(0, 3, 1, 2).reshape(n * f, ky * kx).astype(np.float64)
     centred = maps - maps.mean(axis=0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
+    _, vectors = np.linalg.eigh(centred.T @ centred)  # ascending: the first principal component is the last column
     component = vectors[:, -1].reshape(ky, kx)
     down, right = _slope(component.mean(axis=1)), _slope(component.mean(axis=0))
     sign = 1.0 if (down if abs(down) >= abs(right) else right) >= 0 else -1.0
@@ -111,6 +112,7 @@ def _reduction(
 ) -> Reduction:
     n, _, ky, kx = weights.shape
     factors = w.reshape(n, ky, kx, COLOURS).cpu().numpy()
+    # In float64: squares of weights near 1e-20 would vanish in float32, and a neuron would count as zero.
     norms = torch.linalg.vector_norm(weights.flatten(1), dim=1, dtype=torch.float64)
     total = float(norms.square().sum())
     return Reduction(

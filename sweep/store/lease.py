@@ -21,7 +21,7 @@ from sweep.store.files import STORAGE_ERRORS, create_json, read_json, write_json
 from sweep.store.sweep_dir import SweepDir
 
 BEAT_S = 5.0
-STALE_S = 60.0
+STALE_S = 60.0  # a dozen heartbeats: an object store may fail for some of them without a driver losing its sweep
 
 
 @dataclass(frozen=True, kw_only=True)

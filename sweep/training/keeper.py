@@ -18,7 +18,7 @@ from sweep.store.manifest import (
     remove_checkpoint,
 )
 
-_FULL = 2
+_FULL = 2  # checkpoints to resume from: where the newest is torn, the one before it serves
 
 
 class Savable(Protocol):

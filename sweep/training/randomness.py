@@ -22,7 +22,7 @@ class Stream(IntEnum):
 def seed_at(seed: int, stream: Stream, position: int) -> int:
     """A seed for one position (an epoch or a step) of one stream."""
     state = np.random.SeedSequence([seed, int(stream), position]).generate_state(1, np.uint64)[0]
-    return int(state >> np.uint64(1))
+    return int(state >> np.uint64(1))  # torch takes seeds below 2^63
 
 
 def generator(seed: int, stream: Stream, position: int) -> Generator:

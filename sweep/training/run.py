@@ -58,6 +58,7 @@ class Run:
         """One optimizer step; after an error the state is no longer whole, load a checkpoint."""
         began = time.perf_counter()
         self.net.train()
+        # Dropout draws from PyTorch's global generator: seeded by the step, it draws the same after a resumption.
         torch.manual_seed(seed_at(self.spec.data_seed, Stream.DROPOUT, self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._descend(batch)
@@ -67,6 +68,7 @@ class Run:
         self.step += 1
         self.images += len(batch[0])
         self._loss_sum += loss * len(batch[0])
+        # Kept on the device and read now and then: `.item()` at each step would make a GPU wait.
         self._diverged_at = torch.where(loss.isfinite(), self._diverged_at, self._diverged_at.clamp(max=self.step))
         if self.step % _CHECK_LOSS_EVERY == 0:
             self.require_finite()
@@ -86,7 +88,7 @@ class Run:
             with autocast(self.spec.recipe, self.device):
                 logits = self.forward(images)
                 loss = cross_entropy(logits, labels)
-            (loss * share).backward()
+            (loss * share).backward()  # gradients add up to those of the whole batch's mean loss
             total += loss.detach().double() * share
             self._correct += (logits.detach().argmax(1) == labels).sum()
         return total
