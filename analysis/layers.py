@@ -25,7 +25,7 @@ from analysis.banding import BandScores, Verdict, band_scores, neuron_scores, so
 from analysis.profile import KernelShape, column_profile, kernel_shape, row_profile
 from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
-from analysis.readers.tensors import AnyPath
+from analysis.readers.entry import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
 from analysis.write import RESULTS, layer_file, write_bytes
 

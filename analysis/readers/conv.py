@@ -3,8 +3,9 @@
 Axis letters: `n` neurons, `c` input channels of a neuron, `y x` kernel.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,6 +23,21 @@ class Conv:
     skipped: str | None
     groups: int | None
     read: Callable[[], Tensor]
+
+
+def told_apart(convs: list[Conv]) -> list[Conv]:
+    """Convolutions of one name numbered from their second on: names of an ONNX graph's nodes need not differ."""
+    taken: set[str] = set()
+    seen: Counter[str] = Counter()
+    named = []
+    for conv in convs:
+        name = conv.layer
+        while name in taken:
+            seen[conv.layer] += 1
+            name = f"{conv.layer}#{seen[conv.layer] + 1}"
+        taken.add(name)
+        named.append(replace(conv, layer=name))
+    return named
 
 
 def why_skipped(shape: tuple[int, ...], groups: int | None) -> str | None:

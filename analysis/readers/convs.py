@@ -2,22 +2,34 @@
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
+from torch import Tensor
 from upath import UPath
 
-from analysis.readers.conv import Conv, why_skipped
+from analysis.readers import kinds
+from analysis.readers.axes import Layout, layout_of
+from analysis.readers.conv import Conv, told_apart, why_skipped
+from analysis.readers.effective import Made, Parts, effective
+from analysis.readers.entry import AnyPath, Weights, called_damaged, printable
+from analysis.readers.lora import with_adapters
 from analysis.readers.onnx_file import onnx_convs
-from analysis.readers.tensors import ENDINGS, AnyPath, Entries, Entry, entries_of, read_header
+from analysis.readers.safetensors_file import read_header
+from analysis.readers.tensors import file_within, model_in, weights_of
 
 _METADATA = "final_convs"
-# Weight norm and spectral norm keep a weight up to a factor for each neuron, which no score depends on.
-_WEIGHT = re.compile(r"(?:^|\.)(?:weight|weight_v|weight_orig|parametrizations\.weight\.original1?)$")
-_TRANSPOSED = re.compile(r"deconv|conv_?transpose|transposed?_?conv|convt\b", re.IGNORECASE)
+_WEIGHT = re.compile(r"(?:^|\.)weight$")
+_KERNEL = re.compile(r"(?:^|[./])kernel(?::0)?$")
+_TRANSPOSED = re.compile(r"deconv|conv_?(?:[123]d_?)?transpose|transposed?_?conv|convt\b", re.IGNORECASE)
 
 
 def is_checkpoint(path: AnyPath) -> bool:
-    """Whether a name is that of a file read here."""
-    return UPath(path).name.endswith((*ENDINGS, ".onnx"))
+    """Whether a name is that of a file read here, or of a folder that holds a model's."""
+    place = UPath(path)
+    if place.name.lower().endswith(kinds.ENDINGS):
+        return True
+    return place.is_dir() and not (place / "sweep.yaml").exists() and model_in(place) is not None
 
 
 def spatial_convs(path: AnyPath) -> list[Conv]:
@@ -26,54 +38,78 @@ def spatial_convs(path: AnyPath) -> list[Conv]:
     Those that can't be scored are among them with the reason, and so is what looks like one: any tensor of four axes.
 
     Raises:
-        ValueError: the file is missing, of a kind not read here, unsafe, damaged or without convolutions.
+        ValueError: the file is missing, of a kind not read here, damaged or without convolutions.
     """
-    file = UPath(path)
-    if file.suffix == ".onnx" and file.exists():
+    file = file_within(path)
+    if kinds.kind_of_file(file) is kinds.ONNX:
         convs, held = onnx_convs(file), "of its graph's nodes is one"
     else:
-        entries = entries_of(file)
-        convs = [_conv(name, entry, entries) for name, entry in entries.items() if _looks_like_one(name, entry)]
-        held = f"of its {len(entries)} tensors has the axes of one"
+        weights = weights_of(file)
+        convs, held = _convs(weights), f"of its {len(weights.entries)} tensors has the axes of one"
     if not convs:
         raise ValueError(f"{file} holds no convolution: none {held}")
-    return convs
+    return told_apart([replace(conv, layer=printable(conv.layer)) for conv in convs])
 
 
 def final_convs(path: AnyPath) -> list[str] | None:
     """The convs that a checkpoint of this project names for the analysis, last one first; None in other files."""
-    file = UPath(path)
-    if file.suffix != ".safetensors":
+    file = file_within(path)
+    if kinds.kind_of_file(file) is not kinds.SAFETENSORS:
         return None
-    names = read_header(file).metadata.get(_METADATA)
-    return None if names is None else list(json.loads(names))
+    stated = read_header(file).metadata.get(_METADATA)
+    if stated is None:
+        return None
+    with called_damaged(file):
+        names = json.loads(stated)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{_METADATA} is no list of names")
+    return names
 
 
-def _looks_like_one(name: str, entry: Entry) -> bool:
-    return len(entry.shape) == 4 or (len(entry.shape) in (3, 5) and _WEIGHT.search(name) is not None)
+def _convs(weights: Weights) -> list[Conv]:
+    stated = weights.metadata.get("format")
+    made = with_adapters(effective(weights.entries))
+    named = _WEIGHT
+    if stated is not None and not any(_WEIGHT.search(name) for name in made):
+        named = _KERNEL
+    of_four = [
+        part.entry.shape for name, part in made.items() if len(part.entry.shape) == 4 and named.search(name) is not None
+    ]
+    layout = layout_of(stated, of_four, kernels=named is _KERNEL)
+    return [_conv(name, part, made, named, layout) for name, part in made.items() if _looks_like_one(name, part, named)]
 
 
-def _conv(name: str, entry: Entry, entries: Entries) -> Conv:
-    layer = _WEIGHT.sub("", name) or name
-    return Conv(
-        layer=layer,
-        shape=entry.shape,
-        skipped=_why_skipped(name, layer, entry, entries),
-        groups=None,
-        read=entry.read,
-    )
+def _looks_like_one(name: str, part: Made, named: re.Pattern[str]) -> bool:
+    axes = len(part.entry.shape)
+    return axes == 4 or (axes in (3, 5) and named.search(name) is not None)
 
 
-def _why_skipped(name: str, layer: str, entry: Entry, entries: Entries) -> str | None:
-    if not _WEIGHT.search(name):
-        return "not named as a convolution's weight"
+def _conv(name: str, part: Made, made: Parts, named: re.Pattern[str], layout: Layout) -> Conv:
+    layer = named.sub("", name) or name
+    skipped = _why_skipped(name, layer, part, made, named, layout)
+    if skipped is None and len(part.entry.shape) == 4:
+        skipped = layout.doubt_of(part.entry.shape)
+    shape = layout.shape(part.entry.shape) if named.search(name) else part.entry.shape
+    return Conv(layer=layer, shape=shape, skipped=skipped, groups=None, read=_reader(part, layout))
+
+
+def _reader(part: Made, layout: Layout) -> Callable[[], Tensor]:
+    return lambda: layout.weight(part.entry.read())
+
+
+def _why_skipped(name: str, layer: str, part: Made, made: Parts, named: re.Pattern[str], layout: Layout) -> str | None:
+    entry = part.entry
+    if not named.search(name):
+        return part.reason or "not named as a convolution's weight"
     if not entry.floating:
         return f"holds {entry.kind} numbers, not floating-point weights"
-    if f"{layer}.weight_mask" in entries:
-        return "pruned: make its mask permanent (torch.nn.utils.prune.remove)"
+    if part.reason is not None:
+        return part.reason
     if _TRANSPOSED.search(layer):
         return "named as a transposed convolution: its neurons lie on the other axis"
-    bias = entries.get(f"{layer}.bias")
-    if bias is not None and len(entry.shape) == 4 and bias.shape not in ((entry.shape[0],), ()):
-        return f"a transposed convolution, as its bias of {bias.shape[0]} tells: its neurons lie on the other axis"
-    return why_skipped(entry.shape, None)
+    shape = layout.shape(entry.shape)
+    bias = made.get(f"{layer}{'/bias:0' if name.endswith(':0') else '.bias'}")
+    if bias is not None and len(shape) == 4 and bias.entry.shape not in ((shape[0],), ()):
+        length = bias.entry.shape[0] if len(bias.entry.shape) == 1 else list(bias.entry.shape)
+        return f"a transposed convolution, as its bias of {length} tells: its neurons lie on the other axis"
+    return why_skipped(shape, None)

@@ -1,8 +1,6 @@
 """Convolution weights of ONNX files; the package onnx is needed for them alone (the extra `onnx`)."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,17 +47,7 @@ def onnx_convs(file: UPath) -> list[Conv]:
                 found.setdefault((conv.layer, _weight_of(node)), conv)  # a weight that several nodes share is one layer
     except (DecodeError, ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    return _told_apart(list(found.values()))
-
-
-def _told_apart(convs: list[Conv]) -> list[Conv]:
-    """Convolutions of one name numbered from their second on: names of nodes need not differ."""
-    seen: Counter[str] = Counter()
-    named = []
-    for conv in convs:
-        seen[conv.layer] += 1
-        named.append(conv if seen[conv.layer] == 1 else replace(conv, layer=f"{conv.layer}#{seen[conv.layer]}"))
-    return named
+    return list(found.values())
 
 
 def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -1,0 +1,173 @@
+"""What a file is, told by its bytes: its name may say anything. Kinds that aren't read here are named with a cure.
+
+`read_by` is empty for those.
+"""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+from upath import UPath
+
+from analysis.readers.entry import called_damaged, one_line
+
+ENDINGS = (
+    ".safetensors", ".safetensors.index.json", ".bin.index.json", ".pt", ".pth", ".pth.tar", ".th", ".bin", ".ckpt",
+    ".onnx", ".h5", ".keras",
+)  # fmt: skip
+"""Usual ends of the names of files that are read here."""
+
+_START = 512
+_SSTABLE = bytes.fromhex("57fb808b247547db")  # a TensorFlow checkpoint's index ends so
+_DOWNLOAD = "download the weights again"
+_TO_SAFETENSORS = "convert it to safetensors"
+_UNPACK = "unpack it and give the file within"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a file is read, or what it is and what to do instead."""
+
+    read_by: str
+    what: str = ""
+    cure: str = ""
+
+
+TORCH, SAFETENSORS, INDEX, ONNX, HDF5, KERAS = (
+    Kind(name) for name in ("torch", "safetensors", "index", "onnx", "hdf5", "keras")
+)
+UNKNOWN = Kind("")
+_ONNX_FIELDS = {bytes([field << 3 | 2]) for field in (2, 3, 4, 6, 7, 8, 14)} | {b"\x28"}  # what may follow its version
+_STARTS: list[tuple[bytes, Kind]] = [
+    (b"version https://git-lfs", Kind("", "a pointer of Git LFS", "`git lfs pull` brings the file")),
+    (b"\x89HDF\r\n\x1a\n", HDF5),
+    (b"\x93NUMPY", Kind("", "a NumPy array", _TO_SAFETENSORS)),
+    (b"GGUF", Kind("", "GGUF, weights of llama.cpp", _TO_SAFETENSORS)),
+    *((start, Kind("", "GGML, weights of llama.cpp", _TO_SAFETENSORS)) for start in (b"lmgg", b"fmgg", b"tjgg")),
+    *(
+        (start, Kind("", f"compressed by {tool}", _UNPACK))
+        for start, tool in (
+            (b"\x1f\x8b", "gzip"), (b"\xfd7zXZ", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"),
+            (b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!", "RAR"), (b"\x04\x22\x4d\x18", "LZ4"),
+        )
+    ),
+    (b"\x89PNG", Kind("", "a picture", _DOWNLOAD)),
+    (b"\xff\xd8\xff", Kind("", "a picture", _DOWNLOAD)),
+    (b"%PDF", Kind("", "a PDF", _DOWNLOAD)),
+    (b"\x7fELF", Kind("", "a program", _DOWNLOAD)),
+]  # fmt: skip
+_WITHIN: list[tuple[int, bytes, Kind]] = [
+    (4, b"TFL3", Kind("", "a TensorFlow Lite model", "save the Keras model instead")),
+    (4, b"ET", Kind("", "an ExecuTorch program", "save its state_dict() as safetensors")),
+    (257, b"ustar", Kind("", "an archive by tar, of PyTorch before 0.1.2 or of files", _UNPACK)),
+]
+_ENDINGS = {
+    ".msgpack": Kind("", "a Flax checkpoint (msgpack)", "save it as safetensors (safetensors.flax)"),
+    ".index": Kind("", "a part of a TensorFlow checkpoint", "save the Keras model as .h5 or export it to safetensors"),
+    ".data-00000-of-00001": Kind("", "a part of a TensorFlow checkpoint", "save the Keras model as .h5"),
+    ".pb": Kind("", "a TensorFlow graph", "save the Keras model as .h5 or export it to ONNX"),
+    ".onnx": ONNX,
+}
+
+
+def kind_of_file(file: UPath) -> Kind:
+    """What a file's bytes say it is; its name counts only where they say nothing.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(_START)
+        if not start:
+            raise ValueError(f"{file} is empty")
+        if start.startswith(b"PK"):
+            return _zipped(file, stream)
+    return _by_start(start) or _by_text(start) or _by_name(file.name.lower()) or _by_rest(start, file)
+
+
+def require_readable(file: UPath, kind: Kind) -> None:
+    """Raise a ValueError with the cure for a kind that isn't read here."""
+    if kind is UNKNOWN and file.name.lower().endswith(ENDINGS):
+        raise ValueError(f"{file} is damaged: its bytes are of no kind that is known; {_DOWNLOAD}")
+    if kind is UNKNOWN:
+        raise ValueError(f"{file} is not a checkpoint read here; known endings: {', '.join(ENDINGS)}")
+    if not kind.read_by:
+        raise ValueError(f"{file} is {kind.what}, not weights read here; {kind.cure}")
+
+
+def _by_start(start: bytes) -> Kind | None:
+    for opening, kind in _STARTS:
+        if start.startswith(opening) or start.lstrip().startswith(opening):
+            return kind
+    for place, mark, kind in _WITHIN:
+        if start[place : place + len(mark)] == mark:
+            return kind
+    if start[0] == 0x80 and start[1:2] and 2 <= start[1] <= 5:
+        return TORCH  # a pickle
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**48:
+        return SAFETENSORS
+    return None
+
+
+def _by_name(name: str) -> Kind | None:
+    return next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), None)
+
+
+def _by_text(start: bytes) -> Kind | None:
+    """Pages and messages of servers, saved under a checkpoint's name."""
+    text = _as_text(start)
+    if text is None:
+        return None
+    opening = text.lstrip("\ufeff \t\r\n").lower()
+    if opening.startswith("{") and '"weight_map"' in text:
+        return INDEX
+    if opening.startswith(("<!doctype html", "<html", "<head", "<body", "<script", "<!--")):
+        return Kind("", "a page of the web", _DOWNLOAD)
+    if opening.startswith("<"):
+        return Kind("", "XML, a server's message or another tool's model", _DOWNLOAD)
+    if opening.startswith("{"):
+        return Kind("", f"JSON ({one_line(text.strip(), 60)})", f"give the file that holds the weights, or {_DOWNLOAD}")
+    return Kind("", f"damaged: it holds text ({one_line(text.strip(), 60)})", _DOWNLOAD) if opening else None
+
+
+def _as_text(start: bytes) -> str | None:
+    for encoding in ("utf-8", "utf-16") if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8",):
+        text = start.decode(encoding, "ignore")
+        if len(text.encode(encoding)) < len(start) - 4:  # a letter may be cut at the end
+            continue
+        if all(mark.isprintable() or mark in "\ufeff\t\r\n\f" for mark in text):
+            return text
+    return None
+
+
+def _by_rest(start: bytes, file: UPath) -> Kind:
+    if not start.strip(b"\0"):
+        return Kind("", "nothing but zeros at its beginning, as of a download that stopped", _DOWNLOAD)
+    if start[0] == 8 and start[1:2] and start[1] < 32 and start[2:3] in _ONNX_FIELDS:
+        return ONNX  # which has no mark of its own: it opens with a small number, its version
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - len(_SSTABLE)))
+        if stream.read() == _SSTABLE:
+            return _ENDINGS[".index"]
+    return UNKNOWN
+
+
+def _zipped(file: UPath, stream: IO[bytes]) -> Kind:
+    stream.seek(0)
+    with called_damaged(file):
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise ValueError(f"a zip archive that is cut short ({error})") from error
+    within: list[tuple[Callable[[str], bool], Kind]] = [
+        (lambda name: name.rpartition("/")[2] == "data.pkl", TORCH),
+        (lambda name: name == "model.weights.h5", KERAS),
+        (lambda name: name.endswith(".npy"), Kind("", "a NumPy archive (.npz)", _TO_SAFETENSORS)),
+        (lambda name: "archive_format" in name, Kind("", "a program by torch.export", "save its state_dict()")),
+    ]
+    for holds, kind in within:
+        if any(holds(name) for name in names):
+            return kind
+    return Kind("", f"a zip archive of {len(names)} files", _UNPACK)
