@@ -27,7 +27,7 @@ from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.entry import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
-from analysis.write import RESULTS, layer_file, write_bytes
+from analysis.write import RESULTS, arrays_names, write_bytes
 
 Row = dict[str, Any]
 Choice = Literal["final", "all"]
@@ -91,7 +91,11 @@ def analyze_checkpoint(
         rows = [failed_row("", 1, error)]
     else:
         with one_thread():
-            rows = [_row(folder, conv, position, device) for position, conv in enumerate(chosen, start=1)]
+            names = arrays_names(conv.layer for conv in chosen)
+            rows = [
+                _row(folder / names[conv.layer], conv, position, device)
+                for position, conv in enumerate(chosen, start=1)
+            ]
     write_bytes(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
     return rows
 
@@ -129,13 +133,13 @@ def _chosen(model_file: AnyPath, layers: Choice) -> list[Conv]:
     return final + [conv for conv in reversed(convs) if conv.layer not in named and conv.skipped is None]
 
 
-def _row(folder: UPath, conv: Conv, position: int, device: str) -> Row:
+def _row(arrays: UPath, conv: Conv, position: int, device: str) -> Row:
     began = time.perf_counter()
     try:
         result = _analyze(conv, "per-neuron", device)
         if result.scores is None or result.reduction is None or result.kernel is None:
             return failed_row(conv.layer, position, ValueError(f"not scored: {result.skipped}"))
-        _write_arrays(layer_file(folder, conv.layer), result)
+        _write_arrays(arrays, result)
     except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row tells
         return failed_row(conv.layer, position, error)
     reduced = result.reduction.reduced

@@ -1,6 +1,10 @@
 """Write files whole or not at all, on a local disk or an object store. Knows no torch."""
 
+import hashlib
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +13,42 @@ from upath import UPath
 
 RESULTS = "layers.json"
 """Name of the file that holds a checkpoint's layer results; written last, so it says that all is there."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_#-][A-Za-z0-9_.#-]*", re.ASCII)
+_NAME_LIMIT = 220  # bytes: file systems allow 255, of which an unfinished file's name takes some more
+
+
+def arrays_file(folder: UPath, layer: str) -> UPath:
+    """Where a layer's arrays are, whatever its name: always a file of that very folder.
+
+    A plain name (letters, digits, dots and `_ - #`) is the file's; of any other, what is plain in it and a hash.
+    """
+    hashed = folder / _hashed(layer)
+    if not _is_plain(layer) or (layer != layer.lower() and hashed.exists()):
+        return hashed
+    return folder / f"{layer}.npz"
+
+
+def arrays_names(layers: Iterable[str]) -> dict[str, str]:
+    """The file names of layers that are written together.
+
+    Names that only differ in upper and lower case are one file on some systems: of those, only one without any capital
+    keeps its own, which `arrays_file` can tell without knowing the others.
+    """
+    names = list(dict.fromkeys(layers))
+    same = Counter(name.lower() for name in names)
+    return {
+        name: f"{name}.npz" if _is_plain(name) and (same[name.lower()] == 1 or name == name.lower()) else _hashed(name)
+        for name in names
+    }
+
+
+def _is_plain(layer: str) -> bool:
+    return len(layer) <= _NAME_LIMIT and _PLAIN_NAME.fullmatch(layer) is not None
+
+
+def _hashed(layer: str) -> str:
+    shown = re.sub(r"[^A-Za-z0-9_.-]+", "_", layer)[:60].lstrip(".")
+    return f"{shown}~{hashlib.sha256(layer.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.npz"
 
 
 def write_bytes(path: UPath, data: bytes) -> None:
@@ -32,8 +72,3 @@ def write_bytes(path: UPath, data: bytes) -> None:
         with suppress(OSError):  # the write's own error is the one to report
             unfinished.unlink(missing_ok=True)
         raise
-
-
-def layer_file(folder: UPath, layer: str) -> UPath:
-    """The file of a layer's reduced weights in the folder of a checkpoint's results."""
-    return folder / f"{layer}.npz"

@@ -1,7 +1,7 @@
 """The weight that a convolution works with, where a file keeps what it is made from.
 
-Known are weight norm and spectral norm (as PyTorch's old hooks and its parametrizations keep them), masks, scales, and the
-standardisation of normaliser-free networks; LoRA is in lora.py. Whatever else stands beside a weight and takes part
+Known are weight norm and spectral norm (as PyTorch's old hooks and its parametrizations keep them), masks, scales and
+the standardisation of normaliser-free networks; LoRA is in lora.py. Whatever else stands beside a weight and takes part
 in it gives the reason why the layer isn't scored.
 
 Axis letters: `n` neurons.
@@ -68,11 +68,11 @@ def _joined(made: Parts, pattern: re.Pattern[str], build: Callable[[Parts], Made
             del groups[layer]
     result: Parts = {}
     for name, part in made.items():
-        layer = layers.get(name)
-        if layer is None or layer not in groups:
+        group = groups.get(layers[name]) if name in layers else None
+        if group is None:
             result[name] = part
-        elif f"{layer}weight" not in result:
-            result[f"{layer}weight"] = build(groups[layer])
+        elif f"{layers[name]}weight" not in result:
+            result[f"{layers[name]}weight"] = build(group)
     return result
 
 

@@ -1,7 +1,7 @@
 """A reader of pickles that runs nothing: a small machine of its own in place of Python's `pickle`.
 
-A class or function that a pickle names is a `Global`, a name and no more; whatever it makes of one is a `Standin`, which
-keeps what it was made from. Nothing is imported, looked up or called. Of the names, only those in `builders` give
+A class or function that a pickle names is a `Global`, a name and no more; whatever it makes of one is a `Standin`,
+which keeps what it was made from. Nothing is imported, looked up or called. Of the names, only those in `builders` give
 something: values that this project makes itself, such as tensors. `pickletools` of the standard library splits the
 bytes into instructions, and every instruction that is not in `_STEPS` is refused.
 
@@ -59,7 +59,7 @@ class Machine:
         Raises:
             ValueError, LookupError, TypeError: it is no pickle, damaged, or larger than any checkpoint's.
         """
-        plain = _Plain(stream.read, stream.readline)
+        plain: Any = _Plain(stream.read, stream.readline)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
             if count > STEPS_LIMIT:
                 raise ValueError(f"it holds more than {STEPS_LIMIT:,} objects beside its tensors")
@@ -236,7 +236,7 @@ _VALUES = (
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 )  # fmt: skip
-_STEPS: dict[str, Callable[[Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[Machine, Any], Any]] = {
     **dict.fromkeys(_VALUES, _push),
     **dict.fromkeys(("PROTO", "FRAME"), lambda *_: None),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), Machine.remember),
@@ -263,7 +263,7 @@ _STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "TUPLE3": lambda machine, _: machine.make_tuple(3),
     "MARK": Machine.mark,
     "POP": Machine.drop,
-    "POP_MARK": lambda machine, _: machine.since_mark() and None,
+    "POP_MARK": lambda machine, _: machine.since_mark(),
     "DUP": Machine.duplicate,
     "BINPERSID": Machine.outside,
     "GLOBAL": lambda machine, name: machine.push(Global(str(name).replace(" ", ".", 1))),

@@ -17,6 +17,8 @@ _NODES = {
     "QLinearConv": "quantised",
     "ConvInteger": "quantised",
 }
+_NODES_LIMIT = 1_000_000
+_CALLS_LIMIT = 100
 
 
 def onnx_convs(file: UPath) -> list[Conv]:
@@ -39,6 +41,7 @@ def onnx_convs(file: UPath) -> list[Conv]:
     try:
         model = onnx.load_model_from_string(file.read_bytes())
         if model.functions:
+            _require_bounded(model)
             model = inline_local_functions(model)
         found: dict[tuple[str, str], Conv] = {}
         for node, constants in _nodes(model.graph, {}):
@@ -48,6 +51,31 @@ def onnx_convs(file: UPath) -> list[Conv]:
     except (DecodeError, ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     return list(found.values())
+
+
+def _require_bounded(model: Any) -> None:
+    """Refuse functions that unfold into each other without end, which inlining them would.
+
+    Raises:
+        ValueError: they call one another in a circle, or unfold into more nodes than any network has.
+    """
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size_of(nodes: Any, calling: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            called = (node.domain, node.op_type)
+            if called in calling or len(calling) > _CALLS_LIMIT:
+                raise ValueError("its functions call one another without end")
+            if called in bodies and called not in sizes:
+                sizes[called] = size_of(bodies[called], (*calling, called))
+            within = sum(size_of(g.node, calling) for a in node.attribute for g in (a.g, *a.graphs))
+            total += max(1, sizes.get(called, 0)) + within
+        return total
+
+    if size_of(model.graph.node, ()) > _NODES_LIMIT:
+        raise ValueError(f"its functions unfold into more than {_NODES_LIMIT:,} nodes")
 
 
 def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from analysis.write import layer_file
+from analysis.write import arrays_file
 from sweep.results.tables import COLUMNS, Row, TableName, read_table, table_of, write_table
 from sweep.spec import Plan
 from sweep.store.files import read_json
@@ -175,7 +175,7 @@ def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
-    path = layer_file(trial.layers / str(step), layer)
+    path = arrays_file(trial.layers / str(step), layer)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in ("horizontal", "vertical")}

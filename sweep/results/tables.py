@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from analysis.write import layer_file, write_bytes
+from analysis.write import arrays_file, write_bytes
 from sweep.store.sweep_dir import SweepDir
 
 Row = dict[str, Any]
@@ -109,7 +109,7 @@ def parquet(table: pd.DataFrame) -> bytes:
 
 def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
     """The reduced weights of one analysed layer, or None where it was not analysed or its file is damaged."""
-    path = layer_file(SweepDir(sweep).trial(trial_id).layers / str(step), layer)
+    path = arrays_file(SweepDir(sweep).trial(trial_id).layers / str(step), layer)
     if not path.exists():
         return None
     try:
