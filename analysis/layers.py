@@ -92,10 +92,7 @@ def analyze_checkpoint(
     else:
         with one_thread():
             names = arrays_names(conv.layer for conv in chosen)
-            rows = [
-                _row(folder / names[conv.layer], conv, position, device)
-                for position, conv in enumerate(chosen, start=1)
-            ]
+            rows = [_row(folder / names[conv.layer], conv, i, device) for i, conv in enumerate(chosen, start=1)]
     write_bytes(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
     return rows
 

@@ -11,7 +11,7 @@ Memory is bounded: no length is believed beyond the bytes that are there, and in
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 STEPS_LIMIT = 5_000_000  # some 0.7 GiB of objects; a large model's checkpoint has 100,000
 _SCALARS = (str, int, float, bool, bytes, type(None))
@@ -53,7 +53,7 @@ class Machine:
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def load(self, stream: "IO[bytes] | Bounded") -> Any:
+    def load(self, stream: Any) -> Any:
         """The value of the pickle at the stream's position, which is left behind it.
 
         Raises:
@@ -182,7 +182,7 @@ class _Plain:
 class Bounded:
     """A stream of a known rest: a read beyond it is refused before memory is set aside for it."""
 
-    def __init__(self, stream: IO[bytes], rest: int) -> None:
+    def __init__(self, stream: Any, rest: int) -> None:
         self._stream, self._rest = stream, rest
 
     def read(self, length: int) -> bytes:

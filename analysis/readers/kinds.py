@@ -6,7 +6,7 @@
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import Any
 
 from upath import UPath
 
@@ -153,7 +153,7 @@ def _by_rest(start: bytes, file: UPath) -> Kind:
     return UNKNOWN
 
 
-def _zipped(file: UPath, stream: IO[bytes]) -> Kind:
+def _zipped(file: UPath, stream: Any) -> Kind:
     stream.seek(0)
     with called_damaged(file):
         try:

@@ -33,6 +33,8 @@ def tensors_by_name(file: UPath, content: Any) -> Entries:
             holder = _Search(tensor_in).unwrapped(content)
             if holder is not None:
                 return dict(_flat(holder, tensor_in))
+    if isinstance(content, Standin) and content.of.startswith("__torch__."):
+        raise ValueError(f"{file} is a frozen TorchScript program: its weights have no names; save it before")
     kind = content.of if isinstance(content, Standin) else type(content).__name__
     kind = "Tensor" if isinstance(content, Entry) else kind
     if attributes_of(content) or isinstance(content, dict):

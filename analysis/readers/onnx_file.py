@@ -9,6 +9,7 @@ from torch import Tensor
 from upath import UPath
 
 from analysis.readers.conv import Conv, why_skipped
+from analysis.readers.entry import called_damaged, one_line
 
 _NODES = {
     "Conv": None,
@@ -38,18 +39,19 @@ def onnx_convs(file: UPath) -> list[Conv]:
     from onnx.inliner import inline_local_functions
 
     folder = str(file.parent.path) if file.protocol in ("", "file") else ""
-    try:
-        model = onnx.load_model_from_string(file.read_bytes())
-        if model.functions:
-            _require_bounded(model)
-            model = inline_local_functions(model)
-        found: dict[tuple[str, str], Conv] = {}
+    found: dict[tuple[str, str], Conv] = {}
+    with called_damaged(file):
+        try:
+            model = onnx.load_model_from_string(file.read_bytes())
+            if model.functions:
+                _require_bounded(model)
+                model = inline_local_functions(model)
+        except (DecodeError, RuntimeError) as error:
+            raise ValueError(error) from error
         for node, constants in _nodes(model.graph, {}):
             if node.op_type in _NODES:
                 conv = _conv(node, constants, folder)
                 found.setdefault((conv.layer, _weight_of(node)), conv)  # a weight that several nodes share is one layer
-    except (DecodeError, ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
     return list(found.values())
 
 
@@ -70,8 +72,7 @@ def _require_bounded(model: Any) -> None:
                 raise ValueError("its functions call one another without end")
             if called in bodies and called not in sizes:
                 sizes[called] = size_of(bodies[called], (*calling, called))
-            within = sum(size_of(g.node, calling) for a in node.attribute for g in (a.g, *a.graphs))
-            total += max(1, sizes.get(called, 0)) + within
+            total += max(1, sizes.get(called, 0)) + sum(size_of(graph.node, calling) for graph in _subgraphs(node))
         return total
 
     if size_of(model.graph.node, ()) > _NODES_LIMIT:
@@ -88,9 +89,13 @@ def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, A
         elif node.op_type == "Identity" and node.input[0] in constants:
             constants[node.output[0]] = constants[node.input[0]]
         yield node, constants
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _nodes(subgraph, constants)
+        for subgraph in _subgraphs(node):
+            yield from _nodes(subgraph, constants)
+
+
+def _subgraphs(node: Any) -> list[Any]:
+    own = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return own + [graph for attribute in node.attribute for graph in attribute.graphs]
 
 
 def _weight_of(node: Any) -> str:
@@ -123,9 +128,9 @@ def _reader(tensor: Any, folder: str) -> Callable[[], Tensor]:
         try:
             array = numpy_helper.to_array(tensor, folder)
         except checker.ValidationError as error:  # its numbers lie in a file of their own
-            raise ValueError(str(error)) from error
+            raise ValueError(one_line(error)) from error
         except Exception as error:  # damaged bytes make onnx raise nearly anything
-            raise ValueError(f"its weight is damaged: {error}") from error
+            raise ValueError(f"its weight is damaged: {one_line(error)}") from error
         return torch.from_numpy(array.astype(np.float32))
 
     return read

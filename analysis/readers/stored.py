@@ -179,6 +179,11 @@ def _size(lengths: Any = (), *_: Any) -> tuple[Any, ...]:
     return tuple(lengths) if isinstance(lengths, tuple | list) else ()
 
 
+def _layout(name: Any, *_: Any) -> Global:
+    """torch.serialization._get_layout, of torch.sparse_coo and its like."""
+    return Global(str(name)[:100])
+
+
 def _encoded(text: Any, encoding: Any = "", *_: Any) -> bytes:
     """_codecs.encode as pickles of protocol 2 use it for bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -236,6 +241,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._tensor._rebuild_from_type": _of_type,
     "torch.nn.parameter.Parameter": _same,
     "torch.Size": _size,
+    "torch.serialization._get_layout": _layout,
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": _ordered,
     "_codecs.encode": _encoded,

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import IO, Any
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from upath import UPath
@@ -52,7 +52,7 @@ def _called_damaged(file: UPath) -> Iterator[None]:
             raise ValueError(error or type(error).__name__) from error
 
 
-def _zipped(file: UPath, stream: IO[bytes]) -> Any:
+def _zipped(file: UPath, stream: Any) -> Any:
     with ZipFile(stream) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name == _PICKLE or name.endswith(f"/{_PICKLE}")]
@@ -107,7 +107,7 @@ def _deflated(file: UPath, info: ZipInfo) -> Fetch:
     return fetch
 
 
-def _in_a_row(file: UPath, stream: IO[bytes]) -> Any:
+def _in_a_row(file: UPath, stream: Any) -> Any:
     """A pickle by itself, or five of them, the fourth the value, with each storage's size and bytes behind them."""
     size = file.stat().st_size
     rest = Bounded(stream, min(size, _PICKLE_LIMIT))
@@ -154,7 +154,7 @@ def _in_a_row(file: UPath, stream: IO[bytes]) -> Any:
     return value
 
 
-def _places(stream: IO[bytes], size: int, keys: Any, widths: dict[Any, int]) -> dict[Any, tuple[int, int]]:
+def _places(stream: Any, size: int, keys: Any, widths: dict[Any, int]) -> dict[Any, tuple[int, int]]:
     """Where each storage's bytes begin and end: behind 8 bytes that count its numbers, in the order of the keys."""
     if not isinstance(keys, list):
         raise ValueError("it doesn't list its storages")
