@@ -21,7 +21,7 @@ _DECLARED: dict[str, Order] = {
 }  # fmt: skip
 _LIBRARY = {"ncyx": "PyTorch", "nyxc": "MLX", "yxcn": "TensorFlow"}
 _TO_NCYX: dict[Order, tuple[int, ...]] = {"ncyx": (0, 1, 2, 3), "nyxc": (0, 3, 1, 2), "yxcn": (3, 2, 0, 1)}
-_KERNEL_LIMIT = 31  # rows and columns; larger ones are channels
+_KERNEL_LIMIT = 32  # rows and columns; larger ones are channels
 _CHANNELS = 8  # a last axis shorter than this may be a kernel's columns
 
 

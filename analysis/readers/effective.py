@@ -99,7 +99,7 @@ def _of_hooks(parts: Parts) -> Made:
         return _masked(held["orig"], held["mask"])
     if names in ({"weight", "scale"}, {"weight", "scale_inv"}):
         return _scaled(parts["weight"], held.get("scale") or held["scale_inv"])
-    kept = ", ".join(name if name == "weight" else f"weight_{name}" for name in sorted(names))
+    kept = ", ".join(sorted(name if name == "weight" else f"weight_{name}" for name in names))
     return Made(_largest(parts), f"its weight is made by a rule that isn't known here, from {kept}")
 
 

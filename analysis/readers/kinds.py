@@ -57,6 +57,7 @@ _STARTS: list[tuple[bytes, Kind]] = [
     (b"%PDF", Kind("", "a PDF", _DOWNLOAD)),
     (b"\x7fELF", Kind("", "a program", _DOWNLOAD)),
 ]  # fmt: skip
+_ZEROS = Kind("", "nothing but zeros at its beginning, as of a download that stopped", _DOWNLOAD)
 _WITHIN: list[tuple[int, bytes, Kind]] = [
     (4, b"TFL3", Kind("", "a TensorFlow Lite model", "save the Keras model instead")),
     (4, b"ET", Kind("", "an ExecuTorch program", "save its state_dict() as safetensors")),
@@ -83,7 +84,7 @@ def kind_of_file(file: UPath) -> Kind:
             raise ValueError(f"{file} is empty")
         if start.startswith(b"PK"):
             return _zipped(file, stream)
-    return _by_start(start) or _by_text(start) or _by_name(file.name.lower()) or _by_rest(start, file)
+    return _by_start(start) or _by_text(start) or _by_name(file.name.lower()) or _by_the_rest(start, file)
 
 
 def require_readable(file: UPath, kind: Kind) -> None:
@@ -100,6 +101,8 @@ def _by_start(start: bytes) -> Kind | None:
     for opening, kind in _STARTS:
         if start.startswith(opening) or start.lstrip().startswith(opening):
             return kind
+    if not start.strip(b"\0"):
+        return _ZEROS
     for place, mark, kind in _WITHIN:
         if start[place : place + len(mark)] == mark:
             return kind
@@ -141,9 +144,7 @@ def _as_text(start: bytes) -> str | None:
     return None
 
 
-def _by_rest(start: bytes, file: UPath) -> Kind:
-    if not start.strip(b"\0"):
-        return Kind("", "nothing but zeros at its beginning, as of a download that stopped", _DOWNLOAD)
+def _by_the_rest(start: bytes, file: UPath) -> Kind:
     if start[0] == 8 and start[1:2] and start[1] < 32 and start[2:3] in _ONNX_FIELDS:
         return ONNX  # which has no mark of its own: it opens with a small number, its version
     with file.open("rb") as stream:
