@@ -16,7 +16,7 @@ from analysis.readers.entry import AnyPath, Weights, called_damaged, printable
 from analysis.readers.lora import with_adapters
 from analysis.readers.onnx_file import onnx_convs
 from analysis.readers.safetensors_file import read_header
-from analysis.readers.tensors import file_within, model_in, weights_of
+from analysis.readers.tensors import file_within, holds_usual_model, looks_like_a_model, weights_of
 
 _METADATA = "final_convs"
 _WEIGHT = re.compile(r"(?:^|\.)weight$")
@@ -25,11 +25,16 @@ _TRANSPOSED = re.compile(r"deconv|conv_?(?:[123]d_?)?transpose|transposed?_?conv
 
 
 def is_checkpoint(path: AnyPath) -> bool:
-    """Whether a name is that of a file read here, or of a folder that holds a model's."""
+    """Whether a name is that of a file read here, or of a folder that holds a model's.
+
+    A name without a slash may be a sweep's too: such a folder must hold a file of a model's usual name.
+    """
     place = UPath(path)
     if place.name.lower().endswith(kinds.ENDINGS):
         return True
-    return place.is_dir() and not (place / "sweep.yaml").exists() and model_in(place) is not None
+    if not place.is_dir() or (place / "sweep.yaml").exists():
+        return False
+    return looks_like_a_model(place) if "/" in str(path) else holds_usual_model(place)
 
 
 def spatial_convs(path: AnyPath) -> list[Conv]:

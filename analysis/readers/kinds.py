@@ -14,7 +14,7 @@ from analysis.readers.entry import called_damaged, one_line
 
 ENDINGS = (
     ".safetensors", ".safetensors.index.json", ".bin.index.json", ".pt", ".pth", ".pth.tar", ".th", ".bin", ".ckpt",
-    ".onnx", ".h5", ".keras",
+    ".onnx",
 )  # fmt: skip
 """Usual ends of the names of files that are read here."""
 
@@ -34,14 +34,13 @@ class Kind:
     cure: str = ""
 
 
-TORCH, SAFETENSORS, INDEX, ONNX, HDF5, KERAS = (
-    Kind(name) for name in ("torch", "safetensors", "index", "onnx", "hdf5", "keras")
-)
+TORCH, SAFETENSORS, INDEX, ONNX = (Kind(name) for name in ("torch", "safetensors", "index", "onnx"))
+_FROM_KERAS = "export it to ONNX (tf2onnx), or save its weights as safetensors"
 UNKNOWN = Kind("")
 _ONNX_FIELDS = {bytes([field << 3 | 2]) for field in (2, 3, 4, 6, 7, 8, 14)} | {b"\x28"}  # what may follow its version
 _STARTS: list[tuple[bytes, Kind]] = [
     (b"version https://git-lfs", Kind("", "a pointer of Git LFS", "`git lfs pull` brings the file")),
-    (b"\x89HDF\r\n\x1a\n", HDF5),
+    (b"\x89HDF\r\n\x1a\n", Kind("", "HDF5, as Keras saves it", _FROM_KERAS)),
     (b"\x93NUMPY", Kind("", "a NumPy array", _TO_SAFETENSORS)),
     (b"GGUF", Kind("", "GGUF, weights of llama.cpp", _TO_SAFETENSORS)),
     *((start, Kind("", "GGML, weights of llama.cpp", _TO_SAFETENSORS)) for start in (b"lmgg", b"fmgg", b"tjgg")),
@@ -59,15 +58,15 @@ _STARTS: list[tuple[bytes, Kind]] = [
 ]  # fmt: skip
 _ZEROS = Kind("", "nothing but zeros at its beginning, as of a download that stopped", _DOWNLOAD)
 _WITHIN: list[tuple[int, bytes, Kind]] = [
-    (4, b"TFL3", Kind("", "a TensorFlow Lite model", "save the Keras model instead")),
+    (4, b"TFL3", Kind("", "a TensorFlow Lite model", _FROM_KERAS)),
     (4, b"ET", Kind("", "an ExecuTorch program", "save its state_dict() as safetensors")),
     (257, b"ustar", Kind("", "an archive by tar, of PyTorch before 0.1.2 or of files", _UNPACK)),
 ]
 _ENDINGS = {
     ".msgpack": Kind("", "a Flax checkpoint (msgpack)", "save it as safetensors (safetensors.flax)"),
-    ".index": Kind("", "a part of a TensorFlow checkpoint", "save the Keras model as .h5 or export it to safetensors"),
-    ".data-00000-of-00001": Kind("", "a part of a TensorFlow checkpoint", "save the Keras model as .h5"),
-    ".pb": Kind("", "a TensorFlow graph", "save the Keras model as .h5 or export it to ONNX"),
+    ".index": Kind("", "a part of a TensorFlow checkpoint", _FROM_KERAS),
+    ".data-00000-of-00001": Kind("", "a part of a TensorFlow checkpoint", _FROM_KERAS),
+    ".pb": Kind("", "a TensorFlow graph", _FROM_KERAS),
     ".onnx": ONNX,
 }
 
@@ -78,11 +77,11 @@ def kind_of_file(file: UPath) -> Kind:
     Raises:
         ValueError: it is empty.
     """
-    with file.open("rb") as stream:
-        start = stream.read(_START)
-        if not start:
-            raise ValueError(f"{file} is empty")
-        if start.startswith(b"PK"):
+    start = _beginning(file)
+    if not start:
+        raise ValueError(f"{file} is empty")
+    if start.startswith(b"PK"):
+        with file.open("rb") as stream:
             return _zipped(file, stream)
     return _by_start(start) or _by_text(start) or _by_name(file.name.lower()) or _by_the_rest(start, file)
 
@@ -95,6 +94,13 @@ def require_readable(file: UPath, kind: Kind) -> None:
         raise ValueError(f"{file} is not a checkpoint read here; known endings: {', '.join(ENDINGS)}")
     if not kind.read_by:
         raise ValueError(f"{file} is {kind.what}, not weights read here; {kind.cure}")
+
+
+def _beginning(file: UPath) -> bytes:
+    if file.protocol not in ("", "file"):
+        return file.fs.cat_file(file.path, start=0, end=_START)  # opened, an object store's file is read by megabytes
+    with file.open("rb") as stream:
+        return stream.read(_START)
 
 
 def _by_start(start: bytes) -> Kind | None:
@@ -155,7 +161,6 @@ def _by_the_rest(start: bytes, file: UPath) -> Kind:
 
 
 def _zipped(file: UPath, stream: Any) -> Kind:
-    stream.seek(0)
     with called_damaged(file):
         try:
             with zipfile.ZipFile(stream) as archive:
@@ -164,7 +169,7 @@ def _zipped(file: UPath, stream: Any) -> Kind:
             raise ValueError(f"a zip archive that is cut short ({error})") from error
     within: list[tuple[Callable[[str], bool], Kind]] = [
         (lambda name: name.rpartition("/")[2] == "data.pkl", TORCH),
-        (lambda name: name == "model.weights.h5", KERAS),
+        (lambda name: name == "model.weights.h5", Kind("", "a Keras model", _FROM_KERAS)),
         (lambda name: name.endswith(".npy"), Kind("", "a NumPy archive (.npz)", _TO_SAFETENSORS)),
         (lambda name: "archive_format" in name, Kind("", "a program by torch.export", "save its state_dict()")),
     ]

@@ -19,13 +19,14 @@ _IN_FOLDERS = (
     "model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
     "diffusion_pytorch_model.bin", "weights.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
-    "model.onnx", "tf_model.h5", "model.weights.h5",
+    "model.onnx",
 )  # fmt: skip
 """Hugging Face's names and others', the one to be preferred first."""
 _NOT_READ = {
-    "saved_model.pb": "a TensorFlow SavedModel; save the Keras model as .h5 or export it to ONNX",
+    "saved_model.pb": "a TensorFlow SavedModel; export it to ONNX (tf2onnx)",
+    "tf_model.h5": "a Keras model; export it to ONNX (tf2onnx), or save it as safetensors",
     "flax_model.msgpack": "a Flax model; save it as safetensors (safetensors.flax)",
-    "checkpoint": "a TensorFlow checkpoint; save the Keras model as .h5 or export it to ONNX",
+    "checkpoint": "a TensorFlow checkpoint; export it to ONNX (tf2onnx)",
     ".metadata": "a distributed checkpoint of PyTorch; make one file of it by "
     "python -m torch.distributed.checkpoint.format_utils dcp_to_torch",
     "_METADATA": "a checkpoint of Orbax (JAX); save it as safetensors (safetensors.flax)",
@@ -85,6 +86,16 @@ def model_in(folder: UPath) -> UPath | None:
         return usual
     likely = [file for name, file in names.items() if name.endswith(kinds.ENDINGS) and file.is_file()]
     return likely[0] if len(likely) == 1 else None
+
+
+def holds_usual_model(folder: UPath) -> bool:
+    """Whether a folder has a file by whose name alone it is a model's."""
+    return any(file.name.lower() in _IN_FOLDERS for file in folder.iterdir())
+
+
+def looks_like_a_model(folder: UPath) -> bool:
+    """Whether a folder has any file that `file_within` would take, or say what it is."""
+    return any(file.name.lower().endswith(kinds.ENDINGS) or file.name in _NOT_READ for file in folder.iterdir())
 
 
 def _of_one_file(file: UPath, kind: kinds.Kind) -> Weights:

@@ -1,5 +1,6 @@
 """What a file keeps is not always what a layer works with: weights are compared with those of PyTorch's own modules."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,8 +99,6 @@ def parametrized(*kinds: Callable[[], nn.Module]) -> nn.Conv2d:
     ],
 )
 def test_other_parametrizations_are_not_scored(tmp_path: Path, made: Callable[[], nn.Conv2d], reason: str) -> None:
-    import re
-
     assert re.search(reason, str(only(tmp_path, made()).skipped))
 
 

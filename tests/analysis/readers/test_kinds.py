@@ -61,6 +61,8 @@ def tarred() -> bytes:
         (tarred(), "an archive by tar"),
         (gzip.compress(b"a"), "compressed by gzip"),
         (b"\x7fELF", "a program"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (zipped(**{"model.weights.h5": b""}), "a Keras model"),
     ],
 )
 def test_what_is_no_weights_is_named_under_every_name(
@@ -103,9 +105,8 @@ def test_a_harmed_list_of_final_convs_is_told(tmp_path: Path, stated: str) -> No
 def sharded(folder: Path, ending: str) -> None:
     for i, (name, value) in enumerate(STATE.items()):
         shard = folder / f"model-0000{i}.{ending}"
-        safetensors.torch.save_file({name: value}, shard) if ending == "safetensors" else torch.save(
-            {name: value}, shard
-        )
+        save = safetensors.torch.save_file if ending == "safetensors" else torch.save
+        save({name: value}, shard)
     names = {name: f"model-0000{i}.{ending}" for i, name in enumerate(STATE)}
     index = "model.safetensors.index.json" if ending == "safetensors" else "pytorch_model.bin.index.json"
     (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": names}, indent=2))
@@ -125,10 +126,20 @@ def test_a_folder_is_the_model_in_it(tmp_path: Path, filled) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "training_args.x").touch()
     filled(tmp_path)
-    assert is_checkpoint(tmp_path)
+    assert is_checkpoint(str(tmp_path))
     assert [conv.layer for conv in spatial_convs(tmp_path)] == ["a", "b"]
     (tmp_path / "sweep.yaml").touch()
-    assert not is_checkpoint(tmp_path)  # a sweep's folder
+    assert not is_checkpoint(str(tmp_path))  # a sweep's folder
+
+
+def test_a_folder_by_a_bare_name_may_be_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    torch.save(STATE, tmp_path / "demo" / "mine.pt")
+    assert not is_checkpoint("demo")
+    assert is_checkpoint("./demo")
+    safetensors.torch.save_file(STATE, tmp_path / "demo" / "model.safetensors")
+    assert is_checkpoint("demo")
 
 
 def test_folders_of_other_kinds_say_what_they_are(tmp_path: Path) -> None:
