@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-STEPS_LIMIT = 5_000_000  # some 0.7 GiB of objects; a large model's checkpoint has 100,000
+STEPS_LIMIT = 3_000_000  # some 0.5 GiB of objects; a large model's checkpoint has 100,000
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 

@@ -77,9 +77,9 @@ def kind_of_file(file: UPath) -> Kind:
     Raises:
         ValueError: it is empty.
     """
-    start = _beginning(file)
-    if not start:
+    if not file.stat().st_size:
         raise ValueError(f"{file} is empty")
+    start = _beginning(file)
     if start.startswith(b"PK"):
         with file.open("rb") as stream:
             return _zipped(file, stream)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
@@ -176,6 +177,19 @@ def test_loras_parts_alone_and_other_adapters_are_not_scored(tmp_path: Path) -> 
     assert "don't fit" in str(found.skipped)
     (found,) = read(tmp_path, {"a.weight": WEIGHT, "a.hada_w1_a": torch.ones(8, 2)})
     assert "adapter of a kind" in str(found.skipped)
+
+
+def test_a_part_of_an_unknown_type_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    safetensors.torch.save_file({"a.weight_v": WEIGHT, "a.weight_g": torch.ones(8, 1, 1, 1)}, file)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"F32", b"G32", 1))
+    (found,) = spatial_convs(file)
+    if found.skipped is None:
+        with pytest.raises(ValueError, match="holds G32 numbers"):
+            found.read()
+    else:
+        assert "G32" in found.skipped
 
 
 def test_layers_without_any_of_it_are_read_bit_for_bit(tmp_path: Path) -> None:
