@@ -15,7 +15,7 @@ Order = Literal["ncyx", "nyxc", "yxcn"]
 Shape = tuple[int, ...]
 
 _DECLARED: dict[str, Order] = {
-    "pt": "ncyx", "pytorch": "ncyx", "torch": "ncyx", "pd": "ncyx", "paddle": "ncyx",
+    "pt": "ncyx", "pytorch": "ncyx", "torch": "ncyx", "torch.save": "ncyx", "pd": "ncyx", "paddle": "ncyx",
     "mlx": "nyxc",
     "tf": "yxcn", "tensorflow": "yxcn", "keras": "yxcn", "flax": "yxcn", "jax": "yxcn",
 }  # fmt: skip
@@ -56,6 +56,11 @@ class Layout:
         )
 
 
+def declared_by(stated: str | None) -> Order | None:
+    """The order that the `format` of a file's metadata stands for; None where it stands for none."""
+    return None if stated is None else _DECLARED.get(stated.lower())
+
+
 def layout_of(stated: str | None, shapes: Iterable[Shape], kernels: bool) -> Layout:
     """The order of a file's axes.
 
@@ -64,14 +69,12 @@ def layout_of(stated: str | None, shapes: Iterable[Shape], kernels: bool) -> Lay
     kernels: whether they are named `kernel`, as TensorFlow, Keras and Flax do, rather than `weight`.
     """
     told = Counter(order for shape in shapes if (order := order_told_by(shape)) is not None)
-    declared = _DECLARED.get(stated.lower()) if stated is not None else None
-    if declared is None and kernels:
-        declared = "yxcn"
+    declared = "yxcn" if kernels else declared_by(stated)
     if declared is None:
         return Layout(order=told.most_common(1)[0][0] if told else "ncyx", declared=False)
     if told and declared not in told:
         other = _LIBRARY[told.most_common(1)[0][0]]
-        source = f"says {stated}" if stated else "names them kernels"
+        source = "names them kernels" if kernels else f"says {stated}"
         doubt = f"the file {source}, which keeps axes as {_LIBRARY[declared]}, but they look like {other}'s"
         return Layout(order=declared, declared=True, doubt=doubt)
     return Layout(order=declared, declared=True)
@@ -97,6 +100,6 @@ def order_told_by(shape: Shape) -> Order | None:
     likely = {order: size for order, size in square.items() if size <= _KERNEL_LIMIT}
     smallest = min(likely.values(), default=0)
     close = [order for order, size in likely.items() if size <= 2 * smallest]
-    if len(close) != 1 or (close[0] != "ncyx" and fourth < _CHANNELS):
+    if len(close) != 1 or (close[0] != "ncyx" and fourth < max(_CHANNELS, smallest + 1)):
         return None
     return close[0]

@@ -9,7 +9,7 @@ from torch import Tensor
 from upath import UPath
 
 from analysis.readers import kinds
-from analysis.readers.axes import Layout, layout_of
+from analysis.readers.axes import Layout, declared_by, layout_of
 from analysis.readers.conv import Conv, told_apart, why_skipped
 from analysis.readers.effective import Made, Parts, effective
 from analysis.readers.entry import AnyPath, Weights, called_damaged, printable
@@ -72,10 +72,10 @@ def final_convs(path: AnyPath) -> list[str] | None:
 
 
 def _convs(weights: Weights) -> list[Conv]:
-    stated = weights.metadata.get("format")
+    stated = weights.metadata.get("format", "torch" if _METADATA in weights.metadata else None)
     made = with_adapters(effective(weights.entries))
     named = _WEIGHT
-    if stated is not None and not any(_WEIGHT.search(name) for name in made):
+    if declared_by(stated) in (None, "yxcn") and not any(_WEIGHT.search(name) for name in made):
         named = _KERNEL
     of_four = [
         part.entry.shape for name, part in made.items() if len(part.entry.shape) == 4 and named.search(name) is not None
@@ -113,7 +113,7 @@ def _why_skipped(name: str, layer: str, part: Made, made: Parts, named: re.Patte
     if _TRANSPOSED.search(layer):
         return "named as a transposed convolution: its neurons lie on the other axis"
     shape = layout.shape(entry.shape)
-    bias = made.get(f"{layer}{'/bias:0' if name.endswith(':0') else '.bias'}")
+    bias = made.get(re.sub(r"(?:weight|kernel)(:0)?$", r"bias\1", name))
     if bias is not None and len(shape) == 4 and bias.entry.shape not in ((shape[0],), ()):
         length = bias.entry.shape[0] if len(bias.entry.shape) == 1 else list(bias.entry.shape)
         return f"a transposed convolution, as its bias of {length} tells: its neurons lie on the other axis"

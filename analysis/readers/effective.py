@@ -160,7 +160,14 @@ def _spectral_norm(weight: Entry, u: Entry, v: Entry | None) -> Made:
 def _masked(weight: Entry, mask: Entry) -> Made:
     if weight.shape != mask.shape:
         return Made(weight, f"masked by a mask of another shape, {list(mask.shape)}")
-    return computed(weight, lambda: weight.read().float() * mask.read().float())
+
+    def read() -> Tensor:
+        kept = mask.read().float()
+        if not torch.isin(kept, torch.tensor([0.0, 1.0])).all():
+            raise ValueError("its mask has other numbers than 0 and 1")
+        return weight.read().float() * kept
+
+    return computed(weight, read)
 
 
 def _scaled(weight: Made, scale: Entry) -> Made:

@@ -38,7 +38,7 @@ def torch_weights(file: UPath) -> Weights:
         zipped = stream.read(4) == b"PK\x03\x04"
         stream.seek(0)
         content = _zipped(file, stream) if zipped else _in_a_row(file, stream)
-    return Weights(entries=tensors_by_name(file, content))
+    return Weights(entries=tensors_by_name(file, content), metadata={"format": "torch.save"})
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def saved(folder: Path, state: dict[str, torch.Tensor], **metadata: str) -> Path
         ("yxcn", {"format": "flax"}, "kernel"),
         ("yxcn", {"format": "tf"}, "weight"),
         ("yxcn", {}, "weight"),
+        ("yxcn", {}, "kernel"),
+        ("ncyx", {"final_convs": "[]"}, "weight"),
     ],
 )
 def test_the_same_weights_are_read_from_every_order(tmp_path: Path, order: str, metadata, leaf: str) -> None:
@@ -60,6 +62,15 @@ def test_a_file_that_says_one_order_and_shows_another_is_not_scored(tmp_path: Pa
     assert "look like PyTorch's" in str(conv.skipped)
 
 
+def test_a_file_of_torch_is_pytorchs_or_not_scored(tmp_path: Path) -> None:
+    turned = INNER.permute(0, 2, 3, 1).contiguous()
+    torch.save({"a.weight": turned}, tmp_path / "net.pt")
+    (conv,) = spatial_convs(tmp_path / "net.pt")
+    assert "says torch.save" in str(conv.skipped)
+    torch.save({"a.weight": turned, "b.weight": STEM}, tmp_path / "net.pt")  # one odd layer may be just that
+    assert [conv.skipped for conv in spatial_convs(tmp_path / "net.pt")] == [None, None]
+
+
 def test_a_layer_that_differs_from_the_others_is_not_scored(tmp_path: Path) -> None:
     state = {"a.weight": STEM, "b.weight": INNER, "c.weight": INNER.permute(0, 2, 3, 1)}
     reasons = [conv.skipped for conv in spatial_convs(saved(tmp_path, state))]
@@ -85,6 +96,7 @@ def test_a_layer_that_differs_from_the_others_is_not_scored(tmp_path: Path) -> N
         ((64, 64, 1, 1), None),
         ((1, 1, 64, 64), None),
         ((0, 3, 3, 3), None),
+        ((16, 16, 1, 9), None),
     ],
 )
 def test_what_a_shape_tells(shape: tuple[int, ...], order: str | None) -> None:
