@@ -238,7 +238,7 @@ def test_damaged_bytes_are_read_or_refused_in_words(tmp_path: Path, ending: str)
     whole = file.read_bytes()
     draw = np.random.default_rng(0)
     refused = 0
-    for _ in range(400):
+    for _ in range(100):
         harmed = bytearray(whole)
         for place in draw.integers(0, len(whole), 1 + int(draw.integers(8))):
             harmed[place] = draw.integers(256)
