@@ -119,3 +119,20 @@ def test_nodes_of_one_name_are_told_apart(tmp_path: Path) -> None:
     convs = spatial_convs(saved(tmp_path / "net.onnx", nodes, {"1": WEIGHT, "2": 2 * WEIGHT}))
     assert [conv.layer for conv in convs] == ["conv", "conv#2"]
     assert torch.equal(convs[1].read(), 2 * convs[0].read())
+
+
+@pytest.mark.parametrize("circle", [True, False])
+def test_functions_that_unfold_without_end_are_refused_before_they_do(tmp_path: Path, circle: bool) -> None:
+    """Each of 60 functions calls the next one twice, the last one a Relu, or the first."""
+    file = saved(tmp_path / "net.onnx", [node("Conv", "c.weight")], {"c.weight": WEIGHT})
+    model = onnx.load(file)
+    opset = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("local", 1)]
+    for i in range(60):
+        end = ("F0", "local") if circle else ("Relu", "")
+        kind, domain = (f"F{i + 1}", "local") if i < 59 else end
+        calls = [onnx.helper.make_node(kind, ["x"], [out], domain=domain) for out in ("y", "z")]
+        model.functions.append(onnx.helper.make_function("local", f"F{i}", ["x"], ["y"], calls, opset))
+    model.graph.node.append(onnx.helper.make_node("F0", ["image"], ["unfolded"], domain="local"))
+    onnx.save(model, file)
+    with pytest.raises(ValueError, match=r"call one another without end|unfold into more than 1,000,000 nodes"):
+        spatial_convs(file)
