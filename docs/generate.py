@@ -1,7 +1,9 @@
-"""Make the generated parts of README.md and docs/*.md anew: python docs/generate.py [--check]
+"""Write what is generated from code and measurements: python docs/generate.py [--check]
 
-A generated part stands between `<!-- name -->` and `<!-- end -->`; its content comes from the registries of the code
-and from docs/results/*.json, which benchmarks/publish.py wrote.
+- parts of README.md and docs/*.md between `<!-- name -->` and `<!-- end -->`, from the registries and from
+  docs/results/*.json, which the commands under benchmarks/ wrote;
+- sweep/grid/catalogue.json, from which `sweep list` reads;
+- docs/architecture.svg, the import graph.
 """
 
 import json
@@ -11,7 +13,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from sweep.grid import catalogue
+import rooms
+
+from sweep.grid import catalogue, registries
 
 DOCS = Path(__file__).parent
 FILES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -24,7 +28,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def listed(what: str) -> str:
     """A table of `sweep list`."""
-    header, rows = catalogue.ROWS[what]()
+    header, rows = registries.ROWS[what]()
     return markdown(header, [[f"`{row[0]}`", *row[1:]] for row in rows])
 
 
@@ -88,20 +92,26 @@ def generated(name: str) -> str:
     return {"list": listed, "results": results, "measured": measured}[kind](argument)
 
 
-def renewed(text: str) -> str:
-    """A document with its generated parts made anew."""
+def updated(text: str) -> str:
+    """A document with its generated parts as they should be now."""
     pattern = re.compile(r"<!-- ((?:list|results|measured) \S+) -->\n.*?<!-- end -->", re.DOTALL)
     return pattern.sub(lambda match: f"<!-- {match[1]} -->\n{generated(match[1])}\n<!-- end -->", text)
 
 
+def expected() -> dict[Path, str]:
+    """Every file with generated content, and what it should hold."""
+    documents = {file: updated(file.read_text(encoding="utf-8")) for file in FILES}
+    return documents | {catalogue.FILE: catalogue.written(), rooms.PICTURE: rooms.svg()}
+
+
 def main() -> int:
-    stale = [file for file in FILES if renewed(file.read_text(encoding="utf-8")) != file.read_text(encoding="utf-8")]
+    stale = {file: text for file, text in expected().items() if not file.exists() or file.read_text("utf-8") != text}
     if "--check" in sys.argv:
         for file in stale:
             print(f"{file.name} is stale; run: make docs")
         return 1 if stale else 0
-    for file in stale:
-        file.write_text(renewed(file.read_text(encoding="utf-8")), encoding="utf-8")
+    for file, text in stale.items():
+        file.write_text(text, encoding="utf-8")
         print(f"wrote {file.name}")
     return 0
 

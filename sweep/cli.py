@@ -58,7 +58,10 @@ class Normalise(StrEnum):
 class Listed(StrEnum):
     ARCHITECTURES = "architectures"
     INTERVENTIONS = "interventions"
+    DATA = "data"
+    RECIPES = "recipes"
     GRIDS = "grids"
+    SWEEPS = "sweeps"
 
 
 class Nmf(StrEnum):
@@ -359,11 +362,16 @@ def report(
 
 
 @app.command("list")
-def list_names(what: Listed) -> None:
-    """List what a grid can name."""
+def list_names(what: Listed, storage: Storage = "runs") -> None:
+    """List what a grid can name, or the sweeps of a storage."""
     from sweep.grid import catalogue
+    from sweep.terminal import listing
 
-    console.print(catalogue.table(what))
+    header, rows = listing.sweeps(place(storage)) if what is Listed.SWEEPS else catalogue.rows(what)
+    if not rows:
+        complaints.print(f"there are no sweeps in {storage}", style="yellow", highlight=False, soft_wrap=True)
+        return
+    console.print(listing.entries(header, rows, console.width), highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

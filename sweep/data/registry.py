@@ -39,11 +39,12 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """How to check a data set's source, make its arrays, and augment a training batch.
+    """How to check a data set's source, make its arrays, and augment a training batch; `what` says what it shows.
 
     A pixel level `p` (0 to 255) becomes `(p - level_zero) / level_unit`.
     """
 
+    what: str
     options: type[BaseModel]
     inspect: Callable[[Any, Path | None], Source]
     make: Callable[[Any, int, int, Path | None], Arrays]
@@ -82,7 +83,7 @@ def _make_crops(options: CropsOptions, image_size: int, seed: int, root: Path | 
     return make_crops(options, image_size, seed, scan_folder(_need_root(root)).pictures)
 
 
-def _folders(name: str, classes: int | None, source: str) -> Dataset:
+def _folders(name: str, classes: int | None, what: str, source: str) -> Dataset:
     """A data set of class folders, with a known number of classes or any."""
 
     def inspect(options: FolderOptions, root: Path | None) -> Source:
@@ -94,7 +95,7 @@ def _folders(name: str, classes: int | None, source: str) -> Dataset:
         return make_folders(options, image_size, folder, scan_classes(folder, name, classes)[0])
 
     return Dataset(
-        options=FolderOptions, inspect=inspect, make=make, augment=mirror_images,
+        what=what, options=FolderOptions, inspect=inspect, make=make, augment=mirror_images,
         level_zero=118.0, level_unit=58.0, source=source,
     )  # fmt: skip
 
@@ -108,6 +109,7 @@ def _cifar(kind: type[CIFAR10], classes: int) -> Dataset:
         return make_cifar(kind, image_size, _need_root(root))
 
     return Dataset(
+        what=f"{classes} classes of small photographs, 32 pixels wide",
         options=CifarOptions, inspect=inspect, make=make, augment=mirror_images,
         level_zero=120.0, level_unit=63.0, source="Krizhevsky 2009, torchvision",
     )  # fmt: skip
@@ -115,16 +117,18 @@ def _cifar(kind: type[CIFAR10], classes: int) -> Dataset:
 
 DATASETS: dict[str, Dataset] = {
     "scenes": Dataset(
+        what="synthetic scenes of three textured discs, drawn, not read",
         options=ScenesOptions, inspect=_inspect_scenes, make=_make_scenes, augment=flip_scenes,
         level_zero=128.0, level_unit=42.0, source="ours",
     ),
     "crops": Dataset(
+        what="random crops of any folder of pictures; each picture is a class",
         options=CropsOptions, inspect=_inspect_crops, make=_make_crops, augment=augment_crops,
         level_zero=128.0, level_unit=32.0, source="exemplar training, Dosovitskiy et al. 2014",
     ),
-    "folder": _folders("folder", None, "any folder of images in class folders"),
-    "imagenet": _folders("imagenet", 1000, "Russakovsky et al. 2015"),
-    "imagenette": _folders("imagenette", 10, "Howard 2019"),
+    "folder": _folders("folder", None, "pictures in class folders, any number of classes", "your own"),
+    "imagenet": _folders("imagenet", 1000, "ImageNet's 1000 classes, in class folders", "Russakovsky et al. 2015"),
+    "imagenette": _folders("imagenette", 10, "ten easy classes of ImageNet, in class folders", "Howard 2019"),
     "cifar10": _cifar(CIFAR10, 10),
     "cifar100": _cifar(CIFAR100, 100),
 }  # fmt: skip

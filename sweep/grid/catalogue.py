@@ -1,92 +1,69 @@
-"""What a grid can name: rows for `sweep list` and for the README."""
+"""What a grid can name, read from a catalogue that comes with the package, so that `sweep list` needs no torch.
 
-from collections.abc import Callable
-from importlib.resources import files
+`make docs` writes catalogue.json. It holds the hash of the sources it was made from; where they have changed since, the
+rows come from the registries themselves.
+"""
 
-import torch
-from rich.table import Table
-from torch import nn
-
-import models
-from models import from_timm
-from models.architectures import ARCHITECTURES
-from models.convnet import ConvNet
-from models.interventions import INTERVENTIONS
-from sweep.grid.load import grid_names
-
-_CLASSES = 1001  # of the article's classifier
-
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 Rows = tuple[list[str], list[list[str]]]
+"""A header and rows of text, the name first."""
+FILE = Path(__file__).with_name("catalogue.json")
 
 
-def architectures() -> Rows:
-    """Name, image size, layers analysed, parameters with the article's 1001 classes, source."""
-    rows = []
-    for name, architecture in ARCHITECTURES.items():
-        net = _on_meta(name, "baseline")
-        layers = ", ".join(conv.removeprefix("features.").removesuffix(".conv") for conv in net.final_convs)
-        rows.append([name, str(architecture.image_size), layers, _count(net), architecture.source])
-    source = f"any convolutional model of timm (pip install timm), with {', '.join(from_timm.INTERVENTIONS)}"
-    rows.append([f"{from_timm.PREFIX}NAME", "the model's", "last three spatial convs", "the model's", source])
-    header = ["architecture", "image size", "layers analysed", f"parameters ({_CLASSES} classes)", "source"]
-    return header, rows
+def rows(what: str) -> Rows:
+    """Everything of one kind that a grid can name: `architectures`, `interventions`, `data`, `recipes` or `grids`."""
+    shipped = _shipped()
+    if shipped is None:
+        from sweep.grid import registries  # loads torch
+
+        return registries.ROWS[what]()
+    header, listed = shipped[what]
+    return header, listed
 
 
-def interventions() -> Rows:
-    """Name, what changes, parameters of `simplified` under it, the finding expected there, source.
+def written() -> str:
+    """The text of catalogue.json as the registries are now."""
+    from sweep.grid import registries
 
-    Parameters are those of its head and of the whole network, with the article's 1001 classes.
-    """
-    rows = []
-    for name, intervention in INTERVENTIONS.items():
-        net = _on_meta("simplified", name)
-        expected = ", ".join(intervention.expected.get("simplified", ("unknown",)))
-        rows.append([name, intervention.what, _count(net.head), _count(net), expected, intervention.source])
-    header = [
-        "intervention",
-        "what changes",
-        "parameters of the head of `simplified`",
-        "all",
-        "expected (last conv first)",
-        "source",
-    ]
-    return header, rows
+    listed = {what: make() for what, make in registries.ROWS.items()}
+    return json.dumps({"sha256": sources_hash(), "rows": listed}, indent=1, ensure_ascii=False) + "\n"
 
 
-def grids() -> Rows:
-    """Name of each grid that comes with the project and the comment it opens with."""
-    rows = []
-    for name in grid_names():
-        lines = (files("sweep.grids") / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-        comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-        rows.append([name, " ".join(comment[1:])])
-    return ["grid", "what it is"], rows
+def sources_hash() -> str:
+    """Equal for equal sources: names and bytes of all files that the rows are made from."""
+    digest = hashlib.sha256()
+    for name, file in sorted(_sources()):
+        content = file.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
-ROWS: dict[str, Callable[[], Rows]] = {
-    "architectures": architectures,
-    "interventions": interventions,
-    "grids": grids,
-}
+def _shipped() -> dict[str, Rows] | None:
+    """The catalogue's rows; None unless it was made from the sources as they are."""
+    try:
+        catalogue = json.loads(FILE.read_text(encoding="utf-8"))
+        return catalogue["rows"] if catalogue["sha256"] == sources_hash() else None
+    except (FileNotFoundError, KeyError, ValueError):  # not made yet, or a merge has left its marks in it
+        return None
 
 
-def table(what: str) -> Table:
-    """What `sweep list` prints."""
-    header, rows = ROWS[what]()
-    printed = Table()
-    for column in header:
-        printed.add_column(column, overflow="fold")
-    for row in rows:
-        printed.add_row(*row)
-    return printed
-
-
-def _on_meta(architecture: str, intervention: str) -> ConvNet:
-    """A network without memory, for its numbers alone."""
-    with torch.device("meta"):
-        return models.build(architecture, intervention, _CLASSES, ARCHITECTURES[architecture].image_size, seed=0)
-
-
-def _count(module: nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in module.parameters()):,}"
+def _sources() -> Iterator[tuple[str, Path]]:
+    sweep = Path(__file__).parents[1]
+    # find_spec, unlike an import, doesn't run models/__init__.py, which loads torch.
+    found = find_spec("models")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    models = Path(found.submodule_search_locations[0])
+    patterns = {
+        models: ["*.py"],
+        sweep: ["data/*.py", "grid/load.py", "grid/registries.py", "grids/*.yaml", "presets/*/*.yaml"],
+    }
+    for folder, globs in patterns.items():
+        for pattern in globs:
+            for file in folder.glob(pattern):
+                yield f"{folder.name}/{file.relative_to(folder).as_posix()}", file
