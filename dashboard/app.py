@@ -1,11 +1,17 @@
-"""The dashboard: `streamlit run dashboard/app.py -- STORAGE_OR_SWEEP`."""
+"""The dashboard: `streamlit run dashboard/app.py -- STORAGE_OR_SWEEP`.
+
+To add a page: write a file in `views/`; its name is the page's title and address.
+"""
 
 from pathlib import Path
 
 import streamlit as st
 from PIL import Image
+from streamlit.navigation.page import StreamlitPage
 
 VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve past this file
+FIRST = "overview"
+ICONS = {"overview": "grid_view", "seeds": "difference", "trial": "monitoring"}
 
 
 def icon() -> Image.Image:
@@ -16,11 +22,20 @@ def icon() -> Image.Image:
     return image
 
 
-st.set_page_config(page_title="Weight banding", page_icon=icon(), layout="wide")
-st.navigation(
-    [
-        st.Page(VIEWS / "overview.py", title="Overview", icon=":material/grid_view:", default=True),
-        st.Page(VIEWS / "seeds.py", title="Seeds", icon=":material/difference:", url_path="seeds"),
-        st.Page(VIEWS / "trial.py", title="Trial", icon=":material/monitoring:", url_path="trial"),
+def pages() -> list[StreamlitPage]:
+    """A page for each view, the overview first, the others by name."""
+    views = sorted(VIEWS.glob("*.py"), key=lambda view: (view.stem != FIRST, view.stem))
+    return [
+        st.Page(
+            view,
+            title=view.stem.replace("_", " ").capitalize(),
+            icon=f":material/{ICONS.get(view.stem, 'analytics')}:",
+            url_path=view.stem,
+            default=view.stem == FIRST,
+        )
+        for view in views
     ]
-).run()
+
+
+st.set_page_config(page_title="Weight banding", page_icon=icon(), layout="wide")
+st.navigation(pages()).run()

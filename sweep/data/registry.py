@@ -59,7 +59,7 @@ class Dataset:
 
 def _inspect_scenes(options: ScenesOptions, root: Path | None) -> Source:
     if root is not None:
-        raise ValueError("the data set 'scenes' is drawn, not read; remove data.root")
+        raise ValueError("this data set is drawn, not read; remove data.root")
     return Source(num_classes=len(scene_classes(options)))
 
 
