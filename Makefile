@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test lint bench results docs dashboard clean
+.PHONY: help install demo test lint bench results docs package dashboard clean
 .DEFAULT_GOAL := help
 
 help:  ## show these commands
@@ -46,8 +46,11 @@ results: $(INSTALLED)  ## run the sweeps behind the README's results tables, ren
 	$(BIN)/python benchmarks/publish.py photos photos --set data.root=runs/pictures
 	$(BIN)/python docs/generate.py
 
-docs: $(INSTALLED)  ## make the README's tables anew
+docs: $(INSTALLED)  ## update generated tables, the catalogue of `sweep list` and the picture of the imports
 	$(BIN)/python docs/generate.py
+
+package: $(INSTALLED)  ## build a wheel and run it in an empty environment (a few minutes, needs the network)
+	benchmarks/package.sh $(BIN)/python
 
 dashboard: $(INSTALLED)  ## open the dashboard on the sweeps in runs/
 	$(BIN)/sweep dashboard

@@ -37,22 +37,14 @@ def written() -> str:
 def sources_hash() -> str:
     """Equal for equal sources: names and bytes of all files that the rows are made from."""
     digest = hashlib.sha256()
-    for name, file in sorted(_sources()):
+    for name, file in sorted(sources()):
         content = file.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
-def _shipped() -> dict[str, Rows] | None:
-    """The catalogue's rows; None unless it was made from the sources as they are."""
-    try:
-        catalogue = json.loads(FILE.read_text(encoding="utf-8"))
-        return catalogue["rows"] if catalogue["sha256"] == sources_hash() else None
-    except (FileNotFoundError, KeyError, ValueError):  # not made yet, or a merge has left its marks in it
-        return None
-
-
-def _sources() -> Iterator[tuple[str, Path]]:
+def sources() -> Iterator[tuple[str, Path]]:
+    """The files that the rows are made from, each with its name in the project."""
     sweep = Path(__file__).parents[1]
     # find_spec, unlike an import, doesn't run models/__init__.py, which loads torch.
     found = find_spec("models")
@@ -67,3 +59,12 @@ def _sources() -> Iterator[tuple[str, Path]]:
         for pattern in globs:
             for file in folder.glob(pattern):
                 yield f"{folder.name}/{file.relative_to(folder).as_posix()}", file
+
+
+def _shipped() -> dict[str, Rows] | None:
+    """The catalogue's rows; None unless it was made from the sources as they are."""
+    try:
+        catalogue = json.loads(FILE.read_text(encoding="utf-8"))
+        return catalogue["rows"] if catalogue["sha256"] == sources_hash() else None
+    except (FileNotFoundError, KeyError, ValueError):  # not made yet, or a merge has left its marks in it
+        return None
