@@ -19,8 +19,11 @@ EXAMPLES = {
     for part in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## Add ")[1:]
 }
 TINY = [
-    "data.options={train_images: 8, val_images: 4}", "recipe.epochs=1", "recipe.batch_size=4", "interventions=[baseline]",
-]  # fmt: skip
+    "interventions=[baseline]",
+    "data.options={train_images: 8, val_images: 4}",
+    "recipe.epochs=1",
+    "recipe.batch_size=4",
+]
 
 # Runs in the copy: prints what each example came to.
 TRY = """

@@ -1,5 +1,6 @@
 """The documents are fresh, their links lead somewhere, and every command is in the README."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweep.cli import app
+from sweep.grid import registries
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,3 +45,52 @@ def test_the_make_targets_that_documents_name_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for text in DOCUMENTS for name in re.findall(r"(?:^|`)make ([a-z]+)", text.read_text(), re.MULTILINE)}
     assert {"demo", "test", "docs"} <= named <= targets
+
+
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_the_python_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    said = re.findall(r"^print.*# ([^:\n]+)", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == said
+    assert said == ["none", "1.00 horizontal"]
+
+
+def test_every_listing_is_in_the_catalogue() -> None:
+    shown = re.findall(r"<!-- list (\S+) -->", (ROOT / "docs" / "catalogue.md").read_text())
+    assert sorted(shown) == sorted(registries.ROWS)
+
+
+def test_the_modules_that_documents_name_exist() -> None:
+    files = [*DOCUMENTS, ROOT / "cluster.yaml"]
+    name = re.compile(r"`((?:analysis|dashboard|models|sweep)(?:[./]\w+)+)`")
+    missing = {
+        f"{file.name}: {found}" for file in files for found in name.findall(file.read_text()) if not exists(found)
+    }
+    assert missing == set()
+
+
+def exists(name: str) -> bool:
+    """Whether a name is a file's path, a module, or what a module defines."""
+    if "/" in name:
+        return (ROOT / name).exists()
+    module, _, last = name.replace(".", "/").rpartition("/")
+    if (ROOT / module / last).exists() or (ROOT / module / f"{last}.py").exists():
+        return True
+    file = ROOT / f"{module}.py"
+    return file.exists() and re.search(rf"^(?:def |class )?{last}\b", file.read_text(), re.MULTILINE) is not None
+
+
+def test_the_picture_of_the_imports_leaves_out_only_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    rooms = importlib.import_module("rooms")
+    assert rooms.bare({("a", "b"), ("b", "c"), ("a", "c"), ("a", "d"), ("d", "c")}) == {
+        ("a", "b"), ("b", "c"), ("a", "d"), ("d", "c"),
+    }  # fmt: skip
+    found = rooms.arrows([room for floor in rooms.floors() for room in floor])
+    assert ("dashboard", "sweep.results") in found
+    assert {importer for importer, _ in found} >= {"sweep.service", "sweep.training"}
+    assert not [arrow for arrow in found if arrow[0] in ("analysis", "models")]
