@@ -73,6 +73,11 @@ def test_the_modules_that_documents_name_exist() -> None:
     assert missing == set()
 
 
+def test_the_test_that_contributing_runs_exists() -> None:
+    ((file, word),) = re.findall(r"-m pytest (\S+) -k (\w+)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert re.search(rf"^def test_\w*{word}", (ROOT / file).read_text(), re.MULTILINE)
+
+
 def exists(name: str) -> bool:
     """Whether a name is a file's path, a module, or what a module defines."""
     if "/" in name:
