@@ -7,7 +7,6 @@ from pathlib import Path
 
 import streamlit as st
 from PIL import Image
-from streamlit.navigation.page import StreamlitPage
 
 VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve past this file
 FIRST = "overview"
@@ -22,10 +21,9 @@ def icon() -> Image.Image:
     return image
 
 
-def pages() -> list[StreamlitPage]:
-    """A page for each view, the overview first, the others by name."""
-    views = sorted(VIEWS.glob("*.py"), key=lambda view: (view.stem != FIRST, view.stem))
-    return [
+st.set_page_config(page_title="Weight banding", page_icon=icon(), layout="wide")
+st.navigation(
+    [
         st.Page(
             view,
             title=view.stem.replace("_", " ").capitalize(),
@@ -33,9 +31,6 @@ def pages() -> list[StreamlitPage]:
             url_path=view.stem,
             default=view.stem == FIRST,
         )
-        for view in views
+        for view in sorted(VIEWS.glob("*.py"), key=lambda view: (view.stem != FIRST, view.stem))
     ]
-
-
-st.set_page_config(page_title="Weight banding", page_icon=icon(), layout="wide")
-st.navigation(pages()).run()
+).run()
