@@ -45,6 +45,10 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, 
 MaxFailures = Annotated[
     int, typer.Option(min=0, help="How often a trial may fail in this launch and go on from its last checkpoint.")
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a folder with pictures that can't be used, instead of leaving them out."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -98,16 +102,22 @@ def launch(
     address: Address = None,
     max_failures: MaxFailures = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")] = False,
+    strict: Strict = False,
 ) -> None:
     """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
+    from sweep.data.index import watched_by
     from sweep.grid.expand import expand
     from sweep.grid.load import load_grid
     from sweep.service import launch as service
     from sweep.service.cluster import Cluster
+    from sweep.terminal.progress import preparing, tell_source
 
-    loaded = load_grid(grid, settings or [])
+    loaded = load_grid(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
     if dry_run:
-        console.print(_plan_table(expand(loaded).plans))
+        with preparing(complaints, loaded.data.name, "read") as watch, watched_by(watch):
+            expansion = expand(loaded)
+        tell_source(console, expansion.source)
+        console.print(_plan_table(expansion.plans))
         return
     with _terminable():
         cluster = Cluster(address=address, max_failures=max_failures)
@@ -292,19 +302,24 @@ def prepare(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value as below a grid's `data`, e.g. image_size=224")
     ] = None,
+    strict: Strict = False,
 ) -> None:
     """Decode a data set once into files that all trials of this machine share; a launch does so by itself."""
-    from sweep.data.prepare import cache_folder
+    from sweep.data.index import cache_folder, watched_by
     from sweep.data.prepare import prepare as prepare_data
     from sweep.grid.load import load_data
-    from sweep.terminal.progress import preparing
+    from sweep.terminal.progress import preparing, tell_remarks, tell_understood
 
-    data, spec = load_data(dataset, root, settings or [])
+    refuse = ["unusable=refuse"] if strict else []
+    with preparing(complaints, dataset, "read") as watch, watched_by(watch):
+        data, spec, source = load_data(dataset, root, [*(settings or []), *refuse])
+    tell_understood(console, source)
     with preparing(complaints, dataset) as report:
         made = prepare_data(spec, data.folder, report)
     pictures = f"{len(made.train_images):,} training and {len(made.val_images):,} validation images"
     console.print(f"{pictures} of {spec.num_classes:,} classes, {spec.image_size} pixels", highlight=False)
     console.print(str(cache_folder() / spec.key), highlight=False, soft_wrap=True)
+    tell_remarks(complaints, source)  # last, where a bar can't hide it
 
 
 @app.command()

@@ -3,14 +3,15 @@
 Axis letters: `n` images, `h w` image.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+
+from sweep.data.pictures import decoders
 
 _CHUNK = 512
 
@@ -23,27 +24,28 @@ class Pictures:
     shape: tuple[int, int, int]
     load: Callable[[Path], np.ndarray]
 
-    def write(self, file: Path, advance: Callable[[int], None]) -> None:
-        """Decode all into one file that can be memory-mapped; `advance` is told how many more are done."""
-        array = np.lib.format.open_memmap(file, "w+", np.uint8, (len(self.paths), *self.shape))
-        with ThreadPoolExecutor() as pool:  # decoding and resizing release the GIL
+    def chunks(self, advance: Callable[[int], None]) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
+        """All images in their order; `advance` is told how many more are done."""
+        with decoders() as pool:
             for start in range(0, len(self.paths), _CHUNK):
                 chunk = self.paths[start : start + _CHUNK]
-                for index, image in enumerate(pool.map(self.load, chunk), start=start):
-                    array[index] = image
+                yield np.stack(list(pool.map(self.load, chunk)))
                 advance(len(chunk))
-        array.flush()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """Training and validation images with their labels; classes are numbered from 0."""
+    """Training and validation images with their labels; classes are numbered from 0.
+
+    `fingerprints` are those that the list of pictures they are read from has: now, and by earlier definitions.
+    """
 
     train_images: UInt8[np.ndarray, "n 3 h w"] | Pictures
     train_labels: Int64[np.ndarray, " n"]
     val_images: UInt8[np.ndarray, "m 3 h w"] | Pictures
     val_labels: Int64[np.ndarray, " m"]
     class_names: list[str]
+    fingerprints: tuple[str | None, ...] = (None,)
 
 
 Batch = tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]

@@ -4,11 +4,7 @@ Exemplar training after Dosovitskiy et al. 2014 (arXiv:1406.6909); the numbers a
 Axis letters: `n` images, `h w` image rows and columns.
 """
 
-import hashlib
-import os
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch
 from sweep.data.augment import mirror
-from sweep.data.pictures import SUFFIXES, open_picture
+from sweep.data.pictures import Examined, decoders, open_picture
+from sweep.data.policy import fingerprint, named, shown, usable
+from sweep.data.walk import pictures_below
 
 MIN_PICTURES = 10
 _KEPT_SIDE = 320  # pixels of the shorter side kept in memory: a crop of 0.45 of it still has 144
@@ -48,7 +46,7 @@ class CropsOptions(BaseModel):
     val_images: int = Field(1000, ge=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Folder:
     """The usable pictures of a folder, in order of name; `unreadable` maps the others to the reason."""
 
@@ -56,40 +54,41 @@ class Folder:
     pictures: tuple[Path, ...]
     unreadable: dict[Path, str]
     fingerprint: str
+    remarks: list[str]
 
 
 def scan_folder(root: Path) -> Folder:
     """Find the pictures below `root`, check that each can be decoded, and hash their names and bytes.
 
     Raises:
-        ValueError: the folder is missing or holds fewer than 10 usable pictures.
+        ValueError: the folder is missing, holds fewer than 10 usable pictures, or more that can't be used.
     """
     if not root.is_dir():
-        raise ValueError(f"data.root={str(root)!r} is not a folder; give a folder of JPEG, PNG or WebP pictures")
-    candidates = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = list(pool.map(_reason_unreadable, candidates))
-    digest = hashlib.sha256()
-    usable, unreadable = [], {}
-    for path, reason in zip(candidates, reasons, strict=True):
-        if reason is None:
-            usable.append(path)
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + _sha256(path))
-        else:
-            unreadable[path] = reason
-    if len(usable) < MIN_PICTURES:
-        broken = f" ({len(unreadable)} more can't be read)" if unreadable else ""
+        raise ValueError(f"data.root={shown(root)!r} is not a folder; give a folder of pictures")
+    chosen = usable(root, pictures_below(root, ""), accepts=_differs_within)
+    if len(chosen.examined) < MIN_PICTURES:
+        others = f" ({named(chosen.left_out, 5)} can't be used)" if chosen.left_out else ""
         raise ValueError(
-            f"{root} holds {len(usable)} usable pictures{broken}, at least {MIN_PICTURES} are needed; "
-            f"add files ending in {', '.join(SUFFIXES)}"
+            f"{shown(root)} holds {len(chosen.examined)} usable pictures{others}, at least {MIN_PICTURES} are needed; "
+            "add pictures"
         )
-    return Folder(root, tuple(usable), unreadable, digest.hexdigest())
+    return Folder(
+        root=root,
+        pictures=tuple(root / name for name in chosen.examined),
+        unreadable={root / name: reason for name, reason in chosen.left_out.items()},
+        fingerprint=fingerprint(chosen.examined.items()),
+        remarks=chosen.remarks,
+    )
+
+
+def _differs_within(seen: Examined) -> str | None:
+    return "one flat colour: its crops can't be told from other flat ones'" if seen.flat else None
 
 
 def make_crops(options: CropsOptions, image_size: int, seed: int, pictures: Sequence[Path]) -> Arrays:
     """Draw training and validation crops, the same number from each picture up to one."""
     crops_of = partial(_crops_of, options, image_size, seed, len(pictures))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing release the GIL
+    with decoders() as pool:
         parts = list(pool.map(crops_of, range(len(pictures)), pictures))
     train, val = ([part[i] for part in parts] for i in (0, 1))
     return Arrays(
@@ -146,21 +145,3 @@ def _load(path: Path) -> Image.Image:
         return picture
     width, height = (round(length * scale) for length in picture.size)
     return picture.resize((width, height), Image.Resampling.BOX)
-
-
-def _reason_unreadable(path: Path) -> str | None:
-    """Why a picture can't be used, or None."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = open_picture(path, 64)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return f"{type(error).__name__}: {error}"
-    pixels = np.asarray(picture)
-    flat = bool((pixels == pixels[0, 0]).all())
-    return "one flat colour: its crops can't be told from other flat ones'" if flat else None
-
-
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -1,23 +1,30 @@
-"""Labelled pictures on disk: class folders, ImageNet, Imagenette, CIFAR. Never downloads anything.
+"""Labelled pictures on disk in class folders: anybody's, ImageNet, Imagenette. Never downloads anything.
 
+A folder is scanned into one list of pictures, which is both what is fingerprinted and what is read.
 Pictures are stored as squares of 8/7 of the training size; training takes random windows of them and mirrors,
 validation the window in the middle. Square, share and policy are ours: the article does not say which it used.
 Axis letters: `h w` image rows and columns.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchvision
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch, Pictures
 from sweep.data.augment import mirror
-from sweep.data.pictures import SUFFIXES, open_picture
+from sweep.data.pictures import Examined, open_picture
+from sweep.data.policy import Usable, fingerprint, listed, shown, usable
+from sweep.data.split import Split, find_split
+from sweep.data.walk import folders_in, pictures_below
 
 _STORED = 8 / 7
 Labelled = list[tuple[Path, int]]
@@ -31,86 +38,109 @@ class FolderOptions(BaseModel):
     val_share: float = Field(0.1, gt=0, lt=1)
 
 
-class CifarOptions(BaseModel):
-    """CIFAR has no options."""
+class Item(NamedTuple):
+    """A picture: its name below the root, the number of its class, what it holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    label: int
+    examined: Examined
 
 
-def scan_classes(root: Path, name: str, classes: int | None) -> tuple[list[str], str]:
-    """Class names and a fingerprint (of names and sizes) of class folders below `root`, or below `root/train`.
+@dataclass(frozen=True, kw_only=True)
+class ClassFolders:
+    """The pictures of a data set, class by class in order of name; `val` is None where some are to be held out."""
+
+    root: Path
+    split: Split
+    train: list[Item]
+    val: list[Item] | None
+    left_out: dict[str, str]
+    remarks: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the names and contents of all pictures; how the folders of the parts are spelt doesn't enter."""
+        parts = {"train": self.train, "val": self.val} if self.val is not None else {"": self.train}
+        folders = {"train": self.split.train, "val": self.split.val or "", "": ""}
+        return fingerprint(
+            (f"{part}{item.name.removeprefix(folders[part])}", item.examined)
+            for part, items in parts.items()
+            for item in items
+        )
+
+    @property
+    def former_fingerprint(self) -> str | None:
+        """As sweeps were planned until contents counted: of names and sizes; None where levels were read otherwise."""
+        items = self.train + (self.val or [])
+        if any(item.examined.levels for item in items):
+            return None
+        digest = hashlib.sha256()
+        for name in sorted((item.name for item in items), key=lambda name: name.split("/")):
+            digest.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
+        return digest.hexdigest()
+
+    def parts(self, val_share: float) -> tuple[Labelled, Labelled]:
+        """Training and validation pictures."""
+        train, val = ([(self.root / i.name, i.label) for i in items] for items in (self.train, self.val or []))
+        return (train, val) if self.val is not None else _held_out(train, val_share)
+
+    def understood(self, val_share: float) -> list[str]:
+        """What the folder was taken for, in words."""
+        names, split = self.split.classes, self.split
+        train, val = self.parts(val_share)
+        where = (
+            f"training from {shown(split.train)}, validation from {shown(split.val)}"
+            if split.val is not None
+            else f"no parts of its own: about {val_share:.0%} of each class held out for validation"
+        )
+        return [
+            f"{len(names):,} classes: {listed(names)}; {where}",
+            f"{_counted(train, names)} for training, {_counted(val, names)} for validation",
+        ]
+
+
+def scan_classes(root: Path, name: str, classes: int | None) -> ClassFolders:
+    """Find and examine the pictures of class folders below `root`, or below its folders for training and validation.
 
     Raises:
-        ValueError: the folder is missing or not laid out so; the message says what to put where.
+        ValueError: the folder is missing or not laid out so, or a class has no picture to train on; the message says
+            what to put where.
     """
     layout = f"{name} needs a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"
     if classes is None:
         layout += ", or CLASS/*.jpg alone"
     if not root.is_dir():
-        raise ValueError(f"data.root={str(root)!r} is not a folder; {layout}")
-    parts = [name for name in ("train", "val") if (root / name).is_dir()]
-    if len(parts) == 1:
-        raise ValueError(f"{root} has a folder {parts[0]} but not the other of train and val; {layout}")
-    split = len(parts) == 2
-    if not split and classes is not None:
-        raise ValueError(f"{root} has no folders train and val; {layout}")
-    base = root / "train" if split else root
-    names = sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(names) < 2 or (classes is not None and len(names) != classes):
-        raise ValueError(f"{base} holds {len(names)} class folders, not {classes or 'two or more'}; {layout}")
-    digest = hashlib.sha256()
-    for path in _pictures(root):
-        digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode())
-    return names, digest.hexdigest()
+        raise ValueError(f"data.root={shown(root)!r} is not a folder; {layout}")
+    split = find_split(root)
+    if split.val is None and classes is not None:
+        raise ValueError(f"{shown(root)} has no folders train and val; {layout}")
+    _require_classes(root, split, classes, layout)
+    items, chosen = _items(root, split)
+    train = items[split.train]
+    val = None if split.val is None else items[split.val]
+    _require_pictures(root, split, train, val)
+    remarks = [*split.remarks, *_without_validation(split, val), *chosen.remarks]
+    return ClassFolders(root=root, split=split, train=train, val=val, left_out=chosen.left_out, remarks=remarks)
 
 
-def make_folders(options: FolderOptions, image_size: int, root: Path, names: list[str]) -> Arrays:
+def make_folders(options: FolderOptions, image_size: int, scan: ClassFolders) -> Arrays:
     """The pictures of class folders as training and validation images."""
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        train, val = (_labelled(root / part, names) for part in ("train", "val"))
-    else:
-        train, val = _held_out(_labelled(root, names), options.val_share)
-    side = round(image_size * _STORED)
+    train, val = scan.parts(options.val_share)
+    side = stored_side(image_size)
     load = partial(_load_square, side=side)
     return Arrays(
         train_images=Pictures([path for path, _ in train], (3, side, side), load),
         train_labels=np.array([label for _, label in train], dtype=np.int64),
         val_images=Pictures([path for path, _ in val], (3, side, side), load),
         val_labels=np.array([label for _, label in val], dtype=np.int64),
-        class_names=names,
+        class_names=scan.split.classes,
+        fingerprints=(scan.fingerprint, scan.former_fingerprint),
     )
 
 
-def open_cifar(kind: type[torchvision.datasets.CIFAR10], root: Path, train: bool) -> torchvision.datasets.CIFAR10:
-    """torchvision's CIFAR from its extracted files.
-
-    Raises:
-        ValueError: they are not there; the message says what to put where.
-    """
-    try:
-        return kind(str(root), train=train, download=False)
-    except (RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{root} does not hold {kind.__name__}; extract its archive there so that {root / kind.base_folder} exists"
-        ) from error
-
-
-def make_cifar(kind: type[torchvision.datasets.CIFAR10], image_size: int, root: Path) -> Arrays:
-    """CIFAR's images resized to the stored square."""
-    side = round(image_size * _STORED)
-    train, val = (open_cifar(kind, root, train) for train in (True, False))
-
-    def resized(data: np.ndarray) -> np.ndarray:
-        images = [np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)) for image in data]
-        return np.stack(images).transpose(0, 3, 1, 2)
-
-    return Arrays(
-        train_images=resized(train.data),
-        train_labels=np.array(train.targets, dtype=np.int64),
-        val_images=resized(val.data),
-        val_labels=np.array(val.targets, dtype=np.int64),
-        class_names=list(train.classes),
-    )
+def stored_side(image_size: int) -> int:
+    """The side of the stored square, in pixels."""
+    return round(image_size * _STORED)
 
 
 def mirror_images(options: BaseModel, batch: Batch, generator: torch.Generator) -> Batch:
@@ -119,30 +149,85 @@ def mirror_images(options: BaseModel, batch: Batch, generator: torch.Generator) 
     return mirror(images, generator)[0], labels
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+def _require_classes(root: Path, split: Split, classes: int | None, layout: str) -> None:
+    names = split.classes
+    if len(names) >= 2 and (classes is None or len(names) == classes):
+        return
+    base = root / split.train
+    inner = [name for name in names if split.val is None and len(folders_in(base / name)[0]) > 1]
+    hint = f"; did you mean {shown(base / inner[0])}?" if inner else ""
+    raise ValueError(f"{shown(base)} holds {len(names)} class folders, not {classes or 'two or more'}; {layout}{hint}")
 
 
-def _labelled(folder: Path, names: list[str]) -> Labelled:
-    found = [(path, label) for label, name in enumerate(names) for path in _pictures(folder / name)]
-    if not found:
-        raise ValueError(f"{folder} holds no picture ending in {', '.join(SUFFIXES)}")
-    return found
+def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
+    """The usable pictures of each part, and what was left out of all."""
+    parts = [part for part in (split.train, split.val) if part is not None]
+    belongs: dict[str, tuple[str, int]] = {}
+    for part in parts:
+        for label, name in enumerate(split.classes):
+            folder = split.folder(part, name)
+            if (root / folder).is_dir():  # a class that validation lacks is among the remarks
+                inside = pictures_below(root, folder)
+                belongs.update(dict.fromkeys(inside.names, (part, label)))
+                split.found.add(inside)
+    chosen = usable(root, split.found)
+    items: dict[str, list[Item]] = {part: [] for part in parts}
+    for name, examined in chosen.examined.items():
+        part, label = belongs[name]
+        items[part].append(Item(name, label, examined))
+    return items, chosen
+
+
+def _require_pictures(root: Path, split: Split, train: list[Item], val: list[Item] | None) -> None:
+    """Refuse a class that nothing could be learned about: where some are held out, one picture is too few."""
+    least = 2 if val is None else 1
+    counts = Counter(item.label for item in train)
+    lacking = [name for label, name in enumerate(split.classes) if counts[label] < least]
+    if lacking:
+        held = " once one is held out for validation" if val is None else ""
+        raise ValueError(
+            f"{shown(root / split.train)}: no usable picture to train on{held} in {len(lacking)} of "
+            f"{len(split.classes)} classes: {listed(lacking)}; add pictures or remove the folders"
+        )
+    if val is not None and not val:
+        raise ValueError(
+            f"{shown(root / str(split.val))} holds no usable picture of the classes of {shown(split.train)}; "
+            "put them into folders of the same names"
+        )
+
+
+def _without_validation(split: Split, val: list[Item] | None) -> list[str]:
+    """Said of classes that have a folder for validation but nothing in it."""
+    labels = {item.label for item in val or []}
+    lacking = [name for label, name in enumerate(split.classes) if val is not None and label not in labels]
+    return [f"classes without a picture in {shown(str(split.val))}: {listed(lacking)}"] if lacking else []
+
+
+def _counted(pictures: Labelled, names: Sequence[str]) -> str:
+    """How many pictures there are, and how many of the classes with the fewest and the most."""
+    counts = Counter(label for _, label in pictures)
+    few, many = (choose(range(len(names)), key=lambda label: counts[label]) for choose in (min, max))
+    if counts[few] == counts[many]:
+        return f"{len(pictures):,} pictures ({counts[few]:,} a class)"
+    spread = f"{counts[few]:,} ({shown(names[few])}) to {counts[many]:,} ({shown(names[many])}) a class"
+    return f"{len(pictures):,} pictures ({spread})"
 
 
 def _held_out(pictures: Labelled, val_share: float) -> tuple[Labelled, Labelled]:
     """Every k-th picture of each class is held out, at least one."""
     every = max(2, round(1 / val_share))
-    labels = sorted({label for _, label in pictures})
-    classes = [[item for item in pictures if item[1] == label] for label in labels]
-    held = {item for part in classes for item in part[::every]}
-    return [item for item in pictures if item not in held], [item for item in pictures if item in held]
+    seen: Counter[int] = Counter()
+    train, val = Labelled(), Labelled()
+    for item in pictures:
+        (train if seen[item[1]] % every else val).append(item)
+        seen[item[1]] += 1
+    return train, val
 
 
 def _load_square(path: Path, side: int) -> np.ndarray:
     """The largest square in the middle of a picture, resized; uint8[3, side, side]."""
     try:
         picture = ImageOps.fit(open_picture(path, 2 * side), (side, side))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"can't read {path} ({error}); remove it and launch again") from error
+    except Exception as error:
+        raise ValueError(f"can't read {shown(path)} any more ({error}); mend or remove it and launch again") from error
     return np.asarray(picture).transpose(2, 0, 1)

@@ -1,22 +1,181 @@
-"""Read a picture file as a viewer shows it: turned as its EXIF data says, transparency over white."""
+"""Read a picture file as a viewer shows it: turned as its EXIF data says, transparency over white.
 
+Whatever Pillow decodes is read, whatever its suffix says; what it can't decode, or what has no levels of its own that
+could be kept, is unusable for a stated reason.
+Axis letters: `h w` image rows and columns.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+# Pillow knows these by name but has no decoder of its own: EPS is drawn by running Ghostscript on the file.
+_NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# What people take for pictures and Pillow does not decode (HEIC and JPEG XL in plug-ins only, camera raw not at all).
+_FOREIGN = frozenset({
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".heic", ".heics", ".heif", ".hif", ".jxl", ".nef", ".orf",
+    ".raf", ".raw", ".rw2", ".svg", ".wmf",
+})  # fmt: skip
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**30 // 4 // 3
+_WEB_PAGES = (b"<!doctype html", b"<html")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that Pillow decodes here, by its names."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _NOT_DECODED))
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of pictures, in lower case: those of the formats that are decoded here, and of some that are not."""
+    decoded = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
+    return frozenset(decoded | _FOREIGN)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a picture file holds: a digest of its bytes, why it can't be used (None: it can), whether it is flat.
+
+    `levels` counts how often the way its levels are read has been mended; it is part of a data set's fingerprint.
+    """
+
+    sha256: str
+    unusable: str | None
+    flat: bool = False
+    levels: int = 0
+
+
+@contextmanager
+def decoders() -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode pictures. Pillow's warnings are not shown: what matters of them is a reason here."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
+        warnings.simplefilter("ignore")  # here and not in each thread: the filters are the process's
+        yield pool
 
 
 def open_picture(path: Path, side: int) -> Image.Image:
     """A picture in RGB; a JPEG may be decoded at a fraction of its size, with at least `side` pixels either way.
 
     Raises:
-        OSError, SyntaxError, ValueError: Pillow can't read the file.
+        Exception: Pillow can't read the file (its decoders raise whatever they stumble over), or `ValueError`: it is
+            too large, or has no levels that could be kept.
     """
-    with Image.open(path) as file:
+    return _opened(path, side)[0]
+
+
+def examine(path: Path) -> Examined:
+    """Hash a file and decode it.
+
+    Raises:
+        OSError: it can't be read at all, which may be different the next time.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        head = file.read(512)
+    try:
+        picture, levels = _opened(path, 64)
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile bytes make Pillow raise anything; its row tells
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return Examined(digest, _reason(path, head, error))
+    pixels = np.asarray(picture)
+    return Examined(digest, None, bool((pixels == pixels[0, 0]).all()), levels)
+
+
+def _opened(path: Path, side: int) -> tuple[Image.Image, int]:
+    """A picture in RGB, and how often the way its levels are read has been mended."""
+    with Image.open(path, formats=formats()) as file:
+        if file.width * file.height > _MOST_PIXELS:
+            raise ValueError(f"{file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are decoded")
         file.draft("RGB", (side, side))
-        picture = ImageOps.exif_transpose(file)
+        deep = _deep(file)
+        picture = deep or ImageOps.exif_transpose(file)
+        mended = 0 if deep is None else 1
     if not picture.has_transparency_data:
-        return picture.convert("RGB")
+        return picture.convert("RGB"), mended
     layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), mended
+
+
+def _deep(file: Image.Image) -> Image.Image | None:
+    """A picture of more than 8 bits a level in 8 bits; None where Pillow's own conversion keeps the levels.
+
+    Grey of 16 bits goes from 0 to 65535 (TIFF: to what its bits allow), floating-point grey up to 1 or up to 255.
+
+    Raises:
+        ValueError: nothing says which level is white.
+    """
+    if not file.mode.startswith(("I", "F")):
+        return None
+    levels = np.asarray(file).astype(np.float64)
+    if not np.isfinite(levels).all():
+        raise ValueError("its levels are not all numbers")
+    white = _white(file, levels)
+    if white is None:
+        return None
+    if _tag(file, _PHOTOMETRIC) == _WHITE_IS_ZERO and file.mode.startswith("I;16"):
+        levels = white - levels
+    grey = _eight_bits(levels, white)
+    transparent = file.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[levels == transparent] = 255
+    turned = Image.fromarray(grey)
+    turned.info["exif"] = file.getexif().tobytes()
+    return ImageOps.exif_transpose(turned)
+
+
+def _white(file: Image.Image, levels: Float[np.ndarray, "h w"]) -> float | None:
+    """The level that is white; None where that is 255."""
+    if file.mode.startswith("I;16"):
+        bits = _tag(file, _BITS_PER_SAMPLE)
+        return float(2**bits - 1) if bits is not None else 65535.0
+    if file.mode == "I" and file.format == "PPM":  # Pillow has spread them over 16 bits
+        return 65535.0
+    least, most = float(levels.min()), float(levels.max())
+    if least < 0 or most > 255:
+        raise ValueError(
+            f"its levels go from {least:g} to {most:g}, and nothing says which one is white; save it with 8 or 16 bits"
+        )
+    return 1.0 if file.mode == "F" and most <= 1 else None
+
+
+def _tag(file: Image.Image, number: int) -> int | None:
+    """A TIFF tag's first number."""
+    value = getattr(file, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _eight_bits(levels: Float[np.ndarray, "h w"], white: float) -> UInt8[np.ndarray, "h w"]:
+    return np.clip(np.rint(levels * (255 / white)), 0, 255).astype(np.uint8)
+
+
+def _reason(path: Path, head: bytes, error: Exception) -> str:
+    """Why a file can't be used, without its name and on one line."""
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the picture: git lfs pull"
+    if head.lstrip().lower().startswith(_WEB_PAGES):
+        return "a web page, not a picture"
+    if isinstance(error, UnidentifiedImageError):
+        suffix = path.suffix.lower()
+        return f"Pillow has no decoder for {suffix}: convert it to JPEG" if suffix in _FOREIGN else "not a picture"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * _MOST_PIXELS:,} pixels"
+    return " ".join(f"{error}".split()) or type(error).__name__

@@ -1,10 +1,9 @@
 """Prepare a data set once per machine: decoded arrays in files that all trials memory-map and share."""
 
-import json
-import os
+import errno
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,23 @@ from torch import Generator, Tensor
 
 from sweep.data.arrays import Arrays, Batch, Pictures
 from sweep.data.augment import centre_window, random_window
+from sweep.data.index import Watch, cache_folder, silent
+from sweep.data.prepared import (
+    CacheError,
+    flaw,
+    full,
+    is_checked,
+    reserve,
+    size_of,
+    sync_folder,
+    write_array,
+    write_record,
+)
 from sweep.data.registry import DATASETS
 from sweep.spec import DataSpec
 
 Stored = UInt8[Tensor, "b 3 stored_h stored_w"]
+_logger = logging.getLogger("sweep.data")  # a trial's log.txt takes what it says; elsewhere it goes to standard error
 _FILES = ("train_images", "train_labels", "val_images", "val_labels")
 
 
@@ -38,62 +50,84 @@ class PreparedData:
         """Stored images as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]
         windows = random_window(dataset.normalise(images), self.spec.image_size, draw)
-        return dataset.augment(dataset.options.model_validate(self.spec.options), (windows, labels), draw)
+        return dataset.augment(dataset.read_options(self.spec.options), (windows, labels), draw)
 
     def validation_images(self, images: Stored) -> Float[Tensor, "b 3 s s"]:
         """Stored images as a network sees them in validation."""
         return centre_window(DATASETS[self.spec.name].normalise(images), self.spec.image_size)
 
 
-def cache_folder() -> Path:
-    """Where prepared data lies on this machine: `$SWEEP_CACHE`, by default `~/.cache/weight-banding`."""
-    return Path(os.environ.get("SWEEP_CACHE") or Path.home() / ".cache" / "weight-banding")
-
-
-Report = Callable[[int, int], None]
-"""Told, while pictures are decoded, how many are done and how many there are."""
-
-
-def silent(done: int, total: int) -> None:
-    """Report to nobody."""
-
-
-def prepare(spec: DataSpec, root: Path | None, report: Report = silent) -> PreparedData:
-    """Open a data set's arrays, making them first where this machine does not have them yet.
+def prepare(spec: DataSpec, root: Path | None, report: Watch = silent) -> PreparedData:
+    """Open a data set's arrays, making them first where this machine does not have them yet, or has damaged ones.
 
     Raises:
         ValueError: the content of `root` is not what the spec was made from.
+        CacheError: there is no space for them, or no right to write them.
     """
-    folder = cache_folder() / spec.key
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not folder.exists():
-                _make(spec, root, folder, report)
+    cache = cache_folder()
+    folder = cache / spec.key
+    if not is_checked(folder):
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                _make_sure(spec, root, folder, report)
+        except PermissionError as error:
+            if flaw(folder) is not None:
+                raise CacheError(f"can't write to {cache}: set SWEEP_CACHE to a folder that can be written") from error
     return _open(spec, folder)
 
 
-def _make(spec: DataSpec, root: Path | None, folder: Path, report: Report) -> None:
+def _make_sure(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> None:
+    """Check what there is unless another process just has, and make it where there is nothing of use."""
+    if is_checked(folder):
+        return
+    wrong = flaw(folder) if folder.exists() else "there is none"
+    if wrong is None:
+        return
+    if folder.exists():
+        _logger.warning("the prepared data %s is damaged (%s) and is made again", folder, wrong)
+    _make(spec, root, folder, report)
+
+
+def _make(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> None:
     dataset = DATASETS[spec.name]
-    options = dataset.options.model_validate(spec.options)
-    if dataset.inspect(options, root).fingerprint != spec.fingerprint:
-        raise ValueError(
-            f"{root} is not the folder this sweep was planned with: its pictures have changed; launch anew"
-        )
-    for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed; the lock is ours
-        shutil.rmtree(left, ignore_errors=True)
+    options = dataset.read_options(spec.options)
+    _remove_remains(folder)
     arrays = dataset.make(options, spec.image_size, spec.seed, root)
+    found = arrays.fingerprints if arrays.fingerprints != (None,) else (dataset.inspect(options, root).fingerprint,)
+    _require_unchanged(spec.fingerprint, found, root)
+    shutil.rmtree(folder, ignore_errors=True)  # damaged; its space is needed
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _write(arrays, unfinished, report)
+        _require_unchanged(dataset.inspect(options, root).fingerprint, found[:1], root)  # while they were decoded
         unfinished.rename(folder)
-    except BaseException:
+        sync_folder(folder.parent)
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise full(folder.parent, error.strerror or "no space") from error
         raise
 
 
-def _write(arrays: Arrays, folder: Path, report: Report) -> None:
+def _remove_remains(folder: Path) -> None:
+    """Remove what a process left that was killed; the lock is ours."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _require_unchanged(fingerprint: str | None, found: tuple[str | None, ...], root: Path | None) -> None:
+    if fingerprint not in found:
+        raise ValueError(
+            f"{root} is not the folder this sweep was planned with: its pictures have changed; launch anew"
+        )
+
+
+def _write(arrays: Arrays, folder: Path, report: Watch) -> None:
+    """Write all arrays and, last, the record of their digests."""
     contents = {name: getattr(arrays, name) for name in _FILES}
+    layouts = {name: _layout(content) for name, content in contents.items()}
+    reserve(folder, sum(size_of(*layout) for layout in layouts.values()))
     total = sum(len(content.paths) for content in contents.values() if isinstance(content, Pictures))
     done = 0
 
@@ -102,13 +136,17 @@ def _write(arrays: Arrays, folder: Path, report: Report) -> None:
         done += pictures
         report(done, total)
 
+    digests = {}
     for name, content in contents.items():
-        file = folder / f"{name}.npy"
-        if isinstance(content, Pictures):
-            content.write(file, advance)
-        else:
-            np.save(file, content)
-    (folder / "classes.json").write_text(json.dumps(arrays.class_names), encoding="utf-8")
+        parts = content.chunks(advance) if isinstance(content, Pictures) else [content]
+        digests[f"{name}.npy"] = write_array(folder / f"{name}.npy", *layouts[name], parts)
+    write_record(folder, digests, {"class_names": arrays.class_names, "fingerprint": arrays.fingerprints[0]})
+
+
+def _layout(content: np.ndarray | Pictures) -> tuple[tuple[int, ...], np.dtype]:
+    if isinstance(content, Pictures):
+        return (len(content.paths), *content.shape), np.dtype(np.uint8)
+    return content.shape, content.dtype
 
 
 def _open(spec: DataSpec, folder: Path) -> PreparedData:

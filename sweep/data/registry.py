@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,32 @@ from torch import Generator, Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from sweep.data.arrays import Arrays, Batch
+from sweep.data.cifar import CifarOptions, make_cifar, open_cifar
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
-from sweep.data.folders import (
-    CifarOptions,
-    FolderOptions,
-    make_cifar,
-    make_folders,
-    mirror_images,
-    open_cifar,
-    scan_classes,
-)
+from sweep.data.folders import FolderOptions, make_folders, mirror_images, scan_classes
+from sweep.data.policy import named
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What was found where the images come from: classes, a fingerprint of the content, and remarks for the user."""
+    """What was found where the images come from.
+
+    `understood` says what it was taken for, `remarks` what else the user should know. `left_out` maps files that
+    should be pictures and can't be used to the reason; names are relative to the root.
+    """
 
     num_classes: int
     fingerprint: str | None = None
+    understood: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def require_all_usable(self) -> None:
+        """Raise a `ValueError` that names all files that would be left out."""
+        if self.left_out:
+            every = named(self.left_out, len(self.left_out))
+            raise ValueError(f"{len(self.left_out)} pictures can't be used: {every}; mend or remove them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,14 @@ class Dataset:
     level_zero: float
     level_unit: float
     source: str
+
+    def read_options(self, values: dict[str, Any]) -> BaseModel:
+        """Options from their values; an unknown key is an error, whatever the model says of such keys.
+
+        Raises:
+            ValidationError: a key or a value is wrong.
+        """
+        return self.options.model_validate(values, extra="forbid")
 
     def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return images.to(torch.float32).sub_(self.level_zero).div_(self.level_unit)
@@ -75,24 +89,35 @@ def _need_root(root: Path | None) -> Path:
 
 def _inspect_crops(options: CropsOptions, root: Path | None) -> Source:
     folder = scan_folder(_need_root(root))
-    remarks = [f"left out {path}: {reason}" for path, reason in folder.unreadable.items()]
-    return Source(num_classes=len(folder.pictures), fingerprint=folder.fingerprint, remarks=remarks)
+    return Source(
+        num_classes=len(folder.pictures),
+        fingerprint=folder.fingerprint,
+        understood=[f"{len(folder.pictures):,} pictures, each a class of its own"],
+        remarks=folder.remarks,
+        left_out={str(path.relative_to(folder.root)): reason for path, reason in folder.unreadable.items()},
+    )
 
 
 def _make_crops(options: CropsOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
-    return make_crops(options, image_size, seed, scan_folder(_need_root(root)).pictures)
+    folder = scan_folder(_need_root(root))
+    return replace(make_crops(options, image_size, seed, folder.pictures), fingerprints=(folder.fingerprint,))
 
 
 def _folders(name: str, classes: int | None, what: str, source: str) -> Dataset:
     """A data set of class folders, with a known number of classes or any."""
 
     def inspect(options: FolderOptions, root: Path | None) -> Source:
-        names, fingerprint = scan_classes(_need_root(root), name, classes)
-        return Source(num_classes=len(names), fingerprint=fingerprint)
+        scan = scan_classes(_need_root(root), name, classes)
+        return Source(
+            num_classes=len(scan.split.classes),
+            fingerprint=scan.fingerprint,
+            understood=scan.understood(options.val_share),
+            remarks=scan.remarks,
+            left_out=scan.left_out,
+        )
 
     def make(options: FolderOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
-        folder = _need_root(root)
-        return make_folders(options, image_size, folder, scan_classes(folder, name, classes)[0])
+        return make_folders(options, image_size, scan_classes(_need_root(root), name, classes))
 
     return Dataset(
         what=what, options=FolderOptions, inspect=inspect, make=make, augment=mirror_images,

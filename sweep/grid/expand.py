@@ -58,10 +58,13 @@ def inspected(data: GridData, place: str) -> tuple[BaseModel, Source]:
     """A data set's options and what is found where its images come from."""
     dataset = DATASETS[data.name]
     try:
-        options = dataset.options.model_validate(data.options)
+        options = dataset.read_options(data.options)
     except ValidationError as error:
         raise ValueError(f"{place}{explain(error, dataset.options)}") from error
-    return options, dataset.inspect(options, data.folder)
+    source = dataset.inspect(options, data.folder)
+    if data.unusable == "refuse":
+        source.require_all_usable()
+    return options, source
 
 
 def data_spec(data: GridData, options: BaseModel, source: Source, image_size: int) -> DataSpec:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from models.names import require_known
+from sweep.data.registry import Source
 from sweep.grid.expand import data_spec, inspected
 from sweep.grid.schema import Grid, GridData, explain
 from sweep.spec import DataSpec
@@ -43,8 +44,10 @@ def load_grid(name_or_file: str, settings: list[str]) -> Grid:
         raise ValueError(f"grid {name_or_file}: {explain(error, Grid)}") from error
 
 
-def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridData, DataSpec]:
-    """A data set by itself, with settings such as `image_size=224` or `options.val_share=0.2`, and what a trial sees.
+def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridData, DataSpec, Source]:
+    """A data set by itself, with settings such as `image_size=224` or `options.val_share=0.2`.
+
+    Gives what was asked for, what a trial sees of it, and what was found where its images come from.
 
     Raises:
         ValueError: a name or a value is wrong, or the folder does not hold such a data set.
@@ -59,7 +62,7 @@ def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridDat
     except ValidationError as error:
         raise ValueError(f"data set {name}: {explain(error, GridData)}") from error
     options, source = inspected(data, f"data set {name}: in options: ")
-    return data, data_spec(data, options, source, data.image_size or _LARGEST_IMAGES)
+    return data, data_spec(data, options, source, data.image_size or _LARGEST_IMAGES), source
 
 
 def _yaml_names(folder: Traversable) -> list[str]:

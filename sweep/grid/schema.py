@@ -29,12 +29,16 @@ def _known_architecture(name: str) -> str:
 
 
 class GridData(Frozen):
-    """Which data set; `root` is the folder it is read from, `image_size` in pixels (default: the architecture's)."""
+    """Which data set; `root` is the folder it is read from, `image_size` in pixels (default: the architecture's).
+
+    `unusable` files among its pictures are left out and named, or refused.
+    """
 
     name: Annotated[str, _known("data set", DATASETS)]
     root: str | None = None
     image_size: int | None = Field(None, ge=8)
     seed: int = Field(0, ge=0, lt=SEEDS)
+    unusable: Literal["leave_out", "refuse"] = "leave_out"
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property
@@ -121,6 +125,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = list(_model_at(model, first["loc"][:-1]).model_fields)
+        if not allowed:
+            return f"unknown key {place!r}; there are none"
         nearest = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1, cutoff=0.0)[0]
         return f"unknown key {place!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "literal_error":

@@ -20,7 +20,7 @@ from sweep.spec import Plan
 from sweep.store.files import require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.sweep_dir import SweepDir
-from sweep.terminal.progress import display, preparing
+from sweep.terminal.progress import display, preparing, tell_source
 
 if TYPE_CHECKING:
     from sweep.grid.schema import Grid
@@ -48,16 +48,17 @@ def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> 
         ValueError: the grid, its data or the storage is not usable, or another driver works on the sweep; nothing
             has been trained.
     """
+    from sweep.data.index import watched_by
     from sweep.grid.expand import expand
 
-    expansion = expand(grid)
+    with preparing(console, grid.data.name, "read") as watch, watched_by(watch):
+        expansion = expand(grid)
     require_writable(storage)
     sweep = SweepDir(storage / grid.name)
     with hold(sweep.path) as lease:
         new = sweep.add(expansion.plans, settled_trials(sweep))
         sweep.record_launch(grid.model_dump(mode="json"))
-        for remark in expansion.source.remarks:
-            console.print(remark, style="yellow", highlight=False, markup=False)
+        tell_source(console, expansion.source)
         planned = f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new"
         console.print(planned, highlight=False, markup=False, soft_wrap=True)
         return sweep, _complete(sweep, console, cluster, EVERY_TRIAL, lease)

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+if TYPE_CHECKING:
+    from sweep.data.registry import Source
 
 _LINE_EVERY_S = float(os.environ.get("SWEEP_LINE_EVERY_S", "20"))
 
@@ -123,16 +126,32 @@ def display(console: Console, trials: int, epochs: int, epochs_done: int) -> Ite
         yield Bars(progress, trials, epochs, epochs_done)
 
 
+def tell_source(console: Console, source: "Source") -> None:
+    """Print what a data set's folder was taken for, and what else the user should know of it."""
+    tell_understood(console, source)
+    tell_remarks(console, source)
+
+
+def tell_understood(console: Console, source: "Source") -> None:
+    for line in source.understood:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_remarks(console: Console, source: "Source") -> None:
+    for remark in source.remarks:
+        console.print(remark, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
-def preparing(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many pictures of a data set are decoded; gives what to call with those done and all."""
+def preparing(console: Console, name: str, done_to: str = "decoded") -> Iterator[Callable[[int, int], None]]:
+    """Show how many pictures of a data set are decoded, or read; gives what to call with those done and all."""
     said = time.monotonic()
 
     def line(done: int, total: int) -> None:
         nonlocal said
         if time.monotonic() - said >= _LINE_EVERY_S:
             said = time.monotonic()
-            console.print(f"data set {name}: {done:,} of {total:,} pictures decoded", highlight=False)
+            console.print(f"data set {name}: {done:,} of {total:,} pictures {done_to}", highlight=False)
 
     if not console.is_terminal:
         yield line
@@ -141,5 +160,5 @@ def preparing(console: Console, name: str) -> Iterator[Callable[[int, int], None
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"preparing the data set {name}", total=None)
+        task = progress.add_task(f"data set {name}, pictures {done_to}", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,168 @@
+"""What the picture files of a folder hold, remembered per machine: each is read once, then only asked for its stamp.
+
+The memory is a table under `$SWEEP_CACHE/pictures`, one for each folder. It saves time and nothing else: where it is
+missing, damaged or made by another version, the files are read again.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import PIL
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from analysis.write import write_bytes
+from sweep.data.pictures import Examined, decoders, examine
+
+_RULES = b"1"  # raise it when a file's verdict may change: what is remembered is then forgotten
+_MADE_BY = {b"rules": _RULES, b"pillow": PIL.__version__.encode()}
+_CHUNK = 4096
+_SAVE_EVERY_S = 60.0
+_RACY_NS = 2 * 10**9  # the coarsest clock of a file system (FAT); a file may change twice within a tick
+_COLUMNS = pa.schema([
+    ("name", pa.string()), ("stamp", pa.string()), ("read_ns", pa.int64()), ("sha256", pa.string()),
+    ("unusable", pa.string()), ("flat", pa.bool_()), ("levels", pa.int8()),
+], metadata=_MADE_BY)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a file held when it had a stamp."""
+
+    stamp: str
+    read_ns: int
+    examined: Examined
+
+    def holds(self, stamp: str) -> bool:
+        return self.stamp == stamp and is_settled(stamp, self.read_ns)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What files hold, and which of them held something else when they were last read."""
+
+    examined: dict[str, Examined]
+    changed: list[str]
+
+
+Watch = Callable[[int, int], None]
+"""Told, while files are read, how many are done and how many there are to read."""
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+# Data sets are inspected through one signature, whatever they are read from; a terminal looks on beside it.
+_watch: ContextVar[Watch] = ContextVar("watch", default=silent)
+
+
+def cache_folder() -> Path:
+    """Where prepared data lies on this machine: `$SWEEP_CACHE`, by default `~/.cache/weight-banding`."""
+    return Path(os.environ.get("SWEEP_CACHE") or Path.home() / ".cache" / "weight-banding")
+
+
+def stamp_of(path: Path) -> str:
+    """What changes when a file's content does: size, both times, and which file it is."""
+    info = path.stat()
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
+
+
+def is_settled(stamp: str, read_ns: int) -> bool:
+    """Whether a file was old enough when it was read for any later change to have another time."""
+    _, modified, changed, _ = (int(part) for part in stamp.split())
+    return read_ns - max(modified, changed) > _RACY_NS
+
+
+@contextmanager
+def watched_by(watch: Watch) -> Iterator[None]:
+    """Tell `watch` how far the reading of pictures is that happens meanwhile."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def examine_all(root: Path, names: Sequence[str]) -> Examination:
+    """What each file below `root` holds; those that are remembered are not read."""
+    file = cache_folder() / "pictures" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.parquet"
+    known = _read(file)
+    before = {name: row.examined.sha256 for name, row in known.items()}
+    stamps = {name: _stamp_or_reason(root / name) for name in names}
+    stale = [name for name, stamp in stamps.items() if name not in known or not known[name].holds(stamp)]
+    fleeting: dict[str, Examined] = {}
+    saved = time.monotonic()
+    with decoders() as pool:
+        for start in range(0, len(stale), _CHUNK):
+            chunk = stale[start : start + _CHUNK]
+            for name, row in zip(chunk, pool.map(partial(_look, root), chunk), strict=True):
+                if isinstance(row, Known):
+                    known[name] = row
+                else:
+                    fleeting[name] = row
+            _watch.get()(start + len(chunk), len(stale))
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                _write(file, known)
+                saved = time.monotonic()
+    examined = {name: fleeting.get(name) or known[name].examined for name in names}
+    if stale:
+        forgotten = len(known) > 2 * len(names) + 1000  # of files that are gone, mostly
+        _write(file, {name: known[name] for name in names if name in known} if forgotten else known)
+    changed = [name for name in stale if before.get(name, examined[name].sha256) != examined[name].sha256]
+    return Examination(examined, changed)
+
+
+def _look(root: Path, name: str) -> Known | Examined:
+    """What a file holds; not to be remembered where it can't be read, which may be different the next time."""
+    try:
+        stamp, read_ns = stamp_of(root / name), time.time_ns()
+        known = Known(stamp, read_ns, examine(root / name))
+        return known if stamp_of(root / name) == stamp else Examined("", "it changes while it is read")
+    except OSError as error:
+        return Examined("", f"it can't be read: {error.strerror}")
+
+
+def _stamp_or_reason(path: Path) -> str:
+    """A stamp, or what no stamp is like: the reading will tell."""
+    try:
+        return stamp_of(path)
+    except OSError:
+        return ""
+
+
+def _read(file: Path) -> dict[str, Known]:
+    try:
+        table = pq.read_table(BytesIO(file.read_bytes()), page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        return {}
+    if table.schema != _COLUMNS or any(table.schema.metadata.get(key) != value for key, value in _MADE_BY.items()):
+        return {}
+    columns = (table[name].to_pylist() for name in ("name", "stamp", "read_ns", "sha256", "unusable", "flat", "levels"))
+    return {
+        name: Known(stamp, read_ns, Examined(sha256, unusable, flat, levels))
+        for name, stamp, read_ns, sha256, unusable, flat, levels in zip(*columns, strict=True)
+    }
+
+
+def _write(file: Path, known: dict[str, Known]) -> None:
+    rows = [(name, row.stamp, row.read_ns, row.examined) for name, row in known.items()]
+    columns = [
+        [name for name, _, _, _ in rows], [stamp for _, stamp, _, _ in rows], [read_ns for _, _, read_ns, _ in rows],
+        [e.sha256 for *_, e in rows], [e.unusable for *_, e in rows], [e.flat for *_, e in rows],
+        [e.levels for *_, e in rows],
+    ]  # fmt: skip
+    buffer = BytesIO()
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=_COLUMNS), buffer, write_page_checksum=True)
+    with suppress(OSError):  # a cache that is full or can't be written costs time at the next reading, no more
+        write_bytes(UPath(file), buffer.getvalue())

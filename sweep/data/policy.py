@@ -1,0 +1,93 @@
+"""One policy for pictures that can't be used: left out and named, all at once; too many of them are an error."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.data.index import examine_all
+from sweep.data.pictures import Examined
+from sweep.data.walk import Found
+
+MOST_UNUSABLE = 0.5  # of the files that should be pictures: beyond it the folder is not what its owner thinks
+_NAMED = 20  # in one line of a terminal
+
+
+@dataclass(frozen=True)
+class Usable:
+    """The pictures that can be used, in order of name, and what was not used and why."""
+
+    examined: dict[str, Examined]
+    left_out: dict[str, str]
+    remarks: list[str]
+
+
+def _accept(seen: Examined) -> str | None:
+    return None
+
+
+def usable(root: Path, found: Found, accepts: Callable[[Examined], str | None] = _accept) -> Usable:
+    """Examine what was found below `root` and leave out what can't be used; `accepts` may know a further reason.
+
+    Raises:
+        ValueError: more than half of the files can't be used.
+    """
+    looked = examine_all(root, found.names)
+    left_out = dict(found.left_out)
+    examined = {}
+    for name, seen in looked.examined.items():
+        reason = seen.unusable or accepts(seen)
+        if reason is None:
+            examined[name] = seen
+        else:
+            left_out[name] = reason
+    total = len(examined) + len(left_out)
+    if len(left_out) > MOST_UNUSABLE * total:
+        raise ValueError(
+            f"{len(left_out)} of {total} pictures in {shown(root)} can't be used, more than {MOST_UNUSABLE:.0%}: "
+            f"{named(left_out, 5)}; mend or remove them"
+        )
+    return Usable(examined, left_out, _remarks(found, left_out, looked.changed, total))
+
+
+def fingerprint(pictures: Iterable[tuple[str, Examined]]) -> str:
+    """A digest of names and contents in their order, and of how their levels are read where that has been mended."""
+    digest = hashlib.sha256()
+    for name, seen in pictures:
+        digest.update(name.encode() + b"\0" + bytes.fromhex(seen.sha256))
+        if seen.levels:
+            digest.update(f"\0levels {seen.levels}".encode())
+    return digest.hexdigest()
+
+
+def named(reasons: Mapping[str, str], most: int = _NAMED) -> str:
+    """Files with the reasons why they can't be used, on one line."""
+    listed = [f"{shown(name)} ({reason})" for name, reason in sorted(reasons.items())[:most]]
+    return ", ".join(listed) + _and_more(len(reasons) - most)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, on one line."""
+    return ", ".join(shown(name) for name in names[:most]) + _and_more(len(names) - most)
+
+
+def shown(name: str | Path) -> str:
+    """A file's name as a terminal may print it: control characters and bytes that aren't UTF-8 are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def _and_more(number: int) -> str:
+    return f" and {number:,} more" if number > 0 else ""
+
+
+def _remarks(found: Found, left_out: dict[str, str], changed: list[str], total: int) -> list[str]:
+    remarks = []
+    if changed:
+        remarks.append(f"changed since they were last read: {listed(changed)}")
+    if found.skipped:
+        remarks.append(f"skipped, hidden or made by tools: {listed(sorted(found.skipped))}")
+    if found.others:
+        remarks.append(f"skipped, not named like pictures: {listed(sorted(found.others))}")
+    if left_out:
+        remarks.append(f"left out {len(left_out):,} of {total:,} pictures: {named(left_out)}")
+    return remarks
