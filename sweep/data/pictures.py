@@ -144,7 +144,7 @@ def _white(file: Image.Image, levels: Float[np.ndarray, "h w"]) -> float | None:
     """The level that is white; None where that is 255."""
     if file.mode.startswith("I;16"):
         bits = _tag(file, _BITS_PER_SAMPLE)
-        return float(2**bits - 1) if bits is not None else 65535.0
+        return float(2**bits - 1) if isinstance(bits, int) and 8 < bits < 16 else 65535.0
     if file.mode == "I" and file.format == "PPM":  # Pillow has spread them over 16 bits
         return 65535.0
     least, most = float(levels.min()), float(levels.max())

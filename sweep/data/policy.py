@@ -10,7 +10,7 @@ from sweep.data.pictures import Examined
 from sweep.data.walk import Found
 
 MOST_UNUSABLE = 0.5  # of the files that should be pictures: beyond it the folder is not what its owner thinks
-_NAMED = 20  # in one line of a terminal
+_NAMED = 10  # of one reason, and reasons, in one line of a terminal
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,12 @@ def fingerprint(pictures: Iterable[tuple[str, Examined]]) -> str:
 
 
 def named(reasons: Mapping[str, str], most: int = _NAMED) -> str:
-    """Files with the reasons why they can't be used, on one line."""
-    listed = [f"{shown(name)} ({reason})" for name, reason in sorted(reasons.items())[:most]]
-    return ", ".join(listed) + _and_more(len(reasons) - most)
+    """Files with the reasons why they can't be used, those of one reason together, on one line."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in sorted(reasons.items()):
+        alike.setdefault(reason, []).append(name)
+    groups = [f"{listed(names, most)} ({reason})" for reason, names in list(alike.items())[:most]]
+    return ", ".join(groups) + _and_more(sum(len(names) for names in list(alike.values())[most:]))
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

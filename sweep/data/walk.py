@@ -54,12 +54,12 @@ def folders_in(folder: Path) -> tuple[list[str], Found]:
 def pictures_below(root: Path, below: str) -> Found:
     """The pictures in the folder `below` (relative to the root, empty for the root itself) and all folders in it."""
     found = Found()
-    todo: list[tuple[str, frozenset[tuple[int, int]]]] = [(below, frozenset())]
+    parents = [] if below == "" else [root, *(root / parent for parent in Path(below).parents)]
+    todo = [(below, frozenset(_identity(parent) for parent in parents))]
     while todo:
         name, above = todo.pop()
         try:
-            info = (root / name).stat()
-            identity = (info.st_dev, info.st_ino)
+            identity = _identity(root / name)
             if identity in above:
                 found.left_out[name] = "a link to a folder that it lies in"
                 continue
@@ -73,6 +73,11 @@ def pictures_below(root: Path, below: str) -> Found:
                 todo.append((inner, above | {identity}))
     found.names.sort(key=_components)
     return found
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    info = folder.stat()
+    return info.st_dev, info.st_ino
 
 
 def _components(name: str) -> list[str]:
