@@ -6,6 +6,7 @@ import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from upath import UPath
 
 from sweep import cli
-from sweep.data import arrays
+from sweep.data import arrays, folders, registry
 from sweep.data.augment import centre_window, random_window
 from sweep.data.prepare import cache_folder, prepare
 from sweep.grid.expand import expand
@@ -81,10 +82,33 @@ def test_imagenet_with_a_wrong_number_of_classes_is_refused(tmp_path: Path) -> N
         data_spec("imagenet", tmp_path)
 
 
-def test_an_unreadable_picture_is_named(classes: Path) -> None:
+def test_an_unreadable_picture_is_left_out(classes: Path) -> None:
     (classes / "cats" / "3.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"can't read .*3\.png .*remove it"):
-        prepare(data_spec("folder", classes), classes)
+    assert len(prepare(data_spec("folder", classes), classes).train_images) == 7
+
+
+def test_a_picture_that_changes_while_it_is_decoded_is_named(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = data_spec("folder", classes, "data.image_size=24")
+    scan = folders.scan_classes
+
+    def then_spoil(*arguments: Any) -> folders.ClassFolders:
+        found = scan(*arguments)
+        (classes / "cats" / "3.png").write_text("no picture")
+        return found
+
+    monkeypatch.setattr(registry, "scan_classes", then_spoil)
+    with pytest.raises(ValueError, match=r"can't read .*3\.png any more"):
+        prepare(spec, classes)
+
+
+def test_a_picture_exchanged_while_others_are_decoded_is_noticed(
+    classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = data_spec("folder", classes, "data.image_size=24")
+    with pytest.raises(ValueError, match="its pictures have changed; launch anew"):
+        prepare(spec, classes, lambda done, total: picture(classes / "cats" / "3.png", 60))
+    assert not list(cache_folder().glob(f"*{spec.key}-*"))
+    assert not (cache_folder() / spec.key).exists()
 
 
 def test_cifar_in_the_wrong_place_is_not_downloaded(tmp_path: Path) -> None:

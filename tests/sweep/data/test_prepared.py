@@ -1,0 +1,214 @@
+"""Prepared data: checked on first use and made again when wrong, and a full disk is one line, not a dead process."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+from rich.console import Console
+
+from sweep import cli
+from sweep.data import index, prepared
+from sweep.data.arrays import Arrays, Batch
+from sweep.data.prepare import prepare
+from sweep.data.prepared import CacheError, write_array
+from sweep.data.registry import DATASETS, Dataset, Source
+from sweep.grid.schema import expand, load_data, load_grid
+from sweep.spec import DataSpec
+from tests.sweep.data.pictures_on_disk import two_classes
+
+
+class Made(NamedTuple):
+    spec: DataSpec
+    root: Path
+    folder: Path
+    images: torch.Tensor
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "cache"))
+    root = two_classes(tmp_path / "set")
+    spec = load_data("folder", str(root), ["image_size=16"])[1]
+    images = prepare(spec, root).train_images.clone()
+    return Made(spec, root, tmp_path / "cache" / spec.key, images)
+
+
+def in_place(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change a file's bytes and leave its time as it was."""
+    info = path.stat()
+    path.write_bytes(change(path.read_bytes()))
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "cut": lambda folder: in_place(folder / "train_images.npy", lambda data: data[:500]),
+    "zeroed": lambda folder: in_place(folder / "train_images.npy", lambda data: bytes(len(data))),
+    "one bit": lambda folder: in_place(folder / "val_images.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "labels": lambda folder: in_place(folder / "train_labels.npy", lambda data: data[:-8] + bytes(8)),
+    "missing": lambda folder: (folder / "val_labels.npy").unlink(),
+    "no record": lambda folder: (folder / "prepared.json").unlink(),
+    "zeroed record": lambda folder: in_place(folder / "prepared.json", lambda data: bytes(len(data))),
+    "other record": lambda folder: in_place(folder / "prepared.json", lambda data: b"[]"),
+    "empty": lambda folder: [path.unlink() for path in folder.iterdir()] and None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_data_is_made_again_and_told(made: Made, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
+    assert caplog.messages == []
+    DAMAGE[damage](made.folder)
+    assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
+    (said,) = caplog.messages
+    assert str(made.folder) in said
+    assert "is damaged" in said
+    assert sorted(path.name for path in made.folder.parent.iterdir()) == [
+        made.spec.key, f"{made.spec.key}.lock", "pictures",
+    ]  # fmt: skip
+
+
+def test_damaged_data_without_its_pictures_is_not_used(made: Made) -> None:
+    assert torch.equal(prepare(made.spec, Path("/gone")).train_images, made.images)
+    DAMAGE["cut"](made.folder)
+    with pytest.raises(ValueError, match="is not a folder"):
+        prepare(made.spec, Path("/gone"))
+
+
+def test_what_a_node_has_checked_it_does_not_read_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_RACY_NS", -(10**12))  # as if the files were not written just now
+    read: list[Path] = []
+    monkeypatch.setattr("sweep.data.prepare.flaw", lambda folder: read.append(folder) or prepared.flaw(folder))
+    for _ in range(3):
+        prepare(made.spec, made.root)
+    assert read == [made.folder]
+    monkeypatch.setattr(prepared, "_boot", lambda: "the next boot")
+    prepare(made.spec, made.root)
+    prepare(made.spec, made.root)
+    assert read == [made.folder] * 2
+
+
+def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int64).reshape(4, 6)
+    write_array(tmp_path / "a.npy", array.shape, array.dtype, [array[:3], array[3:]])
+    np.save(tmp_path / "b.npy", array)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    write_array(tmp_path / "none.npy", (0, 3), array.dtype, [np.empty((0, 3), np.int64)])
+    assert np.load(tmp_path / "none.npy").shape == (0, 3)
+
+
+def test_space_is_checked_before_anything_is_decoded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    DAMAGE["empty"](made.folder)
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(prepared.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(CacheError, match=r"the disk of .*cache is full \(0.0 MiB needed, 0.0 MiB free\); free space"):
+        prepare(made.spec, made.root, lambda done, total: pytest.fail("decoded"))
+    assert not made.folder.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_space_that_runs_out_meanwhile_leaves_nothing(made: Made, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    DAMAGE["empty"](made.folder)
+
+    def none_left(descriptor: int, start: int, size: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(prepared.os, "posix_fallocate", none_left)
+    with pytest.raises(CacheError, match=f"is full .{os.strerror(code)}.; free space, or set SWEEP_CACHE"):
+        prepare(made.spec, made.root)
+    assert sorted(path.name for path in made.folder.parent.iterdir()) == [f"{made.spec.key}.lock", "pictures"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_full_disk_is_one_line_and_nothing_remains(tmp_path: Path) -> None:
+    """On a file system of 600 KiB that says that it has more, as one with quotas may."""
+    root = two_classes(tmp_path / "set", 8)
+    small = tmp_path / "small"
+    small.mkdir()
+    lie = "import sweep.data.prepare as p; p.reserve = lambda *_: None; from sweep import cli; cli.main()"
+    command = f"mount -t tmpfs -o size=600k tmpfs {small} && {sys.executable} -c '{lie}' prepare folder {root}; "
+    unshared = ["unshare", "-m", "sh", "-c", f"{command} echo exit $?; ls -A {small}"]
+    environment = {**os.environ, "SWEEP_CACHE": str(small)}
+    done = subprocess.run(unshared, env=environment, capture_output=True, text=True, check=True)
+    if "mount" in done.stderr:
+        pytest.skip("may not mount a file system")
+    assert "exit 1\n" in done.stdout
+    assert f"the disk of {small} is full" in done.stderr
+    assert "set SWEEP_CACHE to a folder elsewhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    remains = done.stdout.split("exit 1\n")[1].split()
+    assert [name for name in remains if not name.endswith(".lock")] == ["pictures"]
+
+
+class Loose(BaseModel):
+    """Options of somebody's new data set, who did not think of unknown keys."""
+
+    images: int = 4
+
+
+class Nested(BaseModel):
+    loose: Loose = Loose()
+
+
+def make_few(options: BaseModel, image_size: int, seed: int, root: Path | None) -> Arrays:
+    images, labels = np.zeros((4, 3, image_size, image_size), np.uint8), np.arange(4) % 2
+    return Arrays(train_images=images, train_labels=labels, val_images=images, val_labels=labels, class_names=["a", "b"])
+
+
+def unchanged(options: BaseModel, batch: Batch, generator: torch.Generator) -> Batch:
+    return batch
+
+
+def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in (Loose, Nested):
+        new = Dataset(
+            options=options, inspect=lambda options, root: Source(num_classes=2), make=make_few, augment=unchanged,
+            level_zero=128.0, level_unit=42.0, source="ours",
+        )  # fmt: skip
+        monkeypatch.setitem(DATASETS, options.__name__, new)
+    assert len(prepare(load_data("Loose", None, ["options.images=5"])[1], None).train_images) == 4
+    for name, key in (("Loose", "imagse"), ("Nested", "loose.imagse")):
+        with pytest.raises(ValueError, match=f"unknown key '{key}'; did you mean 'images'"):
+            expand(load_grid("demo", [f"data={{name: {name}}}", f"data.options.{key}=5"]))
+    with pytest.raises(ValueError, match="unknown key 'size'; there are none"):
+        load_data("cifar10", None, ["options.size=5"])
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> tuple[StringIO, StringIO]:
+    """What the command line prints, and what it complains of."""
+    streams = StringIO(), StringIO()
+    monkeypatch.setattr(cli, "console", Console(file=streams[0], width=160))
+    monkeypatch.setattr(cli, "complaints", Console(file=streams[1], width=160))
+    return streams
+
+
+def test_the_command_line_says_what_it_took_a_folder_for(tmp_path: Path, printed: tuple[StringIO, StringIO]) -> None:
+    root = two_classes(tmp_path / "set")
+    (root / "a" / "bad\x1b[31m.png").write_bytes(b"no")
+    cli.launch("demo", [f"data={{name: folder, root: {root}}}"], dry_run=True)
+    dry = printed[0].getvalue()
+    assert dry.startswith("2 classes: a, b; no parts of its own")
+    assert "left out 1 of 11 pictures: a/bad\\x1b[31m.png (not a picture)" in dry
+    with pytest.raises(ValueError, match=r"1 pictures can't be used: a/bad\\x1b\[31m.png \(not a picture\)"):
+        cli.prepare("folder", str(root), ["image_size=16"], strict=True)
+    cli.prepare("folder", str(root), ["image_size=16"])
+    assert printed[0].getvalue().removeprefix(dry).startswith("2 classes: a, b; no parts of its own")
+    assert printed[1].getvalue().startswith("left out 1 of 11 pictures")
+
+
+def test_a_strict_launch_refuses_at_planning_and_records_nothing(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "set")
+    (root / "a" / "empty.png").touch()
+    data = f"data={{name: folder, root: {root}}}"
+    with pytest.raises(ValueError, match=r"1 pictures can't be used: a/empty.png \(an empty file\)"):
+        cli.launch("demo", [data], storage=str(tmp_path / "runs"), strict=True)
+    assert not (tmp_path / "runs").exists()
