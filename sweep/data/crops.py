@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch
 from sweep.data.augment import mirror
-from sweep.data.pictures import Examined, decoders, open_picture
-from sweep.data.policy import fingerprint, named, shown, usable
+from sweep.data.pictures import Examined, decoders, reopen_picture, shown
+from sweep.data.policy import fingerprint, named, usable
 from sweep.data.walk import pictures_below
 
 MIN_PICTURES = 10
@@ -139,7 +139,7 @@ def _crop(options: CropsOptions, picture: Image.Image, image_size: int, rng: np.
 
 
 def _load(path: Path) -> Image.Image:
-    picture = open_picture(path, 2 * _KEPT_SIDE)
+    picture = reopen_picture(path, 2 * _KEPT_SIDE)
     scale = _KEPT_SIDE / min(picture.size)
     if scale >= 1:
         return picture

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sweep.data.arrays import Arrays, Batch, Pictures
 from sweep.data.augment import mirror
-from sweep.data.pictures import Examined, open_picture
-from sweep.data.policy import Usable, fingerprint, listed, shown, usable
+from sweep.data.pictures import Examined, reopen_picture, shown
+from sweep.data.policy import Usable, fingerprint, listed, usable
 from sweep.data.split import Split, find_split
 from sweep.data.walk import folders_in, pictures_below
 
@@ -226,8 +226,5 @@ def _held_out(pictures: Labelled, val_share: float) -> tuple[Labelled, Labelled]
 
 def _load_square(path: Path, side: int) -> np.ndarray:
     """The largest square in the middle of a picture, resized; uint8[3, side, side]."""
-    try:
-        picture = ImageOps.fit(open_picture(path, 2 * side), (side, side))
-    except Exception as error:
-        raise ValueError(f"can't read {shown(path)} any more ({error}); mend or remove it and launch again") from error
+    picture = ImageOps.fit(reopen_picture(path, 2 * side), (side, side))
     return np.asarray(picture).transpose(2, 0, 1)

@@ -5,6 +5,7 @@ missing, damaged or made by another version, the files are read again.
 """
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,26 +13,18 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import PIL
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from analysis.write import write_bytes
 from sweep.data.pictures import Examined, decoders, examine
 
-_RULES = b"1"  # raise it when a file's verdict may change: what is remembered is then forgotten
-_MADE_BY = {b"rules": _RULES, b"pillow": PIL.__version__.encode()}
+_RULES = "1"  # raise it when a file's verdict may change: what is remembered is then forgotten
 _CHUNK = 4096
 _SAVE_EVERY_S = 60.0
 _RACY_NS = 2 * 10**9  # the coarsest clock of a file system (FAT); a file may change twice within a tick
-_COLUMNS = pa.schema([
-    ("name", pa.string()), ("stamp", pa.string()), ("read_ns", pa.int64()), ("sha256", pa.string()),
-    ("unusable", pa.string()), ("flat", pa.bool_()), ("levels", pa.int8()),
-], metadata=_MADE_BY)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ def watched_by(watch: Watch) -> Iterator[None]:
 
 def examine_all(root: Path, names: Sequence[str]) -> Examination:
     """What each file below `root` holds; those that are remembered are not read."""
-    file = cache_folder() / "pictures" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.parquet"
+    file = cache_folder() / "pictures" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known = _read(file)
     before = {name: row.examined.sha256 for name, row in known.items()}
     stamps = {name: _stamp_or_reason(root / name) for name in names}
@@ -142,27 +135,26 @@ def _stamp_or_reason(path: Path) -> str:
 
 def _read(file: Path) -> dict[str, Known]:
     try:
-        table = pq.read_table(BytesIO(file.read_bytes()), page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
+        head, body = file.read_bytes().split(b"\n", 1)
+        if json.loads(head) != _head(body):
+            return {}
+        rows = json.loads(body)
+    except (OSError, ValueError):
         return {}
-    if table.schema != _COLUMNS or any(table.schema.metadata.get(key) != value for key, value in _MADE_BY.items()):
-        return {}
-    columns = (table[name].to_pylist() for name in ("name", "stamp", "read_ns", "sha256", "unusable", "flat", "levels"))
-    return {
-        name: Known(stamp, read_ns, Examined(sha256, unusable, flat, levels))
-        for name, stamp, read_ns, sha256, unusable, flat, levels in zip(*columns, strict=True)
-    }
+    return {name: Known(stamp, read_ns, Examined(*examined)) for name, (stamp, read_ns, *examined) in rows.items()}
 
 
 def _write(file: Path, known: dict[str, Known]) -> None:
-    rows = [(name, row.stamp, row.read_ns, row.examined) for name, row in known.items()]
-    columns = [
-        [name for name, _, _, _ in rows], [stamp for _, stamp, _, _ in rows], [read_ns for _, _, read_ns, _ in rows],
-        [e.sha256 for *_, e in rows], [e.unusable for *_, e in rows], [e.flat for *_, e in rows],
-        [e.levels for *_, e in rows],
-    ]  # fmt: skip
-    buffer = BytesIO()
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=_COLUMNS), buffer, write_page_checksum=True)
+    rows = {
+        name: (row.stamp, row.read_ns, seen.sha256, seen.unusable, seen.flat, seen.levels)
+        for name, row in known.items()
+        for seen in (row.examined,)
+    }
+    body = json.dumps(rows, separators=(",", ":")).encode()
     with suppress(OSError):  # a cache that is full or can't be written costs time at the next reading, no more
-        write_bytes(UPath(file), buffer.getvalue())
+        write_bytes(UPath(file), json.dumps(_head(body)).encode() + b"\n" + body)
+
+
+def _head(body: bytes) -> dict[str, str]:
+    """What must agree for a memory to count."""
+    return {"rules": _RULES, "pillow": PIL.__version__, "sha256": hashlib.sha256(body).hexdigest()}

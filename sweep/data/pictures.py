@@ -26,16 +26,17 @@ _FOREIGN = frozenset({
     ".arw", ".avif", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".heic", ".heics", ".heif", ".hif", ".jxl", ".nef", ".orf",
     ".raf", ".raw", ".rw2", ".svg", ".wmf",
 })  # fmt: skip
-_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**30 // 4 // 3
+_MOST_PIXELS = 89_478_485  # Pillow's own limit, 256 MiB of RGB; from twice as many on it refuses by itself
 _WEB_PAGES = (b"<!doctype html", b"<html")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that Pillow decodes here, by its names."""
+    """The formats that Pillow decodes here, by its names, the usual ones first as Pillow tries them."""
+    Image.preinit()
     Image.init()
-    return tuple(sorted(set(Image.OPEN) - _NOT_DECODED))
+    return tuple(name for name in Image.ID if name not in _NOT_DECODED)
 
 
 @cache
@@ -74,6 +75,23 @@ def open_picture(path: Path, side: int) -> Image.Image:
             too large, or has no levels that could be kept.
     """
     return _opened(path, side)[0]
+
+
+def reopen_picture(path: Path, side: int) -> Image.Image:
+    """`open_picture` for one that could be read when it was examined.
+
+    Raises:
+        ValueError: it can't be any more.
+    """
+    try:
+        return open_picture(path, side)
+    except Exception as error:
+        raise ValueError(f"can't read {shown(path)} any more ({error}); mend or remove it and launch again") from error
+
+
+def shown(name: str | Path) -> str:
+    """A file's name as a terminal may print it: control characters and bytes that aren't UTF-8 are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def examine(path: Path) -> Examined:
@@ -178,4 +196,4 @@ def _reason(path: Path, head: bytes, error: Exception) -> str:
         return f"Pillow has no decoder for {suffix}: convert it to JPEG" if suffix in _FOREIGN else "not a picture"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * _MOST_PIXELS:,} pixels"
-    return " ".join(f"{error}".split()) or type(error).__name__
+    return shown(" ".join(f"{error}".split())) or type(error).__name__

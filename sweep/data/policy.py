@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.data.index import examine_all
-from sweep.data.pictures import Examined
+from sweep.data.pictures import Examined, shown
 from sweep.data.walk import Found
 
 MOST_UNUSABLE = 0.5  # of the files that should be pictures: beyond it the folder is not what its owner thinks
@@ -72,11 +72,6 @@ def named(reasons: Mapping[str, str], most: int = _NAMED) -> str:
 def listed(names: Sequence[str], most: int = 5) -> str:
     """The first of some names, on one line."""
     return ", ".join(shown(name) for name in names[:most]) + _and_more(len(names) - most)
-
-
-def shown(name: str | Path) -> str:
-    """A file's name as a terminal may print it: control characters and bytes that aren't UTF-8 are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def _and_more(number: int) -> str:

@@ -71,10 +71,23 @@ def prepare(spec: DataSpec, root: Path | None, report: Watch = silent) -> Prepar
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 _make_sure(spec, root, folder, report)
-        except PermissionError as error:
-            if flaw(folder) is not None:
-                raise CacheError(f"can't write to {cache}: set SWEEP_CACHE to a folder that can be written") from error
+        except OSError as error:  # the cache's: what is wrong with pictures is a ValueError
+            _raise_unless_intact(folder, error)
     return _open(spec, folder)
+
+
+def _raise_unless_intact(folder: Path, error: OSError) -> None:
+    """Say what is wrong with the cache, unless what is needed lies there already: it may be meant to be read only."""
+    if flaw(folder) is None:
+        return
+    cache = folder.parent
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise full(cache, error.strerror or "no space") from error
+    if isinstance(error, CacheError):
+        raise error
+    raise CacheError(
+        f"can't write to {cache}: {error.strerror or error}; set SWEEP_CACHE to a folder that can be written"
+    ) from error
 
 
 def _make_sure(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> None:
@@ -103,10 +116,8 @@ def _make(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> Non
         _require_unchanged(dataset.inspect(options, root).fingerprint, found[:1], root)  # while they were decoded
         unfinished.rename(folder)
         sync_folder(folder.parent)
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full(folder.parent, error.strerror or "no space") from error
         raise
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sweep.data.policy import listed, shown
+from sweep.data.pictures import shown
+from sweep.data.policy import listed
 from sweep.data.walk import Found, folders_in
 
 Role = Literal["train", "val", "test"]

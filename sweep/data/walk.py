@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.data.pictures import suffixes
+from sweep.data.pictures import shown, suffixes
 
 _TOOLS = frozenset({
     "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx", "__pycache__", "lost+found",
@@ -41,9 +41,17 @@ def is_skipped(name: str) -> bool:
 
 
 def folders_in(folder: Path) -> tuple[list[str], Found]:
-    """The folders right below one, links to folders among them, in order of name; and what else lies there."""
+    """The folders right below one, links to folders among them, in order of name; and what else lies there.
+
+    Raises:
+        ValueError: the folder can't be read.
+    """
     found, folders = Found(), []
-    for entry in _entries(folder):
+    try:
+        entries = _entries(folder)
+    except OSError as error:
+        raise ValueError(f"can't read the folder {shown(folder)}: {error.strerror}") from error
+    for entry in entries:
         if _is_folder(entry) and _is_utf8(entry.name) and not is_skipped(entry.name):
             folders.append(entry.name)
         else:
@@ -65,7 +73,7 @@ def pictures_below(root: Path, below: str) -> Found:
                 continue
             entries = _entries(root / name)
         except OSError as error:
-            found.left_out[name] = f"a folder that can't be read: {error.strerror}"
+            found.left_out[name or "."] = f"a folder that can't be read: {error.strerror}"
             continue
         for entry in entries:
             inner = f"{name}/{entry.name}" if name else entry.name

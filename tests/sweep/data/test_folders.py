@@ -105,8 +105,12 @@ def test_a_picture_exchanged_while_others_are_decoded_is_noticed(
     classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = data_spec("folder", classes, "data.image_size=24")
+
+    def exchange(done: int, total: int) -> None:
+        picture(classes / "cats" / "3.png", 60)
+
     with pytest.raises(ValueError, match="its pictures have changed; launch anew"):
-        prepare(spec, classes, lambda done, total: picture(classes / "cats" / "3.png", 60))
+        prepare(spec, classes, exchange)
     assert not list(cache_folder().glob(f"*{spec.key}-*"))
     assert not (cache_folder() / spec.key).exists()
 

@@ -230,7 +230,7 @@ def test_what_cannot_be_used_is_left_out_and_named_all_at_once(tmp_path: Path, d
     root = two_classes(tmp_path / "set", 8)
     clean = load_data(dataset, str(root), ["image_size=16"])[1]
     reasons = odd(root)
-    data, spec, source = load_data(dataset, str(root), ["image_size=16"])
+    _, spec, source = load_data(dataset, str(root), ["image_size=16"])
     assert source.left_out.keys() == reasons.keys()
     assert all(reason in source.left_out[name] for name, reason in reasons.items())
     (said,) = [remark for remark in source.remarks if remark.startswith("left out 10 of 26 pictures: ")]
@@ -264,7 +264,16 @@ def test_a_folder_mostly_of_files_that_cannot_be_used_is_refused(tmp_path: Path)
 def test_folders_of_tools_and_hidden_ones_are_skipped_by_rule(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "set", 3)
     before = scan(root).fingerprint
-    skipped = [".git", "__MACOSX", "@eaDir", ".Trash-1000", "$RECYCLE.BIN", "lost+found", "Thumbs", ".ipynb_checkpoints"]
+    skipped = [
+        ".git",
+        "__MACOSX",
+        "@eaDir",
+        ".Trash-1000",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "Thumbs",
+        ".ipynb_checkpoints",
+    ]
     for name in skipped:
         fill(root / name, 2, seed=50)
         fill(root / "a" / name, 2, seed=60)
@@ -302,7 +311,8 @@ def test_what_was_understood_is_said(tmp_path: Path) -> None:
     for number in range(7):
         fill(tmp_path / f"c{number}", 4 + number, seed=20 * number)
     assert load_data("folder", str(tmp_path), ["options.val_share=0.25"])[2].understood == [
-        "7 classes: c0, c1, c2, c3, c4 and 2 more; no parts of its own: about 25% of each class held out for validation",
+        "7 classes: c0, c1, c2, c3, c4 and 2 more; "
+        "no parts of its own: about 25% of each class held out for validation",
         "34 pictures (3 (c0) to 7 (c6) a class) for training, 15 pictures (1 (c0) to 3 (c5) a class) for validation",
     ]
 
@@ -312,7 +322,9 @@ def test_what_is_read_is_the_list_that_is_fingerprinted(tmp_path: Path) -> None:
     arrays = make_folders(FolderOptions(), 16, found)
     read = {str(path.relative_to(tmp_path)) for part in (arrays.train_images, arrays.val_images) for path in part.paths}
     assert read == set(names(found))
-    assert arrays.fingerprints[0] == found.fingerprint == DATASETS["folder"].inspect(FolderOptions(), tmp_path).fingerprint
+    assert (
+        arrays.fingerprints[0] == found.fingerprint == DATASETS["folder"].inspect(FolderOptions(), tmp_path).fingerprint
+    )
 
 
 def test_holding_out_takes_every_kth_picture_of_a_class() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "missing": lambda folder: (folder / "val_labels.npy").unlink(),
     "no record": lambda folder: (folder / "prepared.json").unlink(),
     "zeroed record": lambda folder: in_place(folder / "prepared.json", lambda data: bytes(len(data))),
-    "other record": lambda folder: in_place(folder / "prepared.json", lambda data: b"[]"),
+    "other record": lambda folder: in_place(folder / "prepared.json", lambda data: data[-2:]),
     "empty": lambda folder: [path.unlink() for path in folder.iterdir()] and None,
 }
 
@@ -107,10 +108,11 @@ def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path) -> None:
 
 def test_space_is_checked_before_anything_is_decoded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     DAMAGE["empty"](made.folder)
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(prepared.shutil, "disk_usage", lambda folder: usage)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(prepared.shutil, "disk_usage", Mock(return_value=Mock(free=1000)))
     with pytest.raises(CacheError, match=r"the disk of .*cache is full \(0.0 MiB needed, 0.0 MiB free\); free space"):
-        prepare(made.spec, made.root, lambda done, total: pytest.fail("decoded"))
+        prepare(made.spec, made.root, lambda done, total: told.append((done, total)))
+    assert told == []
     assert not made.folder.exists()
 
 
@@ -128,24 +130,22 @@ def test_space_that_runs_out_meanwhile_leaves_nothing(made: Made, monkeypatch: p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-def test_a_full_disk_is_one_line_and_nothing_remains(tmp_path: Path) -> None:
-    """On a file system of 600 KiB that says that it has more, as one with quotas may."""
-    root = two_classes(tmp_path / "set", 8)
-    small = tmp_path / "small"
-    small.mkdir()
-    lie = "import sweep.data.prepare as p; p.reserve = lambda *_: None; from sweep import cli; cli.main()"
-    command = f"mount -t tmpfs -o size=600k tmpfs {small} && {sys.executable} -c '{lie}' prepare folder {root}; "
-    unshared = ["unshare", "-m", "sh", "-c", f"{command} echo exit $?; ls -A {small}"]
-    environment = {**os.environ, "SWEEP_CACHE": str(small)}
-    done = subprocess.run(unshared, env=environment, capture_output=True, text=True, check=True)
-    if "mount" in done.stderr:
+@pytest.mark.parametrize("reserved", [True, False])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path, reserved: bool) -> None:
+    """On a file system of 600 KiB, also where space can't be reserved."""
+    program = (
+        "import sys, os, errno, numpy as np; from pathlib import Path\n"
+        f"{'' if reserved else 'del os.posix_fallocate'}\n"
+        "from sweep.data.prepared import write_array\n"
+        "part = np.zeros((100_000, 1), np.uint8)\n"
+        "try: write_array(Path(sys.argv[1]) / 'a.npy', (1_000_000, 1), part.dtype, iter([part] * 10))\n"
+        "except OSError as error: print(errno.errorcode[error.errno])\n"
+    )
+    script = f'mount -t tmpfs -o size=600k tmpfs {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, program], capture_output=True, text=True)
+    if "mount" in done.stderr or "unshare" in done.stderr:
         pytest.skip("may not mount a file system")
-    assert "exit 1\n" in done.stdout
-    assert f"the disk of {small} is full" in done.stderr
-    assert "set SWEEP_CACHE to a folder elsewhere" in done.stderr
-    assert "Traceback" not in done.stderr
-    remains = done.stdout.split("exit 1\n")[1].split()
-    assert [name for name in remains if not name.endswith(".lock")] == ["pictures"]
+    assert (done.returncode, done.stdout) == (0, "ENOSPC\n"), done.stderr
 
 
 class Loose(BaseModel):
@@ -158,9 +158,15 @@ class Nested(BaseModel):
     loose: Loose = Loose()
 
 
+def inspect_few(options: BaseModel, root: Path | None) -> Source:
+    return Source(num_classes=2)
+
+
 def make_few(options: BaseModel, image_size: int, seed: int, root: Path | None) -> Arrays:
     images, labels = np.zeros((4, 3, image_size, image_size), np.uint8), np.arange(4) % 2
-    return Arrays(train_images=images, train_labels=labels, val_images=images, val_labels=labels, class_names=["a", "b"])
+    return Arrays(
+        train_images=images, train_labels=labels, val_images=images, val_labels=labels, class_names=["a", "b"]
+    )
 
 
 def unchanged(options: BaseModel, batch: Batch, generator: torch.Generator) -> Batch:
@@ -170,7 +176,7 @@ def unchanged(options: BaseModel, batch: Batch, generator: torch.Generator) -> B
 def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in (Loose, Nested):
         new = Dataset(
-            options=options, inspect=lambda options, root: Source(num_classes=2), make=make_few, augment=unchanged,
+            options=options, inspect=inspect_few, make=make_few, augment=unchanged,
             level_zero=128.0, level_unit=42.0, source="ours",
         )  # fmt: skip
         monkeypatch.setitem(DATASETS, options.__name__, new)
@@ -212,3 +218,15 @@ def test_a_strict_launch_refuses_at_planning_and_records_nothing(tmp_path: Path)
     with pytest.raises(ValueError, match=r"1 pictures can't be used: a/empty.png \(an empty file\)"):
         cli.launch("demo", [data], storage=str(tmp_path / "runs"), strict=True)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_is_read_only_serves_what_it_holds(made: Made, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(lock: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("sweep.data.prepare.FileLock.__enter__", refuse)
+    assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
+    DAMAGE["cut"](made.folder)
+    with pytest.raises(CacheError, match=f"can't write to .*cache: {os.strerror(code)}; set SWEEP_CACHE to a folder"):
+        prepare(made.spec, made.root)
