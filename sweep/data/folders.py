@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sweep.data.arrays import Arrays, Batch, Pictures
 from sweep.data.augment import mirror
 from sweep.data.pictures import Examined, reopen_picture, shown
-from sweep.data.policy import Usable, fingerprint, listed, usable
+from sweep.data.policy import Usable, fingerprint, listed, named, usable
 from sweep.data.split import Split, find_split
 from sweep.data.walk import folders_in, pictures_below
 
@@ -118,7 +118,7 @@ def scan_classes(root: Path, name: str, classes: int | None) -> ClassFolders:
     items, chosen = _items(root, split)
     train = items[split.train]
     val = None if split.val is None else items[split.val]
-    _require_pictures(root, split, train, val)
+    _require_pictures(root, split, train, val, chosen.left_out)
     remarks = [*split.remarks, *_without_validation(split, val), *chosen.remarks]
     return ClassFolders(root=root, split=split, train=train, val=val, left_out=chosen.left_out, remarks=remarks)
 
@@ -178,16 +178,21 @@ def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
     return items, chosen
 
 
-def _require_pictures(root: Path, split: Split, train: list[Item], val: list[Item] | None) -> None:
+def _require_pictures(
+    root: Path, split: Split, train: list[Item], val: list[Item] | None, left_out: dict[str, str]
+) -> None:
     """Refuse a class that nothing could be learned about: where some are held out, one picture is too few."""
     least = 2 if val is None else 1
     counts = Counter(item.label for item in train)
     lacking = [name for label, name in enumerate(split.classes) if counts[label] < least]
     if lacking:
+        inside = tuple(split.folder(split.train, name) + "/" for name in lacking)
+        unusable = {name: reason for name, reason in left_out.items() if name.startswith(inside)}
+        why = f" (can't be used: {named(unusable, 5)})" if unusable else ""
         held = " once one is held out for validation" if val is None else ""
         raise ValueError(
             f"{shown(root / split.train)}: no usable picture to train on{held} in {len(lacking)} of "
-            f"{len(split.classes)} classes: {listed(lacking)}; add pictures or remove the folders"
+            f"{len(split.classes)} classes: {listed(lacking)}{why}; add pictures or remove the folders"
         )
     if val is not None and not val:
         raise ValueError(

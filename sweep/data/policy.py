@@ -81,7 +81,7 @@ def _and_more(number: int) -> str:
 def _remarks(found: Found, left_out: dict[str, str], changed: list[str], total: int) -> list[str]:
     remarks = []
     if changed:
-        remarks.append(f"changed since they were last read: {listed(changed)}")
+        remarks.append(f"changed since they were last read, so trials get other ids: {listed(changed)}")
     if found.skipped:
         remarks.append(f"skipped, hidden or made by tools: {listed(sorted(found.skipped))}")
     if found.others:
