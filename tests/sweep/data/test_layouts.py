@@ -15,7 +15,8 @@ from sweep.data import index, pictures
 from sweep.data.folders import ClassFolders, FolderOptions, _held_out, make_folders, scan_classes
 from sweep.data.prepare import prepare
 from sweep.data.registry import DATASETS
-from sweep.grid.schema import expand, load_data, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_data, load_grid
 from tests.sweep.data.pictures_on_disk import fill, noise, two_classes, vast
 
 

@@ -22,7 +22,8 @@ from sweep.data.arrays import Arrays, Batch
 from sweep.data.prepare import prepare
 from sweep.data.prepared import CacheError, write_array
 from sweep.data.registry import DATASETS, Dataset, Source
-from sweep.grid.schema import expand, load_data, load_grid
+from sweep.grid.expand import expand
+from sweep.grid.load import load_data, load_grid
 from sweep.spec import DataSpec
 from tests.sweep.data.pictures_on_disk import two_classes
 
@@ -176,7 +177,7 @@ def unchanged(options: BaseModel, batch: Batch, generator: torch.Generator) -> B
 def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in (Loose, Nested):
         new = Dataset(
-            options=options, inspect=inspect_few, make=make_few, augment=unchanged,
+            what="two classes of noise", options=options, inspect=inspect_few, make=make_few, augment=unchanged,
             level_zero=128.0, level_unit=42.0, source="ours",
         )  # fmt: skip
         monkeypatch.setitem(DATASETS, options.__name__, new)
