@@ -56,6 +56,15 @@ class LayerResult:
     order: Int[np.ndarray, " n"] | None = None
 
 
+def analyze_file(path: AnyPath, layers: Sequence[str] | None = None) -> list[LayerResult]:
+    """Score the spatial convolutions of a checkpoint, all or those named: `sweep analyze` from Python.
+
+    Raises:
+        ValueError: the file can't be read, or has no layer of a given name.
+    """
+    return list(analyze_convs(chosen_convs(path, layers)))
+
+
 def chosen_convs(path: AnyPath, layers: Sequence[str] | None) -> list[Conv]:
     """The convolutions of a checkpoint, all or those named.
 

@@ -9,9 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from analysis.layers import analyze_checkpoint, analyze_convs, chosen_convs
+from analysis.layers import analyze_checkpoint, analyze_convs, analyze_file, chosen_convs
 from analysis.profile import KernelShape
-from tests.analysis.conftest import analysed
 
 
 @pytest.fixture
@@ -52,11 +51,11 @@ def test_an_unreadable_file_is_a_row_with_its_error(tmp_path: Path) -> None:
 
 def test_a_wrong_layer_name_lists_the_right_ones(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"no layer 'a.con'; did you mean 'a.conv'\? Layers: a.conv, b.conv"):
-        analysed(checkpoint, ["a.con"])
+        analyze_file(checkpoint, ["a.con"])
 
 
 def test_one_layer_of_a_file(checkpoint: Path) -> None:
-    (result,) = analysed(checkpoint, ["a.conv"])
+    (result,) = analyze_file(checkpoint, ["a.conv"])
     assert result.shape == (8, 6, 5, 5)
     assert result.verdict == "none"
 
@@ -99,7 +98,7 @@ def test_results_are_the_same_bits_whatever_the_number_of_threads(tmp_path: Path
 
 
 def test_a_layer_with_broken_weights_does_not_stop_the_others_of_its_file(checkpoint: Path) -> None:
-    good, broken = analysed(checkpoint)
+    good, broken = analyze_file(checkpoint)
     assert good.skipped is None
     assert (broken.layer, broken.scores) == ("b.conv", None)
     assert "1 of 1200 weights are NaN" in str(broken.skipped)
@@ -126,6 +125,6 @@ def test_numbers_that_are_not_finite_are_a_row_with_an_error(
 def test_a_tensor_without_numbers_does_not_stop_the_others_of_its_file(tmp_path: Path) -> None:
     state = {"a.weight": torch.empty(4, 4, 3, 3, device="meta"), "b.weight": torch.randn(4, 4, 3, 3)}
     torch.save(state, tmp_path / "model.pt")
-    empty, good = analysed(tmp_path / "model.pt")
+    empty, good = analyze_file(tmp_path / "model.pt")
     assert good.scores is not None
     assert "meta" in str(empty.skipped)

@@ -11,10 +11,10 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from analysis.layers import analyze_file
 from sweep.cli import app
 from sweep.grid.load import load_grid
 from sweep.terminal.show import layer_results_table
-from tests.analysis.conftest import analysed
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_figure_without_a_scored_layer_or_a_folder_says_so(file: Path, tmp_pat
 
 def test_the_two_scores_and_intervals_are_told_apart(file: Path) -> None:
     (row,) = json.loads(analyze(file, "--json", "--layer", "last").stdout)
-    (result,) = analysed(file, ["last"])
+    (result,) = analyze_file(file, ["last"])
     assert result.scores is not None
     assert row["horizontal"] == pytest.approx(result.scores.horizontal, abs=1e-4)
     assert row["vertical"] == pytest.approx(result.scores.vertical, abs=1e-4)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.layers import analyze_file
 from analysis.readers.convs import spatial_convs
-from tests.analysis.conftest import analysed
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 
@@ -63,8 +63,8 @@ def test_weights_in_constant_nodes_and_of_other_kinds_are_read(tmp_path: Path, k
 
 def test_scores_are_those_of_the_same_weights_in_a_state_dict(tmp_path: Path) -> None:
     torch.save({"c.weight": torch.from_numpy(WEIGHT)}, tmp_path / "net.pt")
-    (theirs,) = analysed(tmp_path / "net.pt")
-    (ours,) = analysed(saved(tmp_path / "net.onnx", [node("Conv", "c.weight")], {"c.weight": WEIGHT}))
+    (theirs,) = analyze_file(tmp_path / "net.pt")
+    (ours,) = analyze_file(saved(tmp_path / "net.onnx", [node("Conv", "c.weight")], {"c.weight": WEIGHT}))
     assert ours.layer == theirs.layer
     assert ours.scores == theirs.scores
 
@@ -75,7 +75,7 @@ def test_weights_beside_the_file_are_read_and_their_absence_is_told_by_the_layer
     (conv,) = spatial_convs(file)
     assert np.array_equal(conv.read().numpy(), WEIGHT)
     (tmp_path / "weights.bin").unlink()
-    (result,) = analysed(file)
+    (result,) = analyze_file(file)
     assert "weights.bin" in str(result.skipped)
 
 
