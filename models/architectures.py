@@ -5,7 +5,7 @@ Beside those, `timm:NAME` is any convolutional model of timm.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,17 +23,51 @@ ARTICLE = "Petrov et al., Weight Banding, Distill 2021"
 HIDDEN = 4096  # units of each fully connected layer of VGG-19 and AlexNet
 
 
+def as_built(net: ConvNet) -> None:
+    """Keep the weights that the layers were made with: PyTorch's defaults, or what a constructor set."""
+
+
+def as_googlenet(net: ConvNet) -> None:
+    """A truncated normal of standard deviation 0.01 in every conv and in the classifier.
+
+    Source: torchvision.models.GoogLeNet with init_weights.
+    """
+    for layer in _own_layers(net):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(layer.weight, mean=0.0, std=0.01, a=-2, b=2)
+
+
+def as_vgg(net: ConvNet) -> None:
+    """Kaiming's normal by outputs in every conv, 0.01 in the classifier, no bias.
+
+    PyTorch's default would shrink the signal in each of the 16 convs, until all images give the same logits.
+    Source: torchvision.models.VGG with init_weights.
+    """
+    for layer in _own_layers(net):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """How to build a network, at which image size (pixels) by default, and where its definition comes from.
 
-    `interventions` names those defined for it; None stands for all.
+    `initialise` gives a network, changed by its intervention or not, the weights that its source begins with.
+    `interventions` names those defined for it; None stands for all. `revision` rises whenever the same name and seed
+    begin to mean another network; it is part of every later trial's id.
     """
 
     build: Callable[[int, int], ConvNet]
     image_size: int
     source: str
+    initialise: Callable[[ConvNet], None] = as_built
     interventions: tuple[str, ...] | None = None
+    revision: int = 1
 
 
 def simplified(num_classes: int, image_size: int) -> ConvNet:
@@ -89,10 +123,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     "simplified": Architecture(build=simplified, image_size=224, source=ARTICLE),
     "simplified_mini": Architecture(build=simplified_mini, image_size=56, source="ours, after `simplified`"),
     "inception_v1": Architecture(
-        build=inception_v1, image_size=224, source="Szegedy et al. 2015, torchvision, extended"
+        build=inception_v1,
+        initialise=as_googlenet,
+        image_size=224,
+        source="Szegedy et al. 2015, torchvision, extended",
+        revision=2,  # 1 had PyTorch's default weights
     ),
     "resnet50": Architecture(build=resnet50, image_size=224, source="He et al. 2016, torchvision"),
-    "vgg19": Architecture(build=vgg19, image_size=224, source="Simonyan and Zisserman 2015, torchvision"),
+    "vgg19": Architecture(
+        build=vgg19,
+        initialise=as_vgg,
+        image_size=224,
+        source="Simonyan and Zisserman 2015, torchvision",
+        revision=2,  # 1 had PyTorch's default weights, with which it learns nothing
+    ),
     "alexnet": Architecture(build=alexnet, image_size=224, source="Krizhevsky 2014, torchvision"),
 }
 
@@ -113,6 +157,12 @@ def architecture_named(name: str) -> Architecture:
         )
     require_known("architecture", name, [*ARCHITECTURES, f"{from_timm.PREFIX}NAME"])
     return ARCHITECTURES[name]
+
+
+def _own_layers(net: ConvNet) -> Iterator[nn.Module]:
+    """The layers of the body and of the classifier; between them may stand an intervention's, initialised by itself."""
+    yield from net.features.modules()
+    yield from net.head.get_submodule("classifier").modules()
 
 
 def _groups(widths: Sequence[Sequence[int]]) -> nn.Sequential:

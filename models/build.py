@@ -22,4 +22,5 @@ def build(architecture: str, intervention: str, num_classes: int, image_size: in
         torch.manual_seed(seed)
         net = found.build(num_classes, image_size)
         INTERVENTIONS[intervention].change_network(net)
+        found.initialise(net)
     return net

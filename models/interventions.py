@@ -65,7 +65,8 @@ class Intervention:
     """One change to a network, its images or its training; `what` says it in a few words.
 
     `expected` gives per architecture the finding for each of its final convs, the last conv first. `meaningless`
-    says of a baseline network why the change makes no sense for it, or None.
+    says of a baseline network why the change makes no sense for it, or None. `revision` rises whenever the same name
+    begins to mean another change; it is part of every later trial's id.
     """
 
     what: str
@@ -77,6 +78,7 @@ class Intervention:
     relabel: Callable[[Labels, Generator], Labels] = keep_labels
     meaningless: Callable[[ConvNet], str | None] = always
     trained: bool = True
+    revision: int = 1
 
     def finding(self, architecture: str, position: int) -> Finding:
         """The finding expected for the conv at `position` (1 is the last), `unknown` where nobody has looked."""

@@ -21,6 +21,7 @@ from pydantic import (
 
 SCHEMA: Literal[1] = 1
 SEEDS = 2**63  # seeds are below it: the tables hold them as 64-bit integers
+EPOCHS = 100_000  # at most: each checkpoint holds the rows of all epochs before it
 
 
 class Frozen(BaseModel):
@@ -46,7 +47,7 @@ class Recipe(Frozen):
     takes half the images at a time, as many a step as before; batch norm sees the smaller batches.
     """
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=EPOCHS)
     batch_size: tuple[BatchPhase, ...]
     optimizer: Literal["sgd"] = "sgd"
     lr: float = Field(gt=0)
@@ -96,7 +97,10 @@ class DataSpec(Frozen):
 
 
 class TrialSpec(Frozen):
-    """One cell of a grid with one seed."""
+    """One cell of a grid with one seed.
+
+    The revisions are those of the definitions that the names stood for when the trial was planned.
+    """
 
     architecture: str
     intervention: str
@@ -104,7 +108,18 @@ class TrialSpec(Frozen):
     recipe: Recipe
     init_seed: int = Field(ge=0, lt=SEEDS)
     data_seed: int = Field(ge=0, lt=SEEDS)
+    architecture_revision: int = Field(1, ge=1)
+    intervention_revision: int = Field(1, ge=1)
     schema_version: Literal[1] = SCHEMA
+
+    @model_serializer(mode="wrap")
+    def _revisions_where_mended(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A first revision is not written, so that the ids of what was never mended stay."""
+        values: dict[str, Any] = serialize(self)
+        for key in ("architecture_revision", "intervention_revision"):
+            if values.get(key) == 1:
+                del values[key]
+        return values
 
     @property
     def trial_id(self) -> str:

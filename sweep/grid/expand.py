@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
+from torch.overrides import TorchFunctionMode
 
 import models
 from models.architectures import architecture_named
 from models.convnet import ConvNet
-from models.interventions import INTERVENTIONS
+from models.interventions import INTERVENTIONS, keep_network
 from sweep.data.registry import DATASETS, Source
 from sweep.grid.schema import Grid, GridData, explain
-from sweep.spec import DataSpec, Plan, Recipe, TrialSpec
+from sweep.spec import DataSpec, Plan, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ def expand(grid: Grid) -> Expansion:
         ValueError: the data's options or source are wrong.
     """
     options, source = inspected(grid.data, f"grid {grid.name}: in data.options: ")
-    recipe = Recipe.model_validate(grid.recipe.model_dump())
     plans = []
     for architecture in grid.architectures:
-        size = grid.data.image_size or architecture_named(architecture).image_size
+        found = architecture_named(architecture)
+        size = grid.data.image_size or found.image_size
         data = data_spec(grid.data, options, source, size)
+        recipe = grid.recipe.of_architecture(architecture)
         plans += [
             _plan(
                 TrialSpec(
@@ -45,6 +48,8 @@ def expand(grid: Grid) -> Expansion:
                     recipe=recipe,
                     init_seed=seed,
                     data_seed=seed,
+                    architecture_revision=found.revision,
+                    intervention_revision=INTERVENTIONS[intervention].revision,
                 ),
                 grid.data.folder,
             )
@@ -81,8 +86,11 @@ def data_spec(data: GridData, options: BaseModel, source: Source, image_size: in
 def _plan(spec: TrialSpec, root: Path | None) -> Plan:
     """A trial as it enters the sweep directory; networks are built without memory, for their facts alone."""
     intervention = INTERVENTIONS[spec.intervention]
-    excluded = _undefined(spec) or intervention.meaningless(_facts_of(spec, "baseline"))
-    net = _facts_of(spec, "baseline" if excluded else spec.intervention)
+    baseline = _baseline_of(spec)
+    excluded = _undefined(spec) or intervention.meaningless(baseline)
+    net = baseline if excluded else _changed(spec)
+    if isinstance(net, str):
+        excluded, net = net, baseline
     positions = range(1, len(net.final_convs) + 1)
     return Plan(
         spec=spec,
@@ -102,17 +110,42 @@ def _undefined(spec: TrialSpec) -> str | None:
     return f"only {', '.join(defined[:-1])} and {defined[-1]} are defined for {spec.architecture}"
 
 
-def _facts_of(spec: TrialSpec, intervention: str) -> ConvNet:
-    return _network_on_meta(spec.architecture, intervention, spec.data.num_classes, spec.data.image_size)
+def _baseline_of(spec: TrialSpec) -> ConvNet:
+    """The architecture of a spec, unchanged.
+
+    Raises:
+        ValueError: it can't take images of that size.
+    """
+    net = _ran_on_meta(spec.architecture, "baseline", spec.data.num_classes, spec.data.image_size)
+    if isinstance(net, ConvNet):
+        return net
+    raise ValueError(
+        f"{spec.architecture} can't take images of {spec.data.image_size} pixels; raise data.image_size ({net})"
+    )
+
+
+def _changed(spec: TrialSpec) -> ConvNet | str:
+    """The network of a spec, or why none of its forward passes can succeed."""
+    if INTERVENTIONS[spec.intervention].change_network is keep_network:
+        return _baseline_of(spec)
+    net = _ran_on_meta(spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size)
+    return net if isinstance(net, ConvNet) else f"it can't take images of {spec.data.image_size} pixels ({net})"
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """Batch norms give their input back: the shapes are the same, and each takes PyTorch 4 ms on the meta device."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function is torch.nn.functional.batch_norm else function(*args, **(kwargs or {}))
 
 
 @lru_cache(maxsize=256)
-def _network_on_meta(architecture: str, intervention: str, num_classes: int, image_size: int) -> ConvNet:
+def _ran_on_meta(architecture: str, intervention: str, num_classes: int, image_size: int) -> ConvNet | str:
+    """A network built and run once without memory, or what PyTorch says where a map is too small for a layer."""
     try:
-        with torch.device("meta"):
-            return models.build(architecture, intervention, num_classes, image_size, seed=0)
-    except RuntimeError as error:  # a map that a layer would have to make smaller than one pixel
-        said = " ".join(str(error).split())
-        raise ValueError(
-            f"{architecture} can't take images of {image_size} pixels; raise data.image_size ({said})"
-        ) from error
+        with torch.device("meta"), _ShapesAlone(), torch.no_grad():
+            net = models.build(architecture, intervention, num_classes, image_size, seed=0)
+            net(torch.zeros(2, 3, image_size, image_size))
+    except RuntimeError as error:
+        return " ".join(str(error).split())
+    return net

@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -46,13 +48,33 @@ class GridData(Frozen):
         return Path(self.root).expanduser().resolve() if self.root else None
 
 
-class GridRecipe(Recipe):
+class _WrittenRecipe(Recipe):
     """A recipe as it is written: one number is a batch size for all epochs."""
 
     @field_validator("batch_size", mode="before")
     @classmethod
     def _one_phase(cls, value: Any) -> Any:
         return [{"from_epoch": 0, "size": value}] if isinstance(value, int) else value
+
+
+class GridRecipe(_WrittenRecipe):
+    """A recipe for all of a grid's architectures; `of` gives single ones values of their own."""
+
+    of: dict[Annotated[str, AfterValidator(_known_architecture)], dict[str, JsonValue]] = Field(default_factory=dict)
+
+    def of_architecture(self, name: str) -> Recipe:
+        """The recipe of one architecture, with nothing left of the others'."""
+        values = self.model_dump(exclude={"of"}) | self.of.get(name, {})
+        return Recipe.model_validate(_WrittenRecipe.model_validate(values).model_dump())
+
+    @model_validator(mode="after")
+    def _valid_for_each(self) -> Self:
+        for name in self.of:
+            try:
+                self.of_architecture(name)
+            except ValidationError as error:
+                raise ValueError(f"of.{name}: {explain(error, _WrittenRecipe)}") from error
+        return self
 
 
 class Analysis(Frozen):
@@ -68,17 +90,21 @@ class Analysis(Frozen):
     layers: Literal["final", "all"] = "final"
 
 
+_MOST_CPUS = 1024  # of the largest machines; a thread for each of more is a slip of the pen
+
+
 class Resources(Frozen):
     """What one trial occupies: CPUs, which are its threads too, and at most one GPU, which small trials may share.
 
     A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
     """
 
-    cpus: int = Field(1, ge=1)
+    cpus: int = Field(1, ge=1, le=_MOST_CPUS)
     gpus: float = Field(0, ge=0, le=1)
     save_every_s: float = Field(SAVE_EVERY_S, gt=0)
 
 
+_LONGEST_INPUT = 80  # characters of a wrong value that an error shows
 Seeds = tuple[Annotated[int, Field(ge=0, lt=SEEDS)], ...]
 
 
@@ -113,7 +139,7 @@ class Grid(Frozen):
     def _no_repetition(self) -> Self:
         lists = {key: getattr(self, key) for key in ("architectures", "interventions", "seeds")}
         for key, values in (lists | {f"seeds_of.{name}": seeds for name, seeds in self.seeds_of.items()}).items():
-            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            repeated = sorted(str(value) for value, times in Counter(values).items() if times > 1)
             if repeated:
                 raise ValueError(f"{key} names {', '.join(repeated)} more than once")
         return self
@@ -136,7 +162,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{place} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}, not {first['input']!r}" if first["type"] != "value_error" else f"{place}: {message}"
+    if first["type"] == "value_error":
+        return f"{place}: {message}"
+    shown = reprlib.repr(first["input"])[:_LONGEST_INPUT]  # a few aliases in YAML can mean gigabytes
+    return f"{place}: {message}, not {shown}"
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

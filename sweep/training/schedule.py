@@ -31,7 +31,12 @@ class Schedule:
 
     def first_step(self, epoch: int) -> int:
         """Steps done when an epoch begins."""
-        return sum(self.steps_in(e) for e in range(epoch))
+        phases = self.recipe.batch_size
+        ends = [*(phase.from_epoch for phase in phases[1:]), epoch]
+        return sum(
+            max(0, min(end, epoch) - phase.from_epoch) * (self.images // phase.size)
+            for phase, end in zip(phases, ends, strict=True)
+        )
 
     @property
     def steps(self) -> int:
