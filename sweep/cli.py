@@ -118,6 +118,7 @@ def launch(
             expansion = expand(loaded)
         tell_source(console, expansion.source)
         console.print(_plan_table(expansion.plans))
+        service.tell(console, service.slow_precision(loaded, expansion.plans, address))
         return
     with _terminable():
         cluster = Cluster(address=address, max_failures=max_failures)

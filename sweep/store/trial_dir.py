@@ -42,6 +42,9 @@ class Status:
     wall_s: float = 0.0
     code_version: str | None = None
     torch_version: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    cpu_capability: str | None = None
 
 
 _STATUS = TypeAdapter(Status)

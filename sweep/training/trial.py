@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,16 @@ from typing import Any
 import torch
 from upath import UPath
 
+from models.architectures import architecture_named
+from models.interventions import INTERVENTIONS
 from sweep.data.prepare import prepare
+from sweep.spec import TrialSpec
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
-from sweep.store.manifest import EpochRow
+from sweep.store.manifest import EpochRow, checkpoint_steps
 from sweep.store.trial_dir import Status, TrialDir, this_process
+from sweep.training.machine import Arithmetic
 from sweep.training.run import DivergedError
 from sweep.training.schedule import Schedule
 from sweep.training.train import Report, Stop, StoppedError, course, ignore, never
@@ -64,6 +68,7 @@ def _recorded_course(
     spec = trial.plan().spec
     record = _Record(trial)
     try:
+        require_current(spec)
         data = prepare(spec.data, root)
         record.write(steps=Schedule(spec.recipe, len(data.train_images)).steps)
         for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s):
@@ -84,26 +89,48 @@ def _recorded_course(
         raise
 
 
+def require_current(spec: TrialSpec) -> None:
+    """Refuse a trial whose names have come to stand for other networks since it was planned.
+
+    Raises:
+        ValueError: launching its grid again plans it with the definitions of now.
+    """
+    for name, revision, now in (
+        (spec.architecture, spec.architecture_revision, architecture_named(spec.architecture).revision),
+        (spec.intervention, spec.intervention_revision, INTERVENTIONS[spec.intervention].revision),
+    ):
+        if revision != now:
+            raise ValueError(
+                f"planned with revision {revision} of {name}, which is at revision {now} here: launch the grid again, "
+                "which plans the trial under another id, or use the version that planned this one"
+            )
+
+
 class _Record:
     """The status of the trial that this process runs, as long as no other process has taken the trial over."""
 
     def __init__(self, trial: TrialDir) -> None:
-        before = trial.status()
+        before, arithmetic = trial.status(), Arithmetic.here()
         remove_unfinished(trial.path)
         self._trial = trial
         self._status = Status(
             status="running", attempts=before.attempts + 1, started_at=time.time(),
             epoch=before.epoch, step=before.step, val_accuracy=before.val_accuracy, wall_s=before.wall_s,
-            code_version=code_version(), torch_version=torch.__version__, **this_process(),
+            code_version=code_version(), **asdict(arithmetic), **this_process(),
         )  # fmt: skip
         self._beat_at = time.monotonic()
         trial.write_status(replace(self._status, heartbeat_at=time.time()))
         trial.clear_error()
         status = self._status
         logger.info(
-            f"attempt {status.attempts} begins on {status.host}, process {status.pid}: {_device()}, "
-            f"code {status.code_version}, PyTorch {status.torch_version}"
+            f"attempt {status.attempts} begins on {status.host}, process {status.pid}: {arithmetic}, "
+            f"code {status.code_version}"
         )
+        if arithmetic.differs_from(before) and max(checkpoint_steps(trial.checkpoints), default=0) > 0:
+            logger.info(
+                f"goes on with other arithmetic: {arithmetic.of_attempt(before)} before; "
+                "the weights won't be an undisturbed run's bit for bit"
+            )
 
     def watched(self, stop: Stop) -> Stop:
         """`stop`, with a heartbeat from time to time."""
@@ -160,13 +187,6 @@ def code_version() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return version("weight-banding")
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _in_words(row: EpochRow) -> str:

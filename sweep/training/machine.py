@@ -1,0 +1,53 @@
+"""What of a machine decides the bits of a trial's weights, and how long they take, beside the trial's spec."""
+
+import platform
+from dataclasses import asdict, dataclass
+
+import torch
+
+from sweep.store.trial_dir import Status
+
+CPU = "CPU"
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where sums are added up in which order; the same spec gives the same bits only under the same of these."""
+
+    device: str
+    threads: int
+    cpu_capability: str
+    torch_version: str
+
+    @classmethod
+    def here(cls) -> "Arithmetic":
+        return cls(
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else CPU,
+            threads=torch.get_num_threads(),
+            cpu_capability=torch.backends.cpu.get_cpu_capability(),
+            torch_version=torch.__version__,
+        )
+
+    def __str__(self) -> str:
+        if self.device != CPU:
+            return f"{self.device}, PyTorch {self.torch_version}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{CPU}, {threads}, {self.cpu_capability}, PyTorch {self.torch_version}"
+
+    def differs_from(self, status: Status) -> bool:
+        """Whether an attempt's status records another arithmetic, in what counts; one without a record doesn't."""
+        counts: tuple[str, ...] = ("device", "threads", "cpu_capability", "torch_version")
+        if self.device != CPU:  # threads of the host add nothing up
+            counts = ("device", "torch_version")
+        return any(getattr(status, key) not in (None, getattr(self, key)) for key in counts)
+
+    def of_attempt(self, status: Status) -> "Arithmetic":
+        """The arithmetic that an attempt's status records; what it leaves out is taken for this one's."""
+        return Arithmetic(**{key: getattr(status, key) or value for key, value in asdict(self).items()})
+
+
+def bf16_is_native() -> bool:
+    """Whether this CPU has instructions for bf16; without them it takes about 8 times as long as float32."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())  # oneDNN also says yes where it only emulates them
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
