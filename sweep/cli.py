@@ -110,6 +110,7 @@ def launch(
     from sweep.grid.load import load_grid
     from sweep.service import launch as service
     from sweep.service.cluster import Cluster
+    from sweep.service.remarks import remarks, tell
     from sweep.terminal.progress import preparing, tell_source
 
     loaded = load_grid(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
@@ -118,7 +119,7 @@ def launch(
             expansion = expand(loaded)
         tell_source(console, expansion.source)
         console.print(_plan_table(expansion.plans))
-        service.tell(console, service.slow_precision(loaded, expansion.plans, address))
+        tell(console, remarks(loaded, expansion.plans, address))
         return
     with _terminable():
         cluster = Cluster(address=address, max_failures=max_failures)

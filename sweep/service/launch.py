@@ -16,6 +16,7 @@ from analysis.write import RESULTS
 from sweep.results.compact import Survey, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
 from sweep.service.cluster import Cluster
+from sweep.service.remarks import other_threads, remarks, tell
 from sweep.spec import Plan
 from sweep.store.files import require_writable
 from sweep.store.lease import Lease, hold
@@ -23,7 +24,7 @@ from sweep.store.sweep_dir import SweepDir
 from sweep.terminal.progress import display, preparing, tell_source
 
 if TYPE_CHECKING:
-    from sweep.grid.schema import Grid, Resources
+    from sweep.grid.schema import Grid
 
 
 @dataclass(frozen=True)
@@ -59,45 +60,10 @@ def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> 
         new = sweep.add(expansion.plans, settled_trials(sweep))
         sweep.record_launch(grid.model_dump(mode="json"))
         tell_source(console, expansion.source)
-        tell(console, slow_precision(grid, expansion.plans, cluster.address))
+        tell(console, remarks(grid, expansion.plans, cluster.address))
         planned = f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new"
         console.print(planned, highlight=False, markup=False, soft_wrap=True)
         return sweep, _complete(sweep, console, cluster, EVERY_TRIAL, lease)
-
-
-def tell(console: Console, remarks: Sequence[str]) -> None:
-    """Print remarks that ask for attention."""
-    for remark in remarks:
-        console.print(remark, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> list[str]:
-    """What to say where trials would run in bf16 on this machine's CPU and it has no instructions for that."""
-    from sweep.training.machine import bf16_is_native
-
-    elsewhere = address is not None or grid.resources.gpus > 0
-    if elsewhere or all(plan.spec.recipe.precision != "bf16" for plan in plans) or bf16_is_native():
-        return []
-    return [
-        "recipe.precision is bf16, for which this CPU has no instructions: trials take about 8 times as long as with "
-        "--set recipe.precision=float32, which are trials of their own"
-    ]
-
-
-def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "Resources") -> list[str]:
-    """What to say where trials begun on CPUs go on with another number of threads."""
-    if resources.gpus:
-        return []
-    before = [status.threads for _, status in todo if status.device == "CPU" and status.epoch > 0]
-    others = sorted({threads for threads in before if threads is not None} - {resources.cpus})
-    if not others:
-        return []
-    trials = sum(threads in others for threads in before)
-    return [
-        f"{trials} trial{'s' if trials > 1 else ''} begun with {' or '.join(map(str, others))} CPU threads will go on "
-        f"with {resources.cpus}: good results, but not an undisturbed run's bit for bit; for those launch with "
-        f"--set resources.cpus={others[0]}"
-    ]
 
 
 def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice = EVERY_TRIAL) -> Outcome:

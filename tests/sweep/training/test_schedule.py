@@ -1,7 +1,11 @@
 """Steps, learning rates and kept epochs."""
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sweep.grid.load import load_grid
 from sweep.spec import Recipe
@@ -42,3 +46,13 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 )
 def test_weights_are_kept_at_powers_of_two_and_the_end(epochs: int, kept: list[int]) -> None:
     assert epochs_to_keep(epochs) == kept
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(2, 50)), min_size=1, max_size=4), st.integers(1, 40))
+def test_steps_are_those_of_all_epochs_before(gaps: list[tuple[int, int]], epochs: int) -> None:
+    starts = [0, *itertools.accumulate(gap for gap, _ in gaps[1:])]
+    phases = [{"from_epoch": start, "size": size} for start, (_, size) in zip(starts, gaps, strict=True)]
+    changed = recipe().model_dump(exclude={"of"}) | {"epochs": epochs, "batch_size": phases}
+    schedule = Schedule(Recipe.model_validate(changed), images=120)
+    for epoch in range(epochs + 1):
+        assert schedule.first_step(epoch) == sum(schedule.steps_in(before) for before in range(epoch))

@@ -3,9 +3,13 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from upath import UPath
 
 from sweep.spec import Plan
@@ -14,6 +18,7 @@ from sweep.store.manifest import MODEL, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status, TrialDir
 from sweep.training import trial
+from sweep.training.machine import Arithmetic
 from sweep.training.train import StoppedError
 from sweep.training.trial import SupersededError, run_trial, trial_course
 
@@ -142,3 +147,57 @@ def test_the_log_tells_of_a_failure_and_ends_with_the_trial(planned: TrialDir, p
 def test_a_log_that_cannot_be_written_harms_no_trial(planned: TrialDir) -> None:
     (planned.path / "log.txt").mkdir()
     assert run_trial(planned, None, threads=1).status == "finished"
+
+
+def run_again(planned: TrialDir, threads: int) -> list[str]:
+    """The log of a second attempt at a trial whose first, with one thread, was stopped at step 4."""
+    with pytest.raises(StoppedError):
+        run_trial(planned, None, threads=1, stop=lambda step: step == 4)
+    before = len(log_of(planned))
+    run_trial(planned, None, threads)
+    return log_of(planned)[before:]
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+def test_what_decides_a_trials_bits_is_recorded(planned: TrialDir) -> None:
+    status = run_trial(planned, None, threads=2)
+    assert (status.device, status.threads, status.torch_version) == ("CPU", 2, torch.__version__)
+    assert status.cpu_capability == torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+def test_going_on_with_the_same_arithmetic_says_nothing(planned: TrialDir) -> None:
+    assert not [line for line in run_again(planned, threads=1) if "arithmetic" in line]
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+def test_going_on_with_other_threads_is_told_in_one_line(planned: TrialDir) -> None:
+    told = [line for line in run_again(planned, threads=2) if "arithmetic" in line]
+    assert len(told) == 1
+    assert told[0].startswith("goes on with other arithmetic: CPU, 1 thread, ")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "differs"),
+    [
+        ({}, False),  # by a version that recorded nothing
+        ({"device": "CPU", "threads": 4, "cpu_capability": "AVX2", "torch_version": "2.11"}, False),
+        ({"device": "CPU", "threads": 1, "cpu_capability": "AVX2", "torch_version": "2.11"}, True),
+        ({"device": "CPU", "threads": 4, "cpu_capability": "AVX512", "torch_version": "2.11"}, True),
+        ({"device": "CPU", "threads": 4, "cpu_capability": "AVX2", "torch_version": "2.12"}, True),
+        ({"device": "NVIDIA H100", "threads": 4, "cpu_capability": "AVX2", "torch_version": "2.11"}, True),
+    ],
+)
+def test_arithmetic_differs_in_what_adds_up_otherwise(recorded: dict[str, Any], differs: bool) -> None:
+    here = Arithmetic(device="CPU", threads=4, cpu_capability="AVX2", torch_version="2.11")
+    assert here.differs_from(Status(**recorded)) == differs
+    gpu = replace(here, device="NVIDIA H100")
+    assert not gpu.differs_from(Status(device="NVIDIA H100", threads=1, cpu_capability="DEFAULT", torch_version="2.11"))

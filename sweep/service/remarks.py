@@ -1,0 +1,59 @@
+"""What a user should know of trials before they run."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sweep.results.words import count
+from sweep.spec import Plan
+from sweep.store.trial_dir import Status
+
+if TYPE_CHECKING:
+    from sweep.grid.schema import Grid, Resources
+
+
+def tell(console: Console, remarks: Sequence[str]) -> None:
+    """Print remarks that ask for attention."""
+    for remark in remarks:
+        console.print(remark, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def remarks(grid: "Grid", plans: Sequence[Plan], address: str | None) -> list[str]:
+    """What a user should know of a grid's trials before they run: values of single architectures, a slow precision."""
+    own = [
+        f"{name} is trained with {', '.join(f'{key} {value}' for key, value in grid.recipe.of[name].items())}, "
+        "whatever the recipe says for all (recipe.of)"
+        for name in grid.architectures
+        if name in grid.recipe.of
+    ]
+    return own + slow_precision(grid, plans, address)
+
+
+def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> list[str]:
+    """What to say where trials would run in bf16 on this machine's CPU and it has no instructions for that."""
+    from sweep.training.machine import bf16_is_native
+
+    elsewhere = address is not None or grid.resources.gpus > 0
+    if elsewhere or all(plan.spec.recipe.precision != "bf16" for plan in plans) or bf16_is_native():
+        return []
+    return [
+        "recipe.precision is bf16, for which this CPU has no instructions: trials take about 8 times as long as with "
+        "--set recipe.precision=float32, which are trials of their own"
+    ]
+
+
+def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "Resources") -> list[str]:
+    """What to say where trials begun on CPUs go on with another number of threads."""
+    if resources.gpus:
+        return []
+    before = [status.threads for _, status in todo if status.device == "CPU" and status.epoch > 0]
+    others = sorted({threads for threads in before if threads is not None} - {resources.cpus})
+    if not others:
+        return []
+    trials = sum(threads in others for threads in before)
+    return [
+        f"{count(trials, 'trial')} begun with {' or '.join(map(str, others))} CPU threads will continue with "
+        f"{resources.cpus}: the results are valid, but not those of an undisturbed run bit for bit; for those, launch "
+        f"with --set resources.cpus={others[0]}"
+    ]
