@@ -5,14 +5,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from upath import UPath
 
 from models.names import require_known
 from sweep.data.registry import Source
 from sweep.grid.expand import data_spec, inspected
 from sweep.grid.schema import Grid, GridData, explain
 from sweep.spec import DataSpec
+from sweep.store.strict_yaml import parse_yaml, read_yaml
 
 _LARGEST_IMAGES = 224  # pixels; what all architectures but simplified_mini see
 
@@ -72,16 +73,14 @@ def _yaml_names(folder: Traversable) -> list[str]:
 def _read_document(name_or_file: str) -> dict[str, Any]:
     if name_or_file.endswith((".yaml", ".yml")):
         path = Path(name_or_file).expanduser()
-        if not path.is_file():
-            raise ValueError(f"there is no grid file {path}")
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"grid file {path} is neither a file nor a folder")
+        document = read_yaml(UPath(path), f"grid file {path}")
+    elif name_or_file not in grid_names() and Path(name_or_file).is_file():
+        raise ValueError(f"{name_or_file} is a file, and a grid's file ends in .yaml or .yml; rename it")
     else:
         require_known("grid", name_or_file, grid_names())
-        text = (files("sweep.grids") / f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"grid {name_or_file} is not YAML: {' '.join(str(error).split())}") from error
+        document = _shipped("sweep.grids", f"{name_or_file}.yaml")
     if not isinstance(document, dict):
         raise ValueError(f"grid {name_or_file} must be a mapping of keys to values")
     return document
@@ -92,9 +91,13 @@ def _fill_presets(document: dict[str, Any]) -> None:
     for key in ("recipe", "data"):
         name = document.get(key)
         if isinstance(name, str):
-            folder = files("sweep.presets") / key
             require_known(key, name, preset_names(key))
-            document[key] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+            document[key] = _shipped("sweep.presets", key, f"{name}.yaml")
+
+
+def _shipped(package: str, *parts: str) -> Any:
+    """A YAML file that comes with the project."""
+    return parse_yaml(files(package).joinpath(*parts).read_text(encoding="utf-8"), "/".join(parts))
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:
@@ -102,10 +105,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise ValueError(f"--set {setting!r} must look like recipe.epochs=3")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+    value = parse_yaml(text, f"--set {setting!r}: the value")
     *parents, last = key.split(".")
     for parent in parents:
         document = document.setdefault(parent, {})

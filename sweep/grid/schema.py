@@ -161,11 +161,22 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{place}: unknown value {first['input']!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
         return f"{place} is missing"
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return f"{place}: {message}"
-    shown = reprlib.repr(first["input"])[:_LONGEST_INPUT]  # a few aliases in YAML can mean gigabytes
-    return f"{place}: {message}, not {shown}"
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{place}: {message}" if place else message
+    message = _KINDS.get(first["type"]) or first["msg"].replace("Input should be", "must be")
+    return f"{place}: {message}, not {reprlib.repr(first['input'])[:_LONGEST_INPUT]}"
+
+
+_WHOLE, _NUMBER, _MAPPING = "must be a whole number", "must be a number", "must be a mapping of keys to values"
+_KINDS = {
+    "tuple_type": "must be a list, such as [0, 1]",
+    "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE,
+    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "must be a finite number",
+    "string_type": "must be a text",
+    "model_type": _MAPPING, "dict_type": _MAPPING, "model_attributes_type": _MAPPING,
+}  # fmt: skip
+"""What is said of a value of the wrong kind, by pydantic's name for the error."""
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

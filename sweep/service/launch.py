@@ -18,7 +18,7 @@ from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begi
 from sweep.service.cluster import Cluster
 from sweep.service.remarks import other_threads, remarks, tell
 from sweep.spec import Plan
-from sweep.store.files import require_writable
+from sweep.store.files import remove_file, require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.sweep_dir import SweepDir
 from sweep.terminal.progress import display, preparing, tell_source
@@ -84,8 +84,8 @@ def analyse_again(sweep: SweepDir, console: Console, cluster: Cluster) -> Outcom
     with hold(sweep.path) as lease:
         unsettle(sweep, settled_trials(sweep))
         for trial in sweep.trials():
-            for results in trial.layers.glob(f"*/{RESULTS}"):
-                results.unlink()
+            for step in trial.layers.iterdir() if trial.layers.exists() else []:
+                remove_file(step / RESULTS)
         return _complete(sweep, console, cluster, NO_TRIAL, lease)
 
 

@@ -1,6 +1,11 @@
-"""Files of a sweep: JSON and text written whole or not at all, on a local disk or an object store."""
+"""Files of a sweep: JSON and text written whole or not at all, on a local disk or an object store.
+
+fsspec's `rm`, `mv` and `glob`, and with them `UPath.unlink` and `UPath.glob`, take `[`, `*` and `?` in a key for a
+pattern. Sweeps may lie below any name, so files are removed and moved here, key by key and exactly.
+"""
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,8 +36,13 @@ def place(name: str | UPath) -> UPath:
 
 
 def write_text(path: UPath, text: str) -> None:
-    """`write_bytes` for UTF-8 text."""
-    write_bytes(path, text.encode())
+    """`write_bytes` for UTF-8 text; what UTF-8 can't hold (names of files that aren't UTF-8) is written as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def read_text(path: UPath) -> str:
+    """The content of a text file, with the replacement character for bytes that aren't UTF-8."""
+    return bytes(path.read_bytes()).decode(errors="replace")
 
 
 def write_json(path: UPath, value: Any) -> None:
@@ -68,14 +78,28 @@ def read_json(path: UPath) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and run `sweep resume`") from error
+
+
+def remove_file(path: UPath) -> None:
+    """Remove one file; one that is not there is no error."""
+    if path.protocol in ("", "file"):
+        Path(path.path).unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):
+        path.fs.rm_file(path.path)
 
 
 def remove_folder(folder: UPath) -> None:
     """Remove a folder and all in it; one that is not there is no error."""
-    with suppress(FileNotFoundError):
-        folder.fs.rm(folder.path, recursive=True)
+    if folder.protocol in ("", "file"):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder.path)
+        return
+    for key in _keys(folder):
+        with suppress(FileNotFoundError):
+            folder.fs.rm_file(key)
 
 
 def move(source: UPath, target: UPath) -> None:
@@ -84,8 +108,14 @@ def move(source: UPath, target: UPath) -> None:
         Path(target.path).parent.mkdir(parents=True, exist_ok=True)
         Path(source.path).rename(target.path)
         return
-    for key in source.fs.find(source.path):
-        source.fs.mv(key, target.path + key.removeprefix(source.path))
+    for key in _keys(source):
+        source.fs.cp_file(key, target.path + key.removeprefix(source.path))
+        source.fs.rm_file(key)
+
+
+def _keys(path: UPath) -> list[str]:
+    """The keys of an object store at and below a path."""
+    return list(path.fs.find(path.path))
 
 
 def remove_unfinished(folder: UPath) -> None:
@@ -106,6 +136,6 @@ def require_writable(folder: UPath) -> None:
         if folder.protocol in ("", "file"):
             folder.mkdir(parents=True, exist_ok=True)  # on an object store this would create a bucket
         write_bytes(probe, b"probe")
-        probe.unlink()
+        remove_file(probe)
     except _NO_STORAGE as error:
         raise ValueError(f"can't write to {folder}: {error}; give a writable --storage") from error

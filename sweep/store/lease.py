@@ -3,6 +3,9 @@
 A lease is a file `driver/<n>.json`; the highest number holds it. Whoever finds that one stale or given back takes
 over by creating number n + 1, which only one of several can do. The holder writes a heartbeat into its file, and stops
 when a higher number appears. Hosts' clocks may differ by less than `STALE_S`.
+
+A killed driver is replaced before its heartbeat goes stale only where its process would be seen if it ran: under the
+same boot of the same kernel, in the same namespace of process ids. A host's name doesn't tell: containers share it.
 """
 
 import os
@@ -12,12 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from uuid import uuid4
 
 from pydantic import TypeAdapter
 from upath import UPath
 
-from sweep.store.files import STORAGE_ERRORS, create_json, read_json, write_json
+from sweep.store.files import STORAGE_ERRORS, create_json, read_json, remove_file, write_json
 from sweep.store.sweep_dir import SweepDir
 
 BEAT_S = 5.0
@@ -26,7 +30,11 @@ STALE_S = 60.0  # a dozen heartbeats: an object store may fail for some of them 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The driver that holds a sweep, or held it last; times are seconds since 1970."""
+    """The driver that holds a sweep, or held it last; times are seconds since 1970.
+
+    `boot_id`, `pid_namespace` and `pid_started` (clock ticks after boot) tell which process `pid` is. They are None
+    outside Linux and in the leases of older versions.
+    """
 
     host: str
     pid: int
@@ -34,6 +42,9 @@ class Holder:
     started_at: float
     heartbeat_at: float
     released: bool = False
+    boot_id: str | None = None
+    pid_namespace: str | None = None
+    pid_started: int | None = None
 
     @property
     def age_s(self) -> float:
@@ -45,7 +56,9 @@ class Holder:
         """Whether the driver still works on the sweep, as far as can be told from here."""
         if self.released or self.age_s > STALE_S:
             return False
-        return self.host != socket.gethostname() or _runs(self.pid)
+        theirs = (self.boot_id, self.pid_namespace)
+        here = None not in theirs and theirs == (_boot_id(), _pid_namespace())
+        return not here or _runs(self.pid, self.pid_started)
 
 
 _HOLDER = TypeAdapter(Holder)
@@ -119,8 +132,7 @@ def hold(sweep: UPath) -> Iterator[Lease]:
 
 
 def _acquire(sweep: UPath) -> Lease:
-    now = time.time()
-    mine = Holder(host=socket.gethostname(), pid=os.getpid(), token=uuid4().hex, started_at=now, heartbeat_at=now)
+    mine = _myself()
     newest = _newest(sweep)
     if newest is not None and newest[1].alive:
         raise BusyError(_busy(sweep, newest[1]))
@@ -133,8 +145,17 @@ def _acquire(sweep: UPath) -> Lease:
         raise BusyError(_busy(sweep, newest[1]))
     for older in _numbers(sweep):
         if older < number:
-            _file(sweep, older).unlink(missing_ok=True)
+            remove_file(_file(sweep, older))
     return Lease(sweep, number, mine)
+
+
+def _myself() -> Holder:
+    now, pid = time.time(), os.getpid()
+    _, started = _state_and_start(pid)
+    return Holder(
+        host=socket.gethostname(), pid=pid, token=uuid4().hex, started_at=now, heartbeat_at=now,
+        boot_id=_boot_id(), pid_namespace=_pid_namespace(), pid_started=started,
+    )  # fmt: skip
 
 
 def _busy(sweep: UPath, other: Holder) -> str:
@@ -168,11 +189,36 @@ def _file(sweep: UPath, number: int) -> UPath:
     return SweepDir(sweep).driver / f"{number}.json"
 
 
-def _runs(pid: int) -> bool:
+def _runs(pid: int, started: int | None) -> bool:
+    """Whether a process of this machine runs; not one that has been given the same id since, nor a zombie."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter from a damaged lease
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    state, start = _state_and_start(pid)
+    return state not in ("Z", "X") and (None in (started, start) or started == start)
+
+
+def _state_and_start(pid: int) -> tuple[str | None, int | None]:
+    """A process's state and when it started, in clock ticks after boot; None where they can't be seen (proc(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None, None
+    return fields[0], int(fields[19])
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _pid_namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None

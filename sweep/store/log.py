@@ -8,7 +8,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from sweep.store.files import STORAGE_ERRORS, write_text
+from sweep.store.files import STORAGE_ERRORS, read_text, write_text
 
 logger = logging.getLogger("sweep")
 logger.setLevel(logging.INFO)
@@ -41,8 +41,8 @@ class _Lines(logging.Handler):
         line = self.format(record) + "\n"
         with suppress(*STORAGE_ERRORS):
             if self._file.protocol in ("", "file"):
-                with Path(self._file.path).open("a", encoding="utf-8") as stream:
+                with Path(self._file.path).open("a", encoding="utf-8", errors="backslashreplace") as stream:
                     stream.write(line)
             else:
-                before = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
+                before = read_text(self._file) if self._file.exists() else ""
                 write_text(self._file, before + line)

@@ -7,7 +7,7 @@ from typing import Any
 
 from upath import UPath
 
-from sweep.store.files import remove_folder, write_json
+from sweep.store.files import remove_file, remove_folder, write_json
 
 EpochRow = dict[str, float | int | None]
 
@@ -70,12 +70,12 @@ def drop_training_state(folder: UPath) -> None:
         return
     manifest = {name: digest for name, digest in read_manifest(folder).items() if name != TRAINING}
     write_manifest(folder, manifest)
-    (folder / TRAINING).unlink()
+    remove_file(folder / TRAINING)
 
 
 def remove_checkpoint(folder: UPath) -> None:
     """Remove a checkpoint, its manifest first, so that no reader takes the rest for valid."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    remove_file(folder / MANIFEST)
     remove_folder(folder)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from upath import UPath
 
-from sweep.store.files import read_json, write_json
+from sweep.store.files import read_json, remove_file, write_json
 from sweep.store.sweep_dir import SweepDir
 
 Start = Literal["checkpoint", "scratch"]
@@ -51,7 +51,8 @@ def read_requests(sweep: UPath) -> Requests:
     folder = SweepDir(sweep).requests
     pending: list[Request] = []
     damaged: list[str] = []
-    for file in sorted(folder.glob("*.json"), key=str) if folder.exists() else []:
+    files = [file for file in folder.iterdir() if file.suffix == ".json"] if folder.exists() else []
+    for file in sorted(files, key=str):
         try:
             pending.append(_request(file))
         except FileNotFoundError:
@@ -77,7 +78,7 @@ def pending_request(sweep: UPath, trial_id: str) -> Request | None:
 def forget(sweep: UPath, request: Request) -> None:
     """Remove an answered request, unless it is gone or a newer one for the same trial stands in its place."""
     if pending_request(sweep, request.trial_id) in (request, None):
-        _file(sweep, request.trial_id).unlink(missing_ok=True)
+        remove_file(_file(sweep, request.trial_id))
 
 
 def _file(sweep: UPath, trial_id: str) -> UPath:

@@ -25,6 +25,7 @@ from upath import UPath
 
 from sweep.spec import SCHEMA, Plan, TrialSpec
 from sweep.store.files import place, write_text
+from sweep.store.strict_yaml import read_yaml
 from sweep.store.trial_dir import Status, TrialDir
 
 _THREADS = 16
@@ -40,7 +41,6 @@ class Launch(TypedDict):
 
 
 _LAUNCHES = TypeAdapter(list[Launch])
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class SweepDir:
         if not self.file.exists():
             return []
         try:
-            launches = _LAUNCHES.validate_python(yaml.load(self.file.read_text(encoding="utf-8"), _LOADER)["launches"])
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
+            launches = _LAUNCHES.validate_python(read_yaml(self.file, "it")["launches"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             said = " ".join(str(error).split())
             raise ValueError(
                 f"{self.file} is damaged ({said}); restore it, or launch the grid again without it"

@@ -12,7 +12,7 @@ from upath import UPath
 
 from analysis.write import RESULTS
 from sweep.spec import Plan
-from sweep.store.files import move, read_json, write_json, write_text
+from sweep.store.files import move, read_json, read_text, remove_file, write_json, write_text
 from sweep.store.kept import kept_checkpoints
 from sweep.store.manifest import EpochRow
 
@@ -172,7 +172,7 @@ class TrialDir:
         write_text(self.error_file, traceback)
 
     def clear_error(self) -> None:
-        self.error_file.unlink(missing_ok=True)
+        remove_file(self.error_file)
 
 
 def _epoch_row(line: str) -> EpochRow:
@@ -214,4 +214,4 @@ def read_spec(trial: TrialDir) -> dict[str, Any] | None:
 
 
 def _text(path: UPath) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    return read_text(path) if path.exists() else None

@@ -6,9 +6,9 @@ in test_checkpoint.py (450 inputs).
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +22,9 @@ from analysis.write import write_bytes
 from sweep.grid.load import load_grid
 from sweep.grid.schema import Grid
 from sweep.spec import Plan
-from sweep.store.lease import STALE_S, Holder, holder
+from sweep.store import strict_yaml
+from sweep.store.lease import STALE_S, _myself, holder
+from sweep.store.strict_yaml import parse_yaml
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import State
 
@@ -67,6 +69,24 @@ def test_any_text_is_no_grid_and_is_told_so_in_one_line(tmp_path: Path, content:
     said = load(tmp_path, content)
     assert isinstance(said, str)
     assert "\n" not in said.strip()
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_grid_file_is_a_grid_or_told_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    said = load(tmp_path, damaged(yaml.safe_dump(GOOD).encode(), data.draw))
+    assert isinstance(said, Grid) or "\n" not in said.strip()
+
+
+@quick
+@given(text=st.text(alphabet=st.sampled_from("ab:-?[]{},&*!|>'\"%@#<. 01\n\t"), max_size=40))
+def test_any_yaml_is_read_as_yaml_or_refused_in_one_line(text: str) -> None:
+    try:
+        value = parse_yaml(text, "it")
+    except ValueError as error:
+        assert "\n" not in str(error).strip()  # noqa: PT017
+    else:
+        assert repr(value) == repr(yaml.load(text, strict_yaml._LOADER))
 
 
 @quick
@@ -127,7 +147,7 @@ def test_a_harmed_list_of_launches_is_read_or_refused(sweep: SweepDir, data: st.
 @given(data=st.data())
 def test_a_harmed_lease_is_somebodys_or_nobodys(tmp_path: Path, data: st.DataObject) -> None:
     now = int(time.time())
-    good = Holder(host=socket.gethostname(), pid=os.getpid(), token="t", started_at=now, heartbeat_at=now)
+    good = replace(_myself(), started_at=now, heartbeat_at=now)
     write_bytes(UPath(tmp_path) / "driver" / "1.json", damaged(json.dumps(vars(good)).encode(), data.draw))
     held = holder(UPath(tmp_path))
     assert held is None or (held.alive and held.age_s <= STALE_S)

@@ -133,6 +133,13 @@ def test_a_spec_survives_json() -> None:
         ("demo", ["nonsense"], "must look like"),
         ("demo", ["recipe.epochs.deep=1"], "has no keys below it"),
         ("gone.yaml", [], "no grid file"),
+        (__file__, [], "a grid's file ends in .yaml"),
+        ("demo", ["seeds=abc"], "seeds: must be a list, such as [0, 1], not 'abc'"),
+        ("demo", ["seeds=[1, x]"], "seeds.1: must be a whole number, not 'x'"),
+        ("demo", ["resources.cpus=1.5"], "resources.cpus: must be a whole number, not 1.5"),
+        ("demo", ["data=[1]"], "data: must be a mapping of keys to values, not [1]"),
+        ("demo", ["name=[" + "long, " * 1000 + "]"], "name: must be a text, not ['long', 'long', "),
+        ("demo", ["recipe={epochs: 1, epochs: 2}"], "the value names 'epochs' twice"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_it(grid: str, settings: list[str], complaint: str) -> None:

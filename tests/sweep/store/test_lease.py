@@ -29,6 +29,14 @@ def other(sweep: UPath, **changes: object) -> None:
     write_json(sweep / "driver" / "1.json", facts | changes)
 
 
+def here(**changes: object) -> dict[str, object]:
+    """Facts of a driver that is this very process, with changes."""
+    return asdict(lease._myself()) | {"token": "other"} | changes
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="tells processes apart by /proc")
+
+
 @pytest.mark.parametrize("error", [OSError(5, "away"), RuntimeError("an error of an object store's own")])
 def test_a_storage_that_is_away_for_a_while_does_not_end_the_heartbeat(
     sweep: UPath, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -71,14 +79,64 @@ def test_a_driver_elsewhere_is_believed_until_its_heartbeat_is_stale(sweep: UPat
         assert holder(sweep) is not None
 
 
-def test_a_dead_process_of_this_machine_is_replaced_at_once(sweep: UPath) -> None:
+@pytest.fixture(scope="module")
+def dead_pid() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pid = process.pid
-    other(sweep, host=socket.gethostname(), pid=pid)
+        return process.pid
+
+
+@linux
+def test_a_dead_process_of_this_machine_is_replaced_at_once(sweep: UPath, dead_pid: int) -> None:
+    other(sweep, **here(pid=dead_pid))
     with hold(sweep):
         held = holder(sweep)
         assert held is not None
         assert held.pid == os.getpid()
+
+
+@linux
+def test_a_killed_driver_that_nobody_has_waited_for_is_dead(sweep: UPath) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        other(sweep, **here(pid=process.pid, pid_started=None))
+        assert holder(sweep) is not None
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        assert holder(sweep) is None
+
+
+@linux
+def test_another_process_with_the_dead_drivers_id_is_not_it(sweep: UPath) -> None:
+    other(sweep, **here())
+    assert holder(sweep) is not None
+    other(sweep, **here(pid_started=1))
+    assert holder(sweep) is None
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"pid_namespace": "pid:[1]"},  # a container with this host's name
+        {"boot_id": "6b0ef5ac-0000-0000-0000-000000000000"},  # another machine with this host's name
+        {"boot_id": None, "pid_namespace": None},  # no Linux, or an older version
+    ],
+)
+def test_a_process_that_cant_be_seen_from_here_is_believed_by_its_heartbeat(
+    sweep: UPath, dead_pid: int, unknown: dict[str, str | None]
+) -> None:
+    other(sweep, **here(pid=dead_pid) | unknown)
+    with pytest.raises(BusyError, match=f"process {dead_pid} on {socket.gethostname()}"), hold(sweep):
+        pass
+    other(sweep, **here(pid=dead_pid, heartbeat_at=time.time() - lease.STALE_S - 1) | unknown)
+    assert holder(sweep) is None
+
+
+def test_a_lease_of_an_older_version_is_read(sweep: UPath) -> None:
+    now = time.time()
+    old = {"host": socket.gethostname(), "pid": 1, "token": "t", "started_at": now, "heartbeat_at": now}
+    write_json(sweep / "driver" / "1.json", old | {"released": False})
+    held = holder(sweep)
+    assert held is not None
+    assert held.token == "t"
 
 
 def test_of_many_who_find_a_dead_driver_one_takes_over(sweep: UPath) -> None:
