@@ -4,6 +4,8 @@ Tables are read again when they change.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pandas as pd
 import streamlit as st
@@ -13,7 +15,7 @@ from upath import UPath
 from analysis.picture import evenly, neuron_tiles
 from dashboard.address import choose_one
 from sweep.results import cells
-from sweep.results.tables import ReducedLayer, TableName, read_reduced, read_table
+from sweep.results.tables import DamagedTableError, ReducedLayer, TableName, read_reduced, read_table
 from sweep.store.lease import holder
 from sweep.store.sweep_dir import SweepDir, is_sweep, sweep_names
 
@@ -37,8 +39,9 @@ def chosen_sweep() -> UPath:
 
 
 def table(sweep: UPath, name: TableName) -> pd.DataFrame:
-    """A results table as it is now."""
-    return _table(str(sweep), name, _version(sweep, name))
+    """A results table as it is now; ends the page if it is damaged."""
+    with _damage_told():
+        return _table(str(sweep), name, _version(sweep, name))
 
 
 def trials(sweep: UPath) -> pd.DataFrame:
@@ -47,8 +50,20 @@ def trials(sweep: UPath) -> pd.DataFrame:
 
 
 def last_convs(sweep: UPath) -> pd.DataFrame:
-    """Each trial as it stands, with its last conv's newest scores (`sweep.results.cells.last_convs`)."""
-    return cells.standing(_last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers")), holder(sweep))
+    """Each trial as it stands, with its last conv's newest scores (`cells.last_convs`); ends the page at damage."""
+    with _damage_told():
+        last = _last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers"))
+    return cells.standing(last, holder(sweep))
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Say which table is damaged and which command makes it again: the dashboard writes nothing but requests."""
+    try:
+        yield
+    except DamagedTableError as error:
+        st.error(str(error))
+        st.stop()
 
 
 def reduced_layer(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
@@ -69,7 +84,7 @@ def _table(sweep: str, name: TableName, version: float) -> pd.DataFrame:
 
 @st.cache_data(show_spinner=False, max_entries=4)
 def _last_convs(sweep: str, trials: float, layers: float) -> pd.DataFrame:
-    return cells.last_convs(table(UPath(sweep), "trials"), table(UPath(sweep), "layers"))
+    return cells.last_convs(_table(sweep, "trials", trials), _table(sweep, "layers", layers))
 
 
 @st.cache_data(show_spinner=False, max_entries=256)

@@ -362,13 +362,14 @@ def report(
     from sweep.report.export import export as write_export
     from sweep.report.page import write_report
     from sweep.results.clusters import update_clusters
-    from sweep.results.compact import compact_all
+    from sweep.results.compact import compact_all, mend
     from sweep.store.lease import BusyError, hold
     from sweep.store.sweep_dir import open_sweep
 
     opened = open_sweep(sweep, place(storage))
     with complaints.status("reading the sweep, clustering its neurons"):
         with suppress(BusyError), hold(opened.path):  # while a driver works, its tables are new enough
+            mend(opened)
             compact_all(opened)
         update_clusters(opened.path, (kernel, kernel), normalise.value)
         write_report(opened.path, UPath(output))

@@ -23,7 +23,16 @@ from analysis.clusters import (
 )
 from analysis.write import write_bytes
 from sweep.results.cells import newest
-from sweep.results.tables import Row, read_reduced, read_table, records, table_of, write_table
+from sweep.results.tables import (
+    DamagedTableError,
+    Row,
+    read_clusters_array,
+    read_reduced,
+    read_table,
+    records,
+    table_of,
+    write_table,
+)
 from sweep.store.sweep_dir import SweepDir
 
 _FINGERPRINT = "fingerprint"
@@ -101,8 +110,10 @@ def _fingerprint(newest: pd.DataFrame, kernel: tuple[int, int], normalisation: s
 
 
 def _known_fingerprint(sweep: UPath) -> str | None:
-    path = SweepDir(sweep).centres
-    if not path.exists() or not SweepDir(sweep).table("clusters").exists():
+    """What the clusters are of; None where their table or their centres are missing or damaged."""
+    try:
+        known = read_clusters_array(sweep, _FINGERPRINT)
+        read_table(sweep, "clusters")
+    except DamagedTableError:
         return None
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return str(arrays[_FINGERPRINT])
+    return str(known) if known is not None and SweepDir(sweep).table("clusters").exists() else None

@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from upath import UPath
 
 from analysis.write import arrays_file
-from sweep.results.tables import COLUMNS, Row, TableName, read_table, table_of, write_table
+from sweep.results.tables import COLUMNS, DAMAGE, DamagedTableError, Row, TableName, read_table, table_of, write_table
 from sweep.spec import Plan
-from sweep.store.files import read_json
+from sweep.store.files import read_json, remove_file
 from sweep.store.sweep_dir import Seat, SweepDir
 from sweep.store.trial_dir import Status, TrialDir
 
@@ -64,6 +64,22 @@ def compact(sweep: SweepDir) -> None:
         write_table(sweep.path, name, tables[name])
 
 
+def mend(sweep: SweepDir) -> list[str]:
+    """Write the tables again that are missing or damaged; gives the damaged ones' names.
+
+    Clusters and probes have commands of their own: theirs are removed, and read as not made yet.
+    """
+    tables: list[TableName] = [*SMALL, "neurons", "clusters", "probes"]
+    damaged = [name for name in tables if sweep.table(name).exists() and _table(sweep, name) is None]
+    for name in damaged:
+        remove_file(sweep.table(name))
+    if not all(sweep.table(name).exists() for name in (*SMALL, "neurons")):
+        compact_all(sweep)
+    if "probes" in damaged:
+        gather_probes(sweep)
+    return [str(name) for name in damaged]
+
+
 def compact_all(sweep: SweepDir) -> None:
     """Write all tables anew, the neurons' too."""
     tables = survey(sweep).tables
@@ -101,9 +117,53 @@ def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
             common = {"trial_id": plan.trial_id, "step": step, "epoch": epoch_of.get(step)}
             rows += [
                 row | common | {"expected": expected.get(row["layer"])}
-                for row in read_json(trial.results_file(folder.name))
+                for row in _results(trial.results_file(folder.name))
             ]
     return rows
+
+
+def _results(file: UPath) -> list[Row]:
+    """The rows of one checkpoint; where its file is damaged, one row that says so, as of an analysis that failed."""
+    try:
+        rows = read_json(file)
+    except ValueError:
+        rows = None
+    if isinstance(rows, list) and all(_fits(row, "layers") for row in rows):
+        return rows
+    return [{"layer": "", "position": 1, "error": f"{file} is damaged; `sweep analyze SWEEP` makes it again"}]
+
+
+def _fits(row: object, name: TableName) -> bool:
+    """Whether a row of a file can stand in a table: it names its layer, and its values are of the columns' kinds."""
+    if not isinstance(row, dict) or not isinstance(row.get("layer"), str):
+        return False
+    return all(row.get(column) is None or _is(row[column], kind) for column, kind in COLUMNS[name].items())
+
+
+def _is(value: object, kind: str) -> bool:
+    """Whether a value out of a JSON file can stand in a column of a kind."""
+    if kind == "string":
+        return isinstance(value, str) and value == value.encode(errors="replace").decode()  # no half characters
+    if isinstance(value, float):
+        return kind == "Float64" or value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def gather_probes(sweep: SweepDir) -> None:
+    """Write the table `probes` from the trials' files."""
+    with ThreadPoolExecutor(16) as pool:
+        rows = chain.from_iterable(pool.map(probe_rows, sweep.trials()))
+        write_table(sweep.path, "probes", table_of("probes", rows))
+
+
+def probe_rows(trial: TrialDir) -> list[Row]:
+    """What was probed of a trial; nothing where its file is missing or damaged, since probing writes it again."""
+    file = trial.path / "probe.json"
+    try:
+        rows = read_json(file) if file.exists() else []
+    except ValueError:
+        return []
+    return rows if isinstance(rows, list) and all(_fits(row, "probes") for row in rows) else []
 
 
 def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
@@ -122,7 +182,7 @@ def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
         return None
     try:
         return read_table(sweep.path, name)
-    except (ValueError, OSError):
+    except DamagedTableError:
         return None
 
 
@@ -179,8 +239,8 @@ def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in ("horizontal", "vertical")}
-    except (OSError, ValueError, KeyError, BadZipFile):  # `sweep analyze SWEEP` makes it anew
+        facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
+        frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
+        return frame.astype(COLUMNS["neurons"])
+    except DAMAGE:  # `sweep analyze SWEEP` makes it again
         return table_of("neurons", [])
-    facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
-    frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
-    return frame.astype(COLUMNS["neurons"])

@@ -5,7 +5,6 @@ Writes `trials/<id>/probe.json`, and from them `results/probes.parquet`. Needs n
 
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from analysis.position import read_position
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import PreparedData, prepare
-from sweep.results.tables import Row, table_of, write_table
+from sweep.results.compact import gather_probes, probe_rows
+from sweep.results.tables import Row
 from sweep.spec import Plan
 from sweep.store.checkpoint import read_checkpoint
-from sweep.store.files import read_json, write_json
+from sweep.store.files import write_json
 from sweep.store.manifest import checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
@@ -93,19 +93,11 @@ def feature_maps(net: ConvNet, images: Tensor) -> dict[str, np.ndarray]:
     return {name: torch.cat(found).numpy() for name, found in parts.items()}
 
 
-def gather_probes(sweep: SweepDir) -> None:
-    """Write the table `probes` from the trials' files."""
-    with ThreadPoolExecutor(16) as pool:
-        found = [rows for rows in pool.map(_known, sweep.trials()) if rows]
-    rows = [row for part in found for row in part]
-    write_table(sweep.path, "probes", table_of("probes", rows))
-
-
 def _probed(trial: TrialDir, images: int) -> Probed:
     steps = checkpoint_steps(trial.checkpoints) if trial.checkpoints.is_dir() else []
     if not steps:
         return Probed(trial_id=trial.trial_id, outcome="no checkpoint")
-    known = _known(trial)
+    known = probe_rows(trial)
     if known and (known[0]["step"], known[0].get("asked")) == (steps[0], images):
         return Probed(trial_id=trial.trial_id, outcome="there already")
     try:
@@ -115,12 +107,6 @@ def _probed(trial: TrialDir, images: int) -> Probed:
         said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         return Probed(trial_id=trial.trial_id, outcome=said, failed=True)
     return Probed(trial_id=trial.trial_id, outcome="probed")
-
-
-def _known(trial: TrialDir) -> list[Row]:
-    file = trial.probe_file
-    rows: list[Row] = read_json(file) if file.exists() else []
-    return rows
 
 
 def _images(data: PreparedData, intervention: str, images: int) -> Tensor:

@@ -7,8 +7,9 @@ The tables are written by `sweep.results.compact`; a table that does not exist y
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from zipfile import BadZipFile
+from zlib import error as ZlibError  # noqa: N812  # its own name tells nothing
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,17 @@ content. `clusters` has a row for each layer, k and cluster: the `percent` of th
 cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
 `map` is the last one."""
 
+DAMAGE = (
+    ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,
+    MemoryError, RecursionError, BadZipFile, ZlibError,
+)  # fmt: skip
+"""What pyarrow, pandas and numpy raise for bytes that are no table or array, once the storage has given them."""
+_CURES = {"clusters": "sweep report", "probes": "sweep probe"}
+
+
+class DamagedTableError(ValueError):
+    """A results table is not what was written; all of them can be made again from the trials' files."""
+
 
 @dataclass(frozen=True)
 class ReducedLayer:
@@ -82,12 +94,25 @@ class ReducedLayer:
 
 
 def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
-    """One compacted table of a sweep as a frame with the columns of `COLUMNS`."""
+    """One compacted table of a sweep as a frame with the columns of `COLUMNS`.
+
+    Raises:
+        DamagedTableError: it can't be read; the message says which command makes it again.
+    """
     path = SweepDir(sweep).table(name)
     if not path.exists():
         return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in COLUMNS[name].items()})
-    with path.open("rb") as file:
-        return pd.read_parquet(file).reindex(columns=list(COLUMNS[name])).astype(COLUMNS[name])
+    data = path.read_bytes()
+    try:
+        table = pd.read_parquet(BytesIO(data), page_checksum_verification=True)
+        return table.reindex(columns=list(COLUMNS[name])).astype(COLUMNS[name])
+    except DAMAGE as error:
+        _refuse(sweep, path, error, _CURES.get(name, "sweep resume"))
+
+
+def _refuse(sweep: UPath, path: UPath, error: BaseException, command: str) -> NoReturn:
+    said = " ".join(str(error).split()) or type(error).__name__
+    raise DamagedTableError(f"{path} is damaged ({said[:200]}); `{command} {sweep}` makes it again") from error
 
 
 def table_of(name: TableName, rows: Iterable[Row]) -> pd.DataFrame:
@@ -101,9 +126,9 @@ def write_table(sweep: UPath, name: TableName, table: pd.DataFrame) -> None:
 
 
 def parquet(table: pd.DataFrame) -> bytes:
-    """A table as a Parquet file."""
+    """A table as a Parquet file, with checksums, so that a flipped byte is noticed."""
     buffer = BytesIO()
-    table.to_parquet(buffer, index=False)
+    table.to_parquet(buffer, index=False, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -112,25 +137,39 @@ def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedL
     path = arrays_file(SweepDir(sweep).trial(trial_id).layers / str(step), layer)
     if not path.exists():
         return None
+    data = path.read_bytes()
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
             return ReducedLayer(
                 reduced=arrays["reduced"].astype(np.float32),
                 order=arrays["order"],
                 horizontal=arrays["horizontal"],
                 vertical=arrays["vertical"],
             )
-    except (OSError, ValueError, KeyError, BadZipFile):  # `sweep analyze SWEEP` makes it anew
+    except DAMAGE:  # `sweep analyze SWEEP` makes it again
         return None
 
 
 def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
     """The centres of the k clusters of the table `clusters`, float[k, ky, kx, 3], or None where they are not there."""
+    return read_clusters_array(sweep, str(k))
+
+
+def read_clusters_array(sweep: UPath, name: str) -> np.ndarray | None:
+    """One array of the file that holds the centres of the clusters, or None where it is not there.
+
+    Raises:
+        DamagedTableError: the file can't be read; the message says which command makes it again.
+    """
     path = SweepDir(sweep).centres
     if not path.exists():
         return None
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return arrays[str(k)] if str(k) in arrays.files else None
+    data = path.read_bytes()
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            return arrays[name] if name in arrays.files else None
+    except DAMAGE as error:
+        _refuse(sweep, path, error, "sweep report")
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

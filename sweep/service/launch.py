@@ -13,7 +13,7 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.write import RESULTS
-from sweep.results.compact import Survey, settled_trials, survey, unsettle
+from sweep.results.compact import Survey, mend, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
 from sweep.service.cluster import Cluster
 from sweep.service.remarks import other_threads, remarks, tell
@@ -114,6 +114,8 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
     waiting = [folder for plan, _ in trials for folder in sweep.trial(plan.trial_id).unanalysed(plan)]
     if not todo and not waiting:
         which = "every trial" if choice == EVERY_TRIAL else "every chosen trial"
+        for name in mend(sweep):
+            console.print(f"the table `{name}` was damaged; it is made again from the trials", style="yellow")
         console.print(f"nothing to do: {which} is finished and analysed", highlight=False)
         return _outcome(seen, ran_to_end=True)
     tell(console, other_threads(todo, last_grid(sweep).resources))

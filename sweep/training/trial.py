@@ -167,6 +167,7 @@ class _Record:
 def summary(error: BaseException) -> str:
     """An error in one line, with a cure where there is one."""
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    said = said.encode(errors="backslashreplace").decode()  # names of files may hold what no table can
     cure = _CURES.get(error.errno or 0) if isinstance(error, OSError) else None
     return f"{said}; {cure}" if cure else said
 

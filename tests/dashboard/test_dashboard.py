@@ -65,6 +65,31 @@ def test_a_storage_with_two_sweeps_lets_one_choose(storage: Path, monkeypatch: p
     assert "Weight banding · second" in words(page)
 
 
+@pytest.mark.parametrize("view", ["", "views/seeds.py", "views/trial.py"])
+def test_a_damaged_table_is_told_with_its_cure(storage: Path, monkeypatch: pytest.MonkeyPatch, view: str) -> None:
+    table = storage / "first" / "results" / "layers.parquet"
+    table.write_bytes(b"no table")
+    page = app(monkeypatch, storage).run()
+    if view:
+        page.switch_page(view).run()
+    assert not page.exception
+    assert f"{table} is damaged" in words(page)
+    assert f"`sweep resume {storage / 'first'}` makes it again" in words(page)
+    assert table.read_bytes() == b"no table"
+
+
+def test_errors_and_logs_that_are_not_utf8_are_shown(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = storage / "first" / "trials" / trial_id("x_pool", 0)
+    (failed / "error.txt").write_bytes(b"OSError: caf\xe9.jpg")
+    (failed / "log.txt").write_bytes(b"attempt \xff\n")
+    page = app(monkeypatch, storage)
+    page.query_params["trial"] = failed.name
+    page.run().switch_page("views/trial.py").run()
+    assert not page.exception
+    assert "OSError: caf\ufffd.jpg" in words(page)
+    assert "attempt \ufffd" in words(page)
+
+
 @pytest.mark.parametrize("folder", ["empty", "missing"])
 def test_an_empty_storage_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -8,22 +8,37 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from analysis.write import write_bytes
+from analysis.write import RESULTS, write_bytes
 from sweep.grid.load import load_grid
 from sweep.grid.schema import Grid
+from sweep.results.compact import layer_rows, probe_rows
+from sweep.results.tables import (
+    COLUMNS,
+    DamagedTableError,
+    read_clusters_array,
+    read_reduced,
+    read_table,
+    write_table,
+)
 from sweep.spec import Plan
 from sweep.store import strict_yaml
 from sweep.store.lease import STALE_S, _myself, holder
+from sweep.store.requests import read_requests
 from sweep.store.strict_yaml import parse_yaml
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import State
@@ -151,6 +166,60 @@ def test_a_harmed_lease_is_somebodys_or_nobodys(tmp_path: Path, data: st.DataObj
     write_bytes(UPath(tmp_path) / "driver" / "1.json", damaged(json.dumps(vars(good)).encode(), data.draw))
     held = holder(UPath(tmp_path))
     assert held is None or (held.alive and held.age_s <= STALE_S)
+
+
+TABLE = pd.DataFrame({"trial_id": ["a"], "step": [1], "layer": ["b"], "row_r2": [0.5], "column_r2": [None]})
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_table_is_read_or_told_in_one_line_with_its_cure(tmp_path: Path, data: st.DataObject) -> None:
+    write_table(UPath(tmp_path), "probes", TABLE)
+    file = SweepDir(UPath(tmp_path)).table("probes")
+    write_bytes(file, damaged(file.read_bytes(), data.draw))
+    try:
+        table = read_table(UPath(tmp_path), "probes")
+    except DamagedTableError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert "makes it again" in str(error)  # noqa: PT017
+    else:
+        assert list(table.columns) == list(COLUMNS["probes"])
+
+
+@quick
+@given(data=st.data())
+def test_harmed_arrays_are_read_or_told(tmp_path: Path, data: st.DataObject) -> None:
+    buffer = BytesIO()
+    np.savez_compressed(buffer, fingerprint=np.array("abc"), order=np.arange(3))
+    harmed = damaged(buffer.getvalue(), data.draw)
+    write_bytes(SweepDir(UPath(tmp_path)).centres, harmed)
+    write_bytes(UPath(tmp_path) / "trials" / "t" / "layers" / "0" / "a.npz", harmed)
+    assert read_reduced(UPath(tmp_path), "t", 0, "a") is None
+    with suppress(DamagedTableError):
+        read_clusters_array(UPath(tmp_path), "fingerprint")
+
+
+@quick
+@given(data=st.data())
+def test_harmed_results_become_rows_that_a_table_can_hold(sweep: SweepDir, plan: Plan, data: st.DataObject) -> None:
+    trial = sweep.trial(plan.trial_id)
+    good = [{"layer": "a", "position": 1, "neurons": 3, "horizontal": 0.5, "verdict": "none", "error": None}]
+    content = data.draw(st.just(good) | st.lists(st.fixed_dictionaries({"layer": ANY_VALUE, "neurons": ANY_VALUE})))
+    write_bytes(trial.layers / "0" / RESULTS, damaged(json.dumps(content, default=str).encode(), data.draw))
+    write_bytes(trial.path / "probe.json", (trial.layers / "0" / RESULTS).read_bytes())
+    for name, rows in (("layers", layer_rows(trial, plan)), ("probes", probe_rows(trial))):
+        frame = pd.DataFrame(rows, columns=list(COLUMNS[name])).astype(COLUMNS[name])  # type: ignore[index]
+        pa.Table.from_pandas(frame)
+
+
+@quick
+@given(data=st.data())
+def test_a_harmed_request_is_answered_or_told(tmp_path: Path, data: st.DataObject) -> None:
+    good = json.dumps({"trial_id": "t", "start": "scratch", "requested_at": 1.0}).encode()
+    write_bytes(UPath(tmp_path) / "requests" / "t.json", damaged(good, data.draw))
+    found = read_requests(UPath(tmp_path))
+    assert len(found.pending) + len(found.damaged) == 1
+    assert all("\n" not in said for said in found.damaged)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The tables follow the files; what is settled is read once; what is damaged is made anew."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +11,24 @@ from analysis.layers import analyze_checkpoint
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.results import compact as tables
-from sweep.results.compact import compact, compact_all, settled_trials, survey, unsettle
-from sweep.results.tables import read_table
+from sweep.results.clusters import update_clusters
+from sweep.results.compact import (
+    compact,
+    compact_all,
+    gather_probes,
+    mend,
+    probe_rows,
+    settled_trials,
+    survey,
+    unsettle,
+)
+from sweep.results.tables import COLUMNS, DamagedTableError, TableName, read_centres, read_table
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
 from sweep.training.trial import run_trial
 from tests.sweep.conftest import TINY
+
+PROBED = {"trial_id": "t", "step": 0, "layer": "map", "row_r2": 0.5, "column_r2": 0.25, "images": 16, "asked": 16}
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +109,64 @@ def test_a_trial_whose_folder_is_removed_leaves_the_tables(done: SweepDir) -> No
     compact_all(done)
     assert read_table(done.path, "trials")["intervention"].tolist() == ["baseline"]
     assert len(read_table(done.path, "neurons")) == 0
+
+
+@pytest.mark.parametrize("name", ["trials", "layers", "neurons", "probes", "clusters"])
+def test_mending_makes_damaged_tables_again_and_names_them(done: SweepDir, name: TableName) -> None:
+    compact_all(done)
+    (done.trial(named(done, "untrained")).path / "probe.json").write_text(json.dumps([PROBED]))
+    gather_probes(done)
+    before = {table: read_table(done.path, table) for table in COLUMNS}
+    done.table(name).write_bytes(b"no table")
+    with pytest.raises(DamagedTableError, match=rf"{name}\.parquet is damaged .*`sweep \w+ .*demo` makes it again"):
+        read_table(done.path, name)
+    assert mend(done) == [name]
+    assert mend(done) == []
+    for table, frame in before.items():
+        pd.testing.assert_frame_equal(read_table(done.path, table), frame)
+
+
+def test_a_flipped_byte_in_a_table_is_noticed(done: SweepDir) -> None:
+    compact_all(done)
+    file = done.table("layers")
+    whole = bytearray(file.read_bytes())
+    whole[50] ^= 1  # in the first page
+    file.write_bytes(bytes(whole))
+    with pytest.raises(DamagedTableError):
+        read_table(done.path, "layers")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", "[{}]", '[{"layer": 1}]', '[{"layer": "a", "neurons": "x"}]'])
+def test_damaged_results_of_a_checkpoint_are_a_row_that_says_so(done: SweepDir, content: str) -> None:
+    results = done.trial(named(done, "untrained")).layers / "0" / "layers.json"
+    results.write_text(content)
+    compact_all(done)
+    (row,) = read_table(done.path, "layers").to_dict("records")
+    assert row["error"] == f"{results} is damaged; `sweep analyze SWEEP` makes it again"
+    assert pd.isna(row["verdict"])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"layer": "map", "step": "x"}]'])
+def test_a_damaged_probe_is_as_good_as_none(done: SweepDir, content: str) -> None:
+    trial = done.trial(named(done, "untrained"))
+    (trial.path / "probe.json").write_text(content)
+    assert probe_rows(trial) == []
+    gather_probes(done)
+    assert read_table(done.path, "probes").empty
+
+
+@pytest.mark.parametrize("file", ["clusters.parquet", "centres.npz"])
+def test_damaged_clusters_are_made_again(done: SweepDir, file: str) -> None:
+    compact_all(done)
+    assert update_clusters(done.path)
+    assert not update_clusters(done.path)
+    (done.path / "results" / file).write_bytes(b"PK no archive")
+    assert update_clusters(done.path)
+    assert not update_clusters(done.path)
+
+
+def test_damaged_centres_are_told_with_their_cure(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "centres.npz").write_bytes(b"PK no archive")
+    with pytest.raises(DamagedTableError, match=r"centres\.npz is damaged .*; `sweep report .*` makes it again"):
+        read_centres(UPath(tmp_path), 4)
