@@ -10,11 +10,13 @@ _THEME = {"base": "light", "primaryColor": "#0072B2", "font": "sans-serif"}
 def command(storage: str, port: int | None) -> list[str]:
     """The command line that serves a storage (or one sweep) to this machine only.
 
-    There is no login: behind a proxy that has one, let the proxy reach this address.
+    There is no login: behind a proxy that has one, let the proxy reach this address. `-P`: the working directory may
+    hold packages of the same names.
     """
     options = {
         "server.headless": "true",
         "server.address": "127.0.0.1",
+        "server.fileWatcherType": "none",  # nobody edits the pages, and watches may be few (inotify)
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     } | {f"theme.{name}": value for name, value in _THEME.items()}
@@ -22,7 +24,7 @@ def command(storage: str, port: int | None) -> list[str]:
         options["server.port"] = str(port)
     flags = [f"--{name}={value}" for name, value in options.items()]
     app = Path(__file__).with_name("app.py")
-    return [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", storage]
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(app), *flags, "--", storage]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
+from sweep import ROOT
 from sweep.store.files import place
 
 if TYPE_CHECKING:
@@ -253,7 +254,8 @@ def dashboard(
     port: Annotated[int | None, typer.Option(help="Default: 8501.")] = None,
 ) -> None:
     """Open the dashboard on this machine."""
-    command = [sys.executable, "-m", "dashboard.serve", storage, *([] if port is None else [str(port)])]
+    serve = str(ROOT / "dashboard" / "serve.py")
+    command = [sys.executable, "-P", serve, storage, *([] if port is None else [str(port)])]
     os.execv(command[0], command)  # in this process's place, so that whatever stops it stops the server
 
 

@@ -61,7 +61,12 @@ _watch: ContextVar[Watch] = ContextVar("watch", default=silent)
 
 def cache_folder() -> Path:
     """Where prepared data lies on this machine: `$SWEEP_CACHE`, by default `~/.cache/weight-banding`."""
-    return Path(os.environ.get("SWEEP_CACHE") or Path.home() / ".cache" / "weight-banding")
+    if said := os.environ.get("SWEEP_CACHE"):
+        return Path(said)
+    try:
+        return Path.home() / ".cache" / "weight-banding"
+    except RuntimeError as error:  # a container's user often has neither
+        raise ValueError("this user has no home folder; set SWEEP_CACHE to a folder for prepared data") from error
 
 
 def stamp_of(path: Path) -> str:

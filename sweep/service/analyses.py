@@ -1,6 +1,7 @@
 """The analyses of a launch: checkpoints go to Ray actors as they appear, and what comes back is recorded."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from upath import UPath
@@ -20,10 +21,11 @@ from sweep.terminal.progress import Display
 class Analyses:
     """Hands checkpoints to the actors, counts what is done, and records what failed. Never waits unless told to."""
 
-    def __init__(self, sweep: SweepDir, settings: Analysis, display: Display) -> None:
+    def __init__(self, sweep: SweepDir, settings: Analysis, display: Display, logs: Path | None = None) -> None:
         self._sweep, self._display = sweep, display
         self._pool = AnalysisPool(settings.actors, settings.cpus, settings.gpus, settings.layers)
-        self._actor_needs = in_words(settings.cpus, settings.gpus)
+        self._needs = (settings.cpus, settings.gpus)
+        self._logs = logs
         self._done = 0
         self.lost = 0
         """Analyses that failed and could not be recorded either."""
@@ -70,14 +72,14 @@ class Analyses:
         Raises:
             LostLeaseError: another driver has taken the sweep over.
         """
-        patience = Patience(say)
+        patience = Patience(say, self._logs)
         while self._pool.pending:
             lease.require()
             self.collect(timeout_s=1.0)
             if self._pool.placed:
                 patience.renew()
             else:
-                patience.spend(f"no analysis could start: an actor needs {self._actor_needs}")
+                patience.spend(f"no analysis could start: an actor needs {in_words(*self._needs)}", *self._needs)
 
     def close(self) -> None:
         """Stop the actors; what they have not finished is done by the next launch."""

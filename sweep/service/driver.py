@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -43,14 +44,22 @@ _BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 class Driver(tune.Callback):
     """Sits in Tune's loop: decides what runs again, hands checkpoints to the analysis, keeps the tables up to date."""
 
-    def __init__(self, sweep: SweepDir, grid: Grid, display: Display, lease: Lease, max_failures: int) -> None:
+    def __init__(
+        self,
+        sweep: SweepDir,
+        grid: Grid,
+        display: Display,
+        lease: Lease,
+        max_failures: int,
+        ray_logs: Path | None = None,
+    ) -> None:
         self._sweep, self._display, self._lease = sweep, display, lease
         self._resources, self._max_failures = grid.resources, max_failures
-        self._analyses = Analyses(sweep, grid.analysis, display)
+        self._analyses = Analyses(sweep, grid.analysis, display, ray_logs)
         self._queue = Queue([])
         self._open: set[str] = set()
         self._failures: Counter[str] = Counter()
-        self._patience = Patience(display.remark)
+        self._patience = Patience(display.remark, ray_logs)
         self._compact_at = self._requests_at = 0.0
 
     @property
@@ -117,9 +126,11 @@ class Driver(tune.Callback):
         if any(trial.status == "RUNNING" for trial in trials) or not trials:
             self._patience.renew()
         else:
-            needs = f"a trial needs {in_words(self._resources.cpus, self._resources.gpus)}"
+            needed = (self._resources.cpus, self._resources.gpus)
             actors = count(self._analyses.actors_placed, "actor")
-            self._patience.spend(f"no trial could start: {needs}, and the analysis holds {actors}")
+            self._patience.spend(
+                f"no trial could start: a trial needs {in_words(*needed)}, and the analysis holds {actors}", *needed
+            )
         with self._storage_may_be_away():  # trials that can't write either fail on their own
             self._answer_requests()
             self._compact()
@@ -165,6 +176,7 @@ class Driver(tune.Callback):
             "sweep": str(self._sweep.path),
             "trial_id": plan.trial_id,
             "root": plan.root,
+            "cwd": str(Path.cwd()),
             **self._resources.model_dump(),
         }
 

@@ -124,7 +124,7 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
             reason = f"was cut off on {status.host}; its last checkpoint stands"
             sweep.trial(plan.trial_id).write_status(replace(status, status="pending", reason=reason))
     from sweep.data.prepare import prepare
-    from sweep.service.cluster import connected
+    from sweep.service.cluster import connected, require_room
     from sweep.service.driver import Driver
 
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
@@ -135,8 +135,11 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
             console.print(f"data set {plan.spec.data.name}: {error}", style="yellow", highlight=False, markup=False)
     epochs = sum(_epochs(plan) for plan, _ in todo)
     done = sum(status.epoch for _, status in todo)
-    with connected(cluster.address), display(console, len(todo), epochs, done) as shown:
-        driver = Driver(sweep, last_grid(sweep), shown, lease, cluster.max_failures)
+    grid = last_grid(sweep)
+    with connected(cluster.address) as ray_logs, display(console, len(todo), epochs, done) as shown:
+        if todo and cluster.address is None:
+            require_room(grid.resources.cpus, grid.resources.gpus)
+        driver = Driver(sweep, grid, shown, lease, cluster.max_failures, ray_logs)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
     return _outcome(survey(sweep), ran_to_end, driver.lost_analyses)
 

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class RayTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         task = config["task"]
+        with suppress(OSError):  # another machine may not have the folder; whatever matters is an absolute path
+            os.chdir(task["cwd"])
         if not task["gpus"]:  # Ray hides no GPU from what reserves none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._delay_s = task["delay_s"]
@@ -63,7 +66,7 @@ _DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is
 def report_of(trial: Any) -> str:
     """What Tune wrote of a trial's failure, read where it was written: its copy in the storage comes later."""
     file = Path(trial.error_file or "")
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def died_of(traceback: str) -> str:
