@@ -1,5 +1,6 @@
 """The import rules of pyproject.toml hold, and what only reads a sweep loads neither torch nor Ray."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
+from sweep import ROOT
 
 WRITTEN = Path(__file__).parent / "sweep" / "store" / "before_the_rooms.tar.xz"
 COMMANDS = [
@@ -65,3 +68,14 @@ def test_what_only_reads_a_sweep_loads_neither_torch_nor_ray(settled: Path) -> N
     done = subprocess.run(command, cwd=settled, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing to do" in done.stdout
+
+
+def test_the_projects_packages_win_over_others_of_their_names_on_the_path(tmp_path: Path) -> None:
+    for name in ("analysis", "dashboard", "models"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('this is not the project')")
+    code = "import sweep, analysis, dashboard.serve, models.names; print(models.__file__)"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-P", "-c", code]
+    found = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": path}, text=True, cwd=tmp_path)
+    assert found.strip() == str(ROOT / "models" / "__init__.py")

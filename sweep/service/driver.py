@@ -27,7 +27,7 @@ from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.cluster import Patience, in_words
 from sweep.service.queue import Queue, Task
-from sweep.service.ray_trial import RayTrial, bundle, died_of, report_of
+from sweep.service.ray_trial import RayTrial, bundle, cant_be_imported, died_of, report_of
 from sweep.spec import Plan
 from sweep.store.files import STORAGE_ERRORS
 from sweep.store.lease import Lease
@@ -190,7 +190,7 @@ class Driver(tune.Callback):
             return Status(status="failed", error=died_of(traceback))
         if status.status == "failed":
             return status
-        status = replace(status, status="failed", error=died_of(traceback))
+        status = replace(status, status="failed", error=died_of(traceback), final=cant_be_imported(traceback))
         try:
             trial.write_error(traceback)
             trial.write_status(status)

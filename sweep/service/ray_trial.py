@@ -81,6 +81,11 @@ def died_of(traceback: str) -> str:
     return lines[-1].strip()
 
 
+def cant_be_imported(traceback: str) -> bool:
+    """Whether a trial's process could not load what it needs, which would come to the same again."""
+    return died_of(traceback).startswith(("ImportError:", "ModuleNotFoundError:"))
+
+
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     resources = Resources.model_validate({name: config["task"][name] for name in Resources.model_fields})
     return tune.PlacementGroupFactory([{"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})])

@@ -4,6 +4,7 @@ A request is a file, `requests/<trial_id>.json`, so that it outlives both who as
 picks it up, or else the next resume, and forgets it. Knows neither torch nor Ray.
 """
 
+import reprlib
 import time
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -101,9 +102,10 @@ def _request(file: UPath) -> Request:
     try:
         request = Request(**values)
     except TypeError as error:
-        raise ValueError(f"{file} is not a request ({error}); remove it and ask again") from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"{file} is not a request ({said}); remove it and ask again") from error
     if request.start not in get_args(Start) or file.name != f"{request.trial_id}.json":
-        raise ValueError(f"{file} is not a request for its trial ({values}); remove it and ask again")
+        raise ValueError(f"{file} is not a request for its trial ({reprlib.repr(values)}); remove it and ask again")
     if not isinstance(request.requested_at, int | float):
-        raise ValueError(f"{file} does not say when it was made ({values}); remove it and ask again")
+        raise ValueError(f"{file} does not say when it was made ({reprlib.repr(values)}); remove it and ask again")
     return request

@@ -161,7 +161,14 @@ class _Record:
         with suppress(*STORAGE_ERRORS):
             self._trial.write_error("".join(traceback.format_exception(error)))
         with suppress(*STORAGE_ERRORS):
-            self.write(status="failed", error=summary(error), final=isinstance(error, DivergedError | ValueError))
+            self.write(status="failed", error=summary(error), final=isinstance(error, _CERTAIN))
+
+
+_CERTAIN = (
+    DivergedError, ValueError, TypeError, LookupError, AttributeError, NameError, ImportError, AssertionError,
+    NotImplementedError, SyntaxError,
+)  # fmt: skip
+"""What would come to the same again: a wrong input or a fault of the code, not of a machine."""
 
 
 def summary(error: BaseException) -> str:

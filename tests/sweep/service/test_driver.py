@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from upath import UPath
 
 from analysis.write import RESULTS
+from sweep import ROOT
 from sweep.grid.schema import Grid
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
@@ -145,15 +148,30 @@ def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, 
     assert len(read_table(sweep.path, "trials")) == 1
 
 
-def test_a_relative_storage_is_the_same_folder_wherever_trials_run(tmp_path: Path) -> None:
+def test_where_a_sweep_is_launched_from_and_where_its_python_lies_makes_no_difference(tmp_path: Path) -> None:
+    """A researcher's repository has packages of the project's names, and a space in its path."""
+    repository = tmp_path / "my repository"
+    for name in ("analysis", "dashboard", "models", "sweep"):
+        (repository / name).mkdir(parents=True)
+        (repository / name / "__init__.py").write_text("raise RuntimeError('this is not the project')")
     tiny = ["--set", "data.options={train_images: 16, val_images: 8}", "--set", "interventions=[untrained]"]
-    environment = os.environ | {"HOME": str(tmp_path)}
-    for storage in ("here", "~/there"):
-        command = [*SWEEP, "launch", "demo", *tiny, "--set", "recipe.batch_size=8", f"--storage={storage}"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {"HOME": str(repository), "PYTHONPATH": str(ROOT)}
+    for storage, python in (("here", sys.executable), ("~/there", python_below(repository / ".venv"))):
+        command = [python, "-P", "-m", "sweep.cli", "launch", "demo", *tiny, "--set", "recipe.batch_size=8"]
+        command.append(f"--storage={storage}")
+        done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["here", "there"]
-    assert UPath(tmp_path / "there" / "demo" / "results" / "trials.parquet").exists()
+    written = {path.name for path in repository.iterdir() if not path.name.startswith(".")}
+    assert written == {"analysis", "dashboard", "models", "sweep", "here", "there"}
+    assert UPath(repository / "there" / "demo" / "results" / "trials.parquet").exists()
+
+
+def python_below(folder: Path) -> str:
+    """A Python in a virtual environment of its own that borrows this one's packages."""
+    venv.create(folder, symlinks=True)
+    (site_packages,) = folder.glob("lib/python3*/site-packages")
+    (site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    return str(folder / "bin" / "python")
 
 
 def test_the_first_ctrl_c_ends_a_launch_that_only_analyses(tmp_path: Path) -> None:
