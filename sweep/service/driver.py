@@ -167,7 +167,7 @@ class Driver(tune.Callback):
         for trial_id in self._open:  # Tune has stopped them
             trial = self._sweep.trial(trial_id)
             status = trial.status()
-            reason = "stopped; its last checkpoint stands" if status.attempts else None
+            reason = trial.interrupted("stopped") if status.attempts else None
             trial.write_status(replace(status, status="pending", reason=reason))
         return bool(self._open)
 

@@ -121,8 +121,9 @@ def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choic
     tell(console, other_threads(todo, last_grid(sweep).resources))
     for plan, status in todo:
         if status.status == "running":  # its driver has died: this one holds the lease
-            reason = f"was cut off on {status.host}; its last checkpoint stands"
-            sweep.trial(plan.trial_id).write_status(replace(status, status="pending", reason=reason))
+            trial = sweep.trial(plan.trial_id)
+            reason = trial.interrupted(f"was cut off on {status.host}")
+            trial.write_status(replace(status, status="pending", reason=reason))
     from sweep.data.prepare import prepare
     from sweep.service.cluster import connected, require_room
     from sweep.service.driver import Driver

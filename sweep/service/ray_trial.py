@@ -77,7 +77,7 @@ def died_of(traceback: str) -> str:
             "its node ran out of memory and Ray killed the trial; give trials more resources.cpus, or smaller batches"
         )
     if not lines or _DEATH.search(traceback):
-        return "the trial's process died (killed, out of memory, or its node gone); its last checkpoint stands"
+        return "the trial's process died (killed, out of memory, or its node gone)"
     return lines[-1].strip()
 
 

@@ -14,7 +14,7 @@ from analysis.write import RESULTS
 from sweep.spec import Plan
 from sweep.store.files import move, read_json, read_text, remove_file, write_json, write_text
 from sweep.store.kept import kept_checkpoints
-from sweep.store.manifest import EpochRow
+from sweep.store.manifest import EpochRow, checkpoint_steps
 
 State = Literal["pending", "running", "finished", "failed", "excluded"]
 
@@ -152,6 +152,11 @@ class TrialDir:
             return []
         kept = kept_checkpoints(self.checkpoints, plan.spec.recipe.epochs)
         return [folder for folder in kept if not self.results_file(folder.name).exists()]
+
+    def interrupted(self, how: str) -> str:
+        """How the trial was cut short, in words, and what it goes on from."""
+        begun = checkpoint_steps(self.checkpoints)
+        return f"{how}; its last checkpoint stands" if begun else f"{how} before its first checkpoint"
 
     def set_aside(self) -> None:
         """Move what the trial has come to into `attempts/<n>/`, so that it begins from scratch.

@@ -81,7 +81,7 @@ def _recorded_course(
         logger.info(str(error))
         raise
     except (StoppedError, GeneratorExit) as error:
-        record.write(status="pending", reason="stopped; its last checkpoint stands")
+        record.write(status="pending", reason=trial.interrupted("stopped"))
         logger.info(str(error) or "stopped between epochs")
         raise
     except Exception as error:
@@ -133,11 +133,12 @@ class _Record:
             )
 
     def watched(self, stop: Stop) -> Stop:
-        """`stop`, with a heartbeat from time to time."""
+        """`stop`, with a heartbeat from time to time; whatever is written next tells the step reached."""
 
         def watch(step: int) -> bool:
+            self._status = replace(self._status, step=step)
             if time.monotonic() - self._beat_at >= HEARTBEAT_S:
-                self.write(step=step)
+                self.write()
             return stop(step)
 
         return watch

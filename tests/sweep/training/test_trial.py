@@ -76,7 +76,7 @@ def test_a_stopped_trial_is_pending_with_a_reason(planned: TrialDir) -> None:
     with pytest.raises(StoppedError):
         run_trial(planned, None, threads=1, stop=lambda step: step == 4)
     status = planned.status()
-    assert (status.status, status.step) == ("pending", 3)
+    assert (status.status, status.epoch, status.step) == ("pending", 1, 4)
     assert status.reason == "stopped; its last checkpoint stands"
     assert run_trial(planned, None, threads=1).attempts == 2
 
@@ -86,6 +86,26 @@ def test_closing_the_course_leaves_the_trial_pending(planned: TrialDir) -> None:
     next(course)
     course.close()  # type: ignore[attr-defined]
     assert planned.status().status == "pending"
+    assert planned.status().reason == "stopped; its last checkpoint stands"
+
+
+def test_a_trial_without_a_checkpoint_is_not_said_to_have_one(planned: TrialDir) -> None:
+    assert planned.interrupted("stopped") == "stopped before its first checkpoint"
+    assert planned.interrupted("was cut off on node-7") == "was cut off on node-7 before its first checkpoint"
+    run_trial(planned, None, threads=1)
+    assert planned.interrupted("stopped") == "stopped; its last checkpoint stands"
+
+
+def test_a_trial_stopped_by_its_first_step_is_at_step_one_whatever_the_clock_says(planned: TrialDir) -> None:
+    with pytest.raises(StoppedError):
+        run_trial(planned, None, threads=1, stop=lambda step: True)
+    assert (planned.status().epoch, planned.status().step) == (0, 1)
+
+
+def test_a_failed_trial_tells_the_step_it_reached(planned: TrialDir) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_trial(planned, None, threads=1, stop=lambda step: step == 5 and step / 0 > 0)
+    assert (planned.status().status, planned.status().step) == ("failed", 5)
 
 
 def test_a_heartbeat_tells_the_step_within_an_epoch(planned: TrialDir, monkeypatch: pytest.MonkeyPatch) -> None:
