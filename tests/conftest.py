@@ -1,7 +1,8 @@
 """Fixtures shared by all tests: a quiet local Ray, tiny data, folders of their own."""
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -18,11 +19,23 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("fixed")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those that need Ray stay in one, which holds one Ray for all of them."""
+    for item in items:
+        if {"ray_address", "local_ray"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("ray")
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Prepared data goes to a folder of this test run, shared by its tests."""
     folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("SWEEP_CACHE", str(folder))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SWEEP_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture
@@ -33,11 +46,52 @@ def reference() -> Path:
     return REFERENCE
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """Two CPUs of Ray for the tests that need actors."""
+def object_store() -> Iterator[int]:
+    """The port at which this process and Ray's workers look for an object store, as the environment tells them."""
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patched.setenv("AWS_ACCESS_KEY_ID", "test")
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield port
+
+
+@pytest.fixture(scope="session")
+def ray_address(cache: Path, object_store: int) -> Iterator[str]:
+    """A Ray node with two CPUs for all tests; `sweep launch --address` takes it."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 90 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def drive(ray_address: str) -> Callable[..., str]:
+    """`tests.command.run` for what trains or analyses: a driver of the one Ray."""
+    from tests.command import run
+
+    def on_that_ray(*arguments: str, code: int = 0) -> str:
+        return run(*arguments, "--address", ray_address, code=code)
+
+    return on_that_ray
+
+
+@pytest.fixture(scope="module")
+def local_ray(ray_address: str) -> Iterator[None]:
+    """The tests of a module are drivers of the one Ray."""
     import ray
 
-    ray.init(address="local", num_cpus=2, object_store_memory=90 * 2**20, include_dashboard=False, log_to_driver=False)
+    ray.init(address=ray_address, log_to_driver=False)
     yield
     ray.shutdown()

@@ -27,7 +27,7 @@ from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status, TrialDir
 from sweep.training.trial import run_trial
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.ray
 SETTINGS = [
     "interventions=[baseline, untrained]",
     "data.options={train_images: 640, val_images: 32}",

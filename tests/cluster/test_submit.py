@@ -1,7 +1,6 @@
 """`sweep submit`: a grid becomes a job of a cluster, its output and its exit code come back."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,18 +11,13 @@ from ray.cluster_utils import Cluster
 from upath import UPath
 
 from sweep.results.tables import read_table
+from tests.command import run
+from tests.conftest import free_port
 
 pytest.importorskip("aiohttp_cors", reason="Ray's job server comes with the extra `cluster`")
-pytestmark = pytest.mark.cluster
-SWEEP = [sys.executable, "-m", "sweep.cli"]
+pytestmark = pytest.mark.ray
 TINY = ["--set", "data.options={train_images: 32, val_images: 16}", "--set", "recipe.epochs=1"]
 TINY += ["--set", "recipe.batch_size=16"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +35,9 @@ def job_server() -> Iterator[str]:
         cluster.shutdown()
 
 
-def submit(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run([*SWEEP, "submit", *arguments], capture_output=True, text=True, timeout=240, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_a_job_runs_the_grid_as_it_is_resolved_here_and_its_output_comes_back(job_server: str, tmp_path: Path) -> None:
     chosen = ["--set", "interventions=[untrained]"]
-    code, said = submit("demo", *TINY, *chosen, "--cluster", job_server, "--storage", str(tmp_path / "sweeps"))
-    assert code == 0, said
+    said = run("submit", "demo", *TINY, *chosen, "--cluster", job_server, "--storage", str(tmp_path / "sweeps"))
     assert "trial 1/1 simplified_mini-untrained-s0-" in said
     assert "ray job stop --address" in said
     (trial,) = read_table(UPath(tmp_path / "sweeps" / "demo"), "trials").to_dict("records")
@@ -57,15 +45,13 @@ def test_a_job_runs_the_grid_as_it_is_resolved_here_and_its_output_comes_back(jo
 
 
 def test_a_failed_trial_is_the_jobs_exit_code(job_server: str, tmp_path: Path) -> None:
-    hopeless = ["--set", "interventions=[baseline]", "--set", "recipe.lr=1.0e30"]
-    code, said = submit("demo", *TINY, *hopeless, "--cluster", job_server, "--storage", str(tmp_path / "sweeps"))
-    assert code == 1, said
+    hopeless = [*TINY, "--set", "interventions=[baseline]", "--set", "recipe.lr=1.0e30"]
+    said = run("submit", "demo", *hopeless, "--cluster", job_server, "--storage", str(tmp_path / "sweeps"), code=1)
     assert "not a finite number" in " ".join(said.split())
 
 
 def test_without_waiting_only_the_jobs_name_is_said(job_server: str, tmp_path: Path) -> None:
-    code, said = submit("smoke", "--cluster", job_server, "--storage", str(tmp_path / "sweeps"), "--no-wait")
-    assert code == 0, said
+    said = run("submit", "smoke", "--cluster", job_server, "--storage", str(tmp_path / "sweeps"), "--no-wait")
     job = said.split("job ")[1].split()[0]
     assert job.startswith("sweep-smoke-")
     stopped = subprocess.run(
@@ -83,7 +69,6 @@ def test_without_waiting_only_the_jobs_name_is_said(job_server: str, tmp_path: P
     ],
 )
 def test_mistakes_are_said_in_a_line(arguments: list[str], complaint: str) -> None:
-    code, said = submit("demo", *arguments, "--cluster", f"http://127.0.0.1:{free_port()}")
-    assert code == 2
+    said = run("submit", "demo", *arguments, "--cluster", f"http://127.0.0.1:{free_port()}", code=2)
     assert complaint in said
     assert "Traceback" not in said

@@ -1,11 +1,9 @@
 """What the driver does where something is missing: resources, reports, results, the storage."""
 
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +23,7 @@ from sweep.spec import Plan
 from sweep.store.lease import hold
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial
-
-SWEEP = [sys.executable, "-m", "sweep.cli"]
+from tests.command import run
 
 
 class Told:
@@ -139,11 +136,11 @@ def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, 
     compact_all(sweep)
     table = Path(sweep.path.path) / "results" / "trials.parquet"
     before = table.stat().st_mtime_ns
-    report = [*SWEEP, "report", str(sweep.path), "-o", str(tmp_path / "r.html")]
+    report = ["report", str(sweep.path), "-o", str(tmp_path / "r.html")]
     with hold(sweep.path):
-        subprocess.run(report, check=True, capture_output=True)
+        run(*report)
         assert table.stat().st_mtime_ns == before
-    subprocess.run(report, check=True, capture_output=True)
+    run(*report)
     assert table.stat().st_mtime_ns > before
     assert len(read_table(sweep.path, "trials")) == 1
 
@@ -172,18 +169,3 @@ def python_below(folder: Path) -> str:
     (site_packages,) = folder.glob("lib/python3*/site-packages")
     (site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return str(folder / "bin" / "python")
-
-
-def test_the_first_ctrl_c_ends_a_launch_that_only_analyses(tmp_path: Path) -> None:
-    tiny = ["--set", "data.options={train_images: 16, val_images: 8}", "--set", "interventions=[untrained]"]
-    stuck = ["--set", "recipe.batch_size=8", "--set", "analysis.gpus=1.0"]  # no actor ever has a place
-    command = [*SWEEP, "launch", "demo", *tiny, *stuck, "--storage", str(tmp_path)]
-    launch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert launch.stdout is not None
-    for line in launch.stdout:
-        if line.startswith("trial 1/1"):
-            break
-    time.sleep(5)  # Tune's end
-    launch.send_signal(signal.SIGINT)
-    assert launch.wait(timeout=60) == 130
-    launch.stdout.close()

@@ -1,4 +1,4 @@
-"""As a user: launch, look, break, resume. Each test runs the real command line with a real local Ray."""
+"""As a user: launch, look, break, resume, through the real command line and a real Ray."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,24 @@ import pytest
 import yaml
 from upath import UPath
 
+from models.architectures import ARCHITECTURES
+from models.interventions import INTERVENTIONS
+from sweep.cli import Listed
+from sweep.grid.expand import expand
+from sweep.grid.load import grid_names, load_grid
 from sweep.results.tables import read_reduced, read_table
+from sweep.service.analyses import Analyses
 from sweep.store.lease import hold
 from sweep.store.requests import pending_requests, request_retry
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir, read_error
+from tests.command import run, wait_for
 
+Drive = Callable[..., str]
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 DATA = "data.options={train_images: 48, val_images: 16}"
 TINY = ["--set", DATA, "--set", "recipe.epochs=2", "--set", "recipe.batch_size=16"]
-
-
-def run(*arguments: str, code: int = 0, cwd: Path | None = None) -> str:
-    """Run the command line, demand its exit code, and give what it printed."""
-    done = subprocess.run([*SWEEP, *arguments], capture_output=True, text=True, timeout=240, check=False, cwd=cwd)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+UNTRAINED = [*TINY, "--set", "interventions=[untrained]"]
 
 
 def status(storage: Path, name: str = "demo") -> dict[str, Any]:
@@ -38,7 +41,7 @@ def status(storage: Path, name: str = "demo") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def launched(tmp_path_factory: pytest.TempPathFactory, drive: Drive) -> Path:
     """A finished sweep of the demo grid, tiny, in which one trial of four has failed."""
     storage = tmp_path_factory.mktemp("storage")
     plan = run("launch", "demo", *TINY, "--storage", str(storage), "--dry-run")
@@ -48,7 +51,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trial = storage / "demo" / "trials" / trial_id
     (trial / "checkpoints").mkdir(parents=True)
     (trial / "checkpoints" / "0").write_text("a file where a folder should be")
-    printed = run("launch", "demo", *TINY, "--storage", str(storage), "--max-failures", "1", code=1)
+    printed = drive("launch", "demo", *TINY, "--storage", str(storage), "--max-failures", "1", code=1)
     assert "FileExistsError" in printed
     assert "retry 1 of 1 in 1 s" in printed
     assert "1 trial failed; go on with: sweep resume" in printed
@@ -86,11 +89,11 @@ def test_every_kept_checkpoint_is_analysed_and_in_the_tables(launched: Path) -> 
     assert (sweep / "results" / "weights.png").exists()
 
 
-def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path) -> None:
+def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path, drive: Drive) -> None:
     before = {trial["trial_id"]: trial for trial in status(launched)["trials"]}
     broken = next(trial_id for trial_id, trial in before.items() if trial["status"] == "failed")
     (launched / "demo" / "trials" / broken / "checkpoints" / "0").unlink()
-    run("resume", "demo", "--storage", str(launched))
+    drive("resume", "demo", "--storage", str(launched))
     after = {trial["trial_id"]: trial for trial in status(launched)["trials"]}
     assert {trial["status"] for trial in after.values()} == {"finished"}
     assert {trial_id: trial["attempts"] for trial_id, trial in after.items()} == {
@@ -104,9 +107,9 @@ def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path) 
     assert "nothing to do" in run("resume", "demo", "--only", "failed", "--storage", str(launched))
 
 
-def test_from_scratch_keeps_the_old_attempt_beside_the_new_one(launched: Path) -> None:
+def test_from_scratch_keeps_the_old_attempt_beside_the_new_one(launched: Path, drive: Drive) -> None:
     storage = ["--storage", str(launched)]
-    run("resume", "demo", "--only", "*-rotate90-*", "--from-scratch", *storage)
+    drive("resume", "demo", "--only", "*-rotate90-*", "--from-scratch", *storage)
     (trial,) = (launched / "demo" / "trials").glob("*-rotate90-*")
     report = {trial["trial_id"]: trial for trial in status(launched)["trials"]}[trial.name]
     assert (report["status"], report["attempts"]) == ("finished", 2)
@@ -120,22 +123,22 @@ def test_from_scratch_keeps_the_old_attempt_beside_the_new_one(launched: Path) -
     assert len(read_table(UPath(launched / "demo"), "neurons")) == 48 * 2 * (3 + 3 + 3 + 1)
 
 
-def test_only_the_failed_ones_begin_from_scratch(launched: Path) -> None:
+def test_only_the_failed_ones_begin_from_scratch(launched: Path, drive: Drive) -> None:
     (folder,) = (launched / "demo" / "trials").glob("*-untrained-*")
     trial = TrialDir(UPath(folder))
     trial.write_status(replace(trial.status(), status="failed", error="ValueError: by hand"))
     attempts = {row["trial_id"]: row["attempts"] for row in status(launched)["trials"]}
-    run("resume", "demo", "--only", "failed", "--from-scratch", "--storage", str(launched))
+    drive("resume", "demo", "--only", "failed", "--from-scratch", "--storage", str(launched))
     after = {row["trial_id"]: row for row in status(launched)["trials"]}
     assert {row["status"] for row in after.values()} == {"finished"}
     assert {name: row["attempts"] for name, row in after.items()} == attempts | {folder.name: attempts[folder.name] + 1}
 
 
-def test_what_the_dashboard_asked_for_is_done_by_the_next_resume(launched: Path) -> None:
+def test_what_the_dashboard_asked_for_is_done_by_the_next_resume(launched: Path, drive: Drive) -> None:
     sweep = UPath(launched / "demo")
     (trial,) = (launched / "demo" / "trials").glob("*-untrained-*")
     request_retry(sweep, trial.name, "scratch")
-    run("resume", "demo", "--only", "failed", "--storage", str(launched))
+    drive("resume", "demo", "--only", "failed", "--storage", str(launched))
     assert pending_requests(sweep) == []
     assert (trial / "attempts" / "2" / "epochs.jsonl").exists()
     assert {trial["status"] for trial in status(launched)["trials"]} == {"finished"}
@@ -162,17 +165,16 @@ def test_analyze_scores_a_checkpoint_of_the_sweep(launched: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(tmp_path: Path, sent: signal.Signals) -> None:
+def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(
+    tmp_path: Path, ray_address: str, sent: signal.Signals
+) -> None:
     arguments = ["launch", "demo", "--set", DATA, "--set", "recipe.batch_size=16", "--storage", str(tmp_path)]
-    arguments += ["--set", "recipe.epochs=400", "--set", "interventions=[baseline]"]
-    environment = os.environ | {"SWEEP_LINE_EVERY_S": "1"}
-    with subprocess.Popen([*SWEEP, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epochs "):
-                break
+    arguments += ["--set", "recipe.epochs=100000", "--set", "interventions=[baseline]"]
+    arguments += ["--address", ray_address] if sent is signal.SIGTERM else []  # the other one starts a Ray of its own
+    with subprocess.Popen([*SWEEP, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: list(tmp_path.glob("demo/trials/*/checkpoints/3/manifest.json")), process)
         process.send_signal(sent)
-        printed = process.stdout.read()
+        printed = process.communicate()[0]
     assert process.returncode == 130
     assert "stopped; go on with: sweep resume" in printed
     (trial,) = status(tmp_path)["trials"]
@@ -180,6 +182,34 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(tmp_path
     assert list(tmp_path.rglob("*.part")) == []
     folder = tmp_path / "demo" / "trials" / trial["trial_id"] / "checkpoints"
     assert max(int(child.name) for child in folder.iterdir()) >= 3
+
+
+def test_the_first_ctrl_c_ends_a_launch_that_only_analyses(
+    tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune leaves its own handler behind, which would swallow it."""
+    wait = Analyses.wait
+
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        wait(*arguments)
+
+    monkeypatch.setattr(Analyses, "wait", interrupted)
+    printed = drive("launch", "demo", *UNTRAINED, "--storage", str(tmp_path), code=130)
+    assert "trial 1/1" in printed
+    assert "stopped; run the same command again to go on" in printed
+
+
+def test_a_relative_storage_is_the_same_folder_wherever_trials_run(
+    tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for storage in ("here", "~/there"):
+        drive("launch", "demo", *UNTRAINED, f"--storage={storage}")
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["here", "there"]
+    assert (tmp_path / "here" / "demo" / "results" / "trials.parquet").exists()
+    assert (tmp_path / "there" / "demo" / "results" / "trials.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -198,26 +228,31 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(tmp_path
     ],
 )
 def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(
-    tmp_path: Path, arguments: list[str], complaint: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
 ) -> None:
-    printed = run(*arguments, code=2, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    printed = run(*arguments, code=2)
     assert complaint in printed
     assert "Traceback" not in printed
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("what", ["architectures", "interventions", "grids"])
-def test_list_names_everything(what: str) -> None:
-    from models.architectures import ARCHITECTURES
-    from models.interventions import INTERVENTIONS
-    from sweep.grid.load import grid_names
+def test_a_process_of_its_own_says_a_mistake_on_standard_error(tmp_path: Path) -> None:
+    done = subprocess.run([*SWEEP, "launch", "dmeo"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sweep: unknown grid 'dmeo'; did you mean 'demo'?")
+    assert done.stderr.count("\n") == 1
 
-    names = {"architectures": ARCHITECTURES, "interventions": INTERVENTIONS, "grids": grid_names()}[what]
+
+@pytest.mark.parametrize("what", list(Listed))
+def test_list_names_everything(what: Listed) -> None:
+    known = {"architectures": ARCHITECTURES, "interventions": INTERVENTIONS, "grids": grid_names()}
     printed = run("list", what)
-    assert all(name in printed for name in names)
+    assert all(name in printed for name in known[what])
 
 
 def test_a_grid_file_of_ones_own(tmp_path: Path) -> None:
     document = yaml.safe_load(Path("sweep/grids/smoke.yaml").read_text()) | {"name": "mine", "seeds": [4, 5]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
-    assert "12 trials" in run("launch", str(tmp_path / "mine.yaml"), "--dry-run")
+    trials = 2 * len(expand(load_grid("smoke", ["seeds=[0]"])).plans)
+    assert f"{trials} trials" in run("launch", str(tmp_path / "mine.yaml"), "--dry-run")

@@ -1,11 +1,9 @@
 """A sweep on S3, as moto serves it on this machine: launched, interrupted, resumed, leased."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from upath import UPath
@@ -17,45 +15,30 @@ from sweep.store.manifest import checkpoint_steps
 from sweep.store.requests import pending_requests, request_retry
 from sweep.store.sweep_dir import SweepDir, sweep_names
 from sweep.store.trial_dir import read_log
+from tests.command import run
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is a development extra")
 pytest.importorskip("s3fs", reason="s3fs comes with the extra `cluster`")
-SWEEP = [sys.executable, "-m", "sweep.cli"]
 TINY = ["--set", "data.options={train_images: 48, val_images: 16}", "--set", "recipe.epochs=2"]
 TINY += ["--set", "recipe.batch_size=16", "--set", "interventions=[baseline, untrained]"]
 
 
 @pytest.fixture(scope="module")
-def storage() -> Iterator[str]:
+def storage(object_store: int) -> Iterator[str]:
     """An empty bucket, reached through the environment as on a cluster."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=object_store, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    names = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    before = {name: os.environ.get(name) for name in names}
-    os.environ |= names
     UPath("s3://sweeps").mkdir()
     bystander = UPath("s3://sweeps/lr=1/banding/demo/trials")
     bystander.joinpath("another's").write_bytes(b"")  # that is what `lr=[1]` means as a pattern
     yield "s3://sweeps/lr=[1]/banding"
     assert bystander.joinpath("another's").exists()
     server.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def run(*arguments: str, code: int = 0) -> str:
-    done = subprocess.run([*SWEEP, *arguments], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def sweep(storage: str) -> SweepDir:
-    run("launch", "demo", *TINY, "--storage", storage)
+def sweep(storage: str, drive: Callable[..., str]) -> SweepDir:
+    drive("launch", "demo", *TINY, "--storage", storage)
     return SweepDir(UPath(storage) / "demo")
 
 
@@ -73,11 +56,11 @@ def test_everything_lies_in_the_bucket(sweep: SweepDir) -> None:
     assert [line.split()[1] for line in log.splitlines()] == ["attempt", "epoch", "epoch", "epoch", "finished"]
 
 
-def test_from_scratch_and_requests_work_there_too(sweep: SweepDir, storage: str) -> None:
+def test_from_scratch_and_requests_work_there_too(sweep: SweepDir, storage: str, drive: Callable[..., str]) -> None:
     baseline = next(trial for trial in sweep.trials() if "-baseline-" in trial.trial_id)
     weights = (baseline.checkpoints / "6" / "model.safetensors").read_bytes()
     request_retry(sweep.path, baseline.trial_id, "scratch")
-    run("resume", "demo", "--storage", storage)
+    drive("resume", "demo", "--storage", storage)
     assert pending_requests(sweep.path) == []
     for folder in (baseline.path, baseline.path / "attempts" / "1"):
         assert (folder / "checkpoints" / "6" / "model.safetensors").read_bytes() == weights
@@ -105,7 +88,7 @@ def test_what_another_machine_writes_is_seen(storage: str) -> None:
     assert [path.name for path in folder.iterdir()] == ["new.json"]
 
 
-def test_an_unreachable_bucket_is_said_in_a_line_before_any_training(storage: str, tmp_path: Path) -> None:
+def test_an_unreachable_bucket_is_said_in_a_line_before_any_training(storage: str) -> None:
     printed = run("launch", "demo", *TINY, "--storage", "s3://nobodys-bucket/x", code=2)
     assert "can't write to s3://nobodys-bucket/x" in printed
     assert "Traceback" not in printed

@@ -98,7 +98,7 @@ def test_a_trial_without_a_checkpoint_is_not_said_to_have_one(planned: TrialDir)
 
 def test_a_trial_stopped_by_its_first_step_is_at_step_one_whatever_the_clock_says(planned: TrialDir) -> None:
     with pytest.raises(StoppedError):
-        run_trial(planned, None, threads=1, stop=lambda step: True)
+        run_trial(planned, None, threads=1, stop=lambda step: step == 1)
     assert (planned.status().epoch, planned.status().step) == (0, 1)
 
 
