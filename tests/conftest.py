@@ -14,6 +14,9 @@ REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+# Before PyTorch is imported: tests run side by side, and OpenMP's threads would spin while they wait for a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples in every run, and no limit that a busy machine would break.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("fixed")

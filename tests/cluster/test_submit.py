@@ -15,7 +15,10 @@ from tests.command import run
 from tests.conftest import free_port
 
 pytest.importorskip("aiohttp_cors", reason="Ray's job server comes with the extra `cluster`")
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning"),  # aiohttp's, inside Ray
+]
 TINY = ["--set", "data.options={train_images: 32, val_images: 16}", "--set", "recipe.epochs=1"]
 TINY += ["--set", "recipe.batch_size=16"]
 

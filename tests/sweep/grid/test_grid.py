@@ -1,17 +1,23 @@
 """Grids: the full product, ids that mean the content, one clear line for each mistake."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import models
+from models.architectures import ARCHITECTURES
+from models.interventions import INTERVENTIONS
+from sweep.data.registry import DATASETS
 from sweep.grid.expand import expand
-from sweep.grid.load import grid_names, load_grid
+from sweep.grid.load import grid_names, load_grid, preset_names
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
-from sweep.spec import Plan, TrialSpec
+from sweep.spec import Plan, Recipe, TrialSpec
 from sweep.store.sweep_dir import SweepDir
+from sweep.training.schedule import Schedule
 
 
 def test_a_grid_is_the_product_of_what_it_names() -> None:
@@ -23,17 +29,57 @@ def test_a_grid_is_the_product_of_what_it_names() -> None:
 
 
 @pytest.mark.parametrize("name", grid_names())
-def test_every_shipped_grid_expands_and_opens_with_its_command(name: str) -> None:
-    assert expand(load_grid(name, ["data=tiny"])).plans
+def test_every_shipped_grid_is_the_product_of_what_it_names_and_opens_with_its_command(name: str) -> None:
+    grid = load_grid(name, ["data=tiny"])
+    plans = expand(grid).plans
+    seeds = {intervention: grid.seeds_of.get(intervention, grid.seeds) for intervention in grid.interventions}
+    assert [(plan.spec.architecture, plan.spec.intervention, plan.spec.init_seed) for plan in plans] == [
+        (architecture, intervention, seed)
+        for architecture in grid.architectures
+        for intervention in grid.interventions
+        for seed in seeds[intervention]
+    ]
     text = (Path("sweep/grids") / f"{name}.yaml").read_text()
     assert text.startswith(f"# sweep launch {name}")
+    if "all" in (yaml.safe_load(text)["architectures"], yaml.safe_load(text)["interventions"]):
+        assert re.search(r"\d+ (cells|trials|networks)", text) is None  # the next entry would make it untrue
 
 
-@pytest.mark.parametrize(
-    ("name", "trials"), [("article-simplified", 17), ("article-common", 9), ("full", 156), ("interventions", 78)]
-)
-def test_the_articles_grids_have_the_articles_numbers_of_networks(name: str, trials: int) -> None:
-    assert len(expand(load_grid(name, ["data=tiny"])).plans) == trials
+def test_all_stands_for_everything_that_the_project_names() -> None:
+    grid = load_grid("full", ["data=tiny"])
+    assert (grid.architectures, grid.interventions) == (tuple(ARCHITECTURES), tuple(INTERVENTIONS))
+    grid = load_grid("interventions", [])
+    assert (grid.interventions, grid.seeds) == (tuple(INTERVENTIONS), (0, 1, 2))
+
+
+@pytest.mark.parametrize(("name", "networks"), [("article-simplified", 17), ("article-common", 9)])
+def test_the_articles_grids_have_the_articles_numbers_of_networks(name: str, networks: int) -> None:
+    grid = load_grid(name, ["data=tiny"])
+    of_each = [len(grid.seeds_of.get(intervention, grid.seeds)) for intervention in grid.interventions]
+    assert len(grid.architectures) * sum(of_each) == networks
+
+
+@pytest.mark.parametrize("name", preset_names("recipe"))
+def test_every_shipped_recipe_trains_to_its_end_with_finite_rates(name: str) -> None:
+    recipe = Recipe.model_validate(load_grid("demo", [f"recipe={name}"]).recipe.model_dump())
+    schedule = Schedule(recipe, images=2 * max(phase.size for phase in recipe.batch_size))
+    rates = [schedule.learning_rate(epoch, 0) for epoch in range(recipe.epochs)]
+    assert schedule.steps >= recipe.epochs
+    assert all(0 < rate <= recipe.lr for rate in rates)
+
+
+@pytest.mark.parametrize("name", preset_names("data"))
+def test_every_shipped_data_preset_is_data_that_a_grid_can_name(name: str) -> None:
+    grid = load_grid("demo", [f"data={name}"])
+    assert grid.data.name in DATASETS
+    assert expand(grid).plans[0].spec.data.num_classes >= 2
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_names_its_source_and_options_with_defaults(name: str) -> None:
+    assert len(DATASETS[name].source) > 3
+    assert DATASETS[name].options() == DATASETS[name].options.model_validate({})
+    assert load_grid("demo", [f"data={{name: {name}}}"]).data.name == name
 
 
 def test_a_named_recipe_stands_for_its_content_and_can_be_changed() -> None:

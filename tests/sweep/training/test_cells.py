@@ -1,6 +1,10 @@
-"""Every cell of architectures x interventions that has a meaning: builds, learns a step, comes back, is analysed."""
+"""Every cell of architectures x interventions is built or excluded for a reason.
 
-from functools import partial
+One of each intervention learns a step, comes back and is analysed; with `-m whole`, every one.
+"""
+
+import itertools
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -10,25 +14,47 @@ from torch import nn
 from torchvision.models import vgg
 from upath import UPath
 
+import models
 from analysis.layers import analyze_checkpoint
 from models import architectures
+from models.architectures import ARCHITECTURES
+from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
+from sweep.spec import Plan
 from sweep.store.checkpoint import read_checkpoint, write_checkpoint
 from sweep.store.trial_dir import TrialDir
 from sweep.training.run import Run
 from sweep.training.train import train
 
-PLANS = {plan.trial_id: plan for plan in expand(load_grid("smoke-full", [])).plans}
-CELLS = [trial_id for trial_id, plan in PLANS.items() if plan.excluded is None]
+CELLS = list(itertools.product(ARCHITECTURES, INTERVENTIONS))
 WIDTH = 64  # channels at most, so that all cells fit in a test run; names, kernels, strides and heads stay
 
 
-@pytest.fixture(autouse=True)
+@cache
+def planned(architecture: str, intervention: str) -> Plan:
+    """A cell of the grid `smoke-full`."""
+    settings = [f"architectures=[{architecture}]", f"interventions=[{intervention}]"]
+    (plan,) = expand(load_grid("smoke-full", settings)).plans
+    return plan
+
+
+def architecture_for(intervention: str) -> str:
+    """The architectures take turns; where an intervention makes no sense for the one whose turn it is, the next one."""
+    turn = list(INTERVENTIONS).index(intervention)
+    architectures = list(ARCHITECTURES)
+    start = turn % len(architectures)
+    return next(
+        architecture
+        for architecture in architectures[start:] + architectures[:start]
+        if planned(architecture, intervention).excluded is None
+    )
+
+
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The architectures with few channels and hidden layers of 64 units."""
+    """The architectures with few channels and hidden layers of 64 units; plans are made before, and remembered."""
     groups, initialise = architectures._groups, nn.Linear.reset_parameters
 
     def initialise_unless_large(layer: nn.Linear) -> None:
@@ -51,9 +77,60 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
-@pytest.mark.parametrize("trial_id", CELLS)
-def test_cell(trial_id: str, tmp_path: Path) -> None:
-    spec = PLANS[trial_id].spec
+@pytest.mark.parametrize(("architecture", "intervention"), CELLS)
+def test_a_cell_is_built_or_excluded_for_a_reason(architecture: str, intervention: str) -> None:
+    plan = planned(architecture, intervention)
+    defined = ARCHITECTURES[architecture].interventions
+    if defined is not None and intervention not in defined:
+        assert f"defined for {architecture}" in (plan.excluded or "")
+        return
+    assert plan.excluded == INTERVENTIONS[intervention].meaningless(on_meta(plan, "baseline"))
+    if plan.excluded is not None:
+        return
+    net = on_meta(plan, intervention)
+    assert net(torch.empty(2, 3, 96, 96, device="meta")).shape == (2, plan.spec.data.num_classes)
+    assert sum(parameter.numel() for parameter in net.parameters()) == plan.parameters
+    assert tuple(net.final_convs) == plan.layers
+    modules = dict(net.features.named_modules(prefix="features"))
+    spatial = [name for name, m in modules.items() if isinstance(m, nn.Conv2d) and min(m.kernel_size) > 1]
+    assert plan.layers[0] == spatial[-1]
+
+
+def on_meta(plan: Plan, intervention: str) -> ConvNet:
+    """A cell's network without memory."""
+    data = plan.spec.data
+    with torch.device("meta"):
+        return models.build(plan.spec.architecture, intervention, data.num_classes, data.image_size, seed=0)
+
+
+def test_every_architecture_has_its_turn() -> None:
+    assert {architecture_for(intervention) for intervention in INTERVENTIONS} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+def test_a_cell_of_every_intervention_learns_comes_back_and_is_analysed(
+    intervention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(architecture_for(intervention), intervention)
+    narrow(monkeypatch)
+    take_a_step(plan, tmp_path)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("architecture", "intervention"), CELLS)
+def test_every_cell_learns_comes_back_and_is_analysed(
+    architecture: str, intervention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(architecture, intervention)
+    if plan.excluded is not None:
+        pytest.skip(plan.excluded)
+    narrow(monkeypatch)
+    take_a_step(plan, tmp_path)
+
+
+def take_a_step(plan: Plan, folder: Path) -> None:
+    """A cell's network learns one step, is saved, read back and analysed."""
+    spec = plan.spec
     change = INTERVENTIONS[spec.intervention]
     run = Run(spec)
     generator = torch.Generator().manual_seed(0)
@@ -68,19 +145,15 @@ def test_cell(trial_id: str, tmp_path: Path) -> None:
         before[f"{run.net.final_convs[0]}.weight"], run.model_state()[f"{run.net.final_convs[0]}.weight"]
     )
 
-    modules = dict(run.net.features.named_modules(prefix="features"))
-    spatial = [name for name, m in modules.items() if isinstance(m, nn.Conv2d) and min(m.kernel_size) > 1]
-    assert run.net.final_convs[0] == spatial[-1]
-
-    folder = UPath(tmp_path / "1")
-    write_checkpoint(folder, run.progress(), run.model_state(), run.training_state(), run.metadata())
+    checkpoint = UPath(folder / "1")
+    write_checkpoint(checkpoint, run.progress(), run.model_state(), run.training_state(), run.metadata())
     back = Run(spec)
-    back.load(read_checkpoint(folder))
+    back.load(read_checkpoint(checkpoint))
     assert_equal(back.model_state(), run.model_state())
     assert_equal(back.training_state(), run.training_state())
 
-    rows = analyze_checkpoint(folder / "model.safetensors", folder / "layers")
-    assert [row["layer"] for row in rows] == list(PLANS[trial_id].layers)
+    rows = analyze_checkpoint(checkpoint / "model.safetensors", checkpoint / "layers")
+    assert [row["layer"] for row in rows] == list(plan.layers)
     assert [row["error"] for row in rows] == [None] * len(rows)
     assert {row["verdict"] for row in rows} == {"none"}
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +24,9 @@ from sweep.training.memory import OutOfMemoryError
 from sweep.training.run import DivergedError, Run
 from sweep.training.train import Stop, StoppedError, train
 from tests.sweep.conftest import TINY
-from tests.sweep.training.golden import losses
+from tests.sweep.training import golden
+
+STORED: list[float] = json.loads(golden.FILE.read_text())
 
 
 def weights(trial: TrialDir) -> str:
@@ -220,11 +224,24 @@ def test_training_learns(sweep: SweepDir) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-GOLDEN = Path(__file__).with_name("golden_losses.json")
-
-
-def test_the_loss_curve_is_the_stored_one() -> None:
+def test_the_course_of_a_training_is_the_stored_one() -> None:
     """Fails when a recipe means something else than before."""
-    stored = json.loads(GOLDEN.read_text())
-    cure = "the loss curve has changed; if that is meant: python -m tests.sweep.training.golden"
-    assert losses() == pytest.approx(stored, rel=2e-2), cure
+    cure = "training takes another course; if that is meant: python -m tests.sweep.training.golden"
+    assert golden.departure(golden.course(), STORED) < golden.TOLERANCE, cure
+
+
+@pytest.mark.parametrize("change", golden.CHANGES)
+def test_a_changed_recipe_takes_another_course(change: str) -> None:
+    assert golden.departure(golden.course(*golden.CHANGES[change]), STORED) > 4 * golden.TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("onednn", "aten"), [("SSE41", "default"), ("AVX2", "avx2")])
+def test_on_simpler_processors_as_well(onednn: str, aten: str) -> None:
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten}
+    command = [sys.executable, "-m", "tests.sweep.training.golden", "--every-change"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    as_it_is, *changed = (golden.departure(found, STORED) for found in json.loads(done.stdout).values())
+    assert as_it_is < golden.TOLERANCE
+    assert len(changed) == len(golden.CHANGES)
+    assert min(changed) > 4 * golden.TOLERANCE
