@@ -1,6 +1,6 @@
 """Do everything to a running sweep that can happen to one, and see that nothing is lost.
 
-    python benchmarks/chaos.py [--faults 56] [--seed 0] [--epochs 24] [--json FILE]
+    python benchmarks/chaos.py [--faults 56] [--seed 0] [--epochs 24] [--only KIND ...] [--json FILE]
 
 About 15 minutes on 2 CPU cores. Trains the demo grid, small and with two seeds, on a Ray cluster of one head and two
 workers on this machine while faults of ten kinds strike it in random order. Then `sweep resume` runs until all is
@@ -288,9 +288,9 @@ def faults(chaos: Chaos) -> dict[str, tuple[int, Callable[[], str]]]:
     return kinds
 
 
-def strike(chaos: Chaos, count: int) -> list[dict[str, str]]:
+def strike(chaos: Chaos, count: int, only: list[str]) -> list[dict[str, str]]:
     """Strike until `count` faults have hit or the sweep is complete; between two faults the sweep comes on."""
-    kinds = faults(chaos)
+    kinds = {kind: fault for kind, fault in faults(chaos).items() if not only or kind in only}
     share = count / sum(number for number, _ in kinds.values())
     order = [kind for kind, (number, _) in kinds.items() for _ in range(max(1, round(number * share)))]
     chaos.rng.shuffle(order)
@@ -346,22 +346,25 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=56)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", default="[0,1]", help="of the trained networks")
+    parser.add_argument("--interventions", default="[baseline, rotate90, no_pooling, untrained]")
     parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--only", action="append", default=[], help="a kind of fault; default: all ten")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     arguments = [
-        "--set", f"seeds={given.seeds}", "--set", f"recipe.epochs={given.epochs}",
+        "--set", f"seeds={given.seeds}", "--set", f"interventions={given.interventions}",
+        "--set", f"recipe.epochs={given.epochs}",
         "--set", "data.options={train_images: 1280, val_images: 64}", "--set", "resources.save_every_s=1.0",
     ]  # fmt: skip
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         work = Path(folder)
-        quiet = [*SWEEP, "launch", "demo", *arguments, "--storage", str(work / "undisturbed")]
-        subprocess.run(quiet, check=True, stdout=subprocess.DEVNULL)
         chaos = Chaos(work, arguments, given.seed)
+        quiet = [*SWEEP, "launch", "demo", *arguments, "--storage", str(work / "undisturbed")]
         try:
-            struck = strike(chaos, given.faults)
+            subprocess.run([*quiet, "--address", chaos.cluster.address], check=True, stdout=subprocess.DEVNULL)
+            struck = strike(chaos, given.faults, given.only)
             resumes = finish(chaos)
             after, undisturbed = facts(chaos.sweep), facts(SweepDir(UPath(work / "undisturbed" / "demo")))
         finally:

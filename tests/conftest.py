@@ -3,11 +3,13 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+LEAST_COVERED = 90  # percent of a package's lines
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
 # Before Ray is imported: no token file in the tester's home, no usage report, few processes.
@@ -30,6 +32,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("ray")
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With `--cov`, too little of any package is a failure."""
+    if any(share < LEAST_COVERED for share in covered(session.config).values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    shares = covered(terminalreporter.config)
+    if shares:
+        terminalreporter.section("lines covered")
+    for package, share in shares.items():
+        remark = "" if share >= LEAST_COVERED else f", which is less than {LEAST_COVERED} %: FAILED"
+        terminalreporter.line(f"{package:10} {share:.1f} %{remark}")
+
+
+def covered(config: pytest.Config) -> dict[str, float]:
+    """The share of lines, in percent, that the tests of all processes ran in each package; none without `--cov`."""
+    plugin = config.pluginmanager.getplugin("_cov")
+    if hasattr(config, "workerinput") or plugin is None or plugin.cov_controller is None:
+        return {}
+    measured = plugin.cov_controller.cov
+    packages = measured.config.source
+    return {package: measured.report(file=StringIO(), include=[f"{package}/*"]) for package in packages}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """The pages over a synthetic sweep, and the shaping of tables behind them."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def storage(tmp_path: Path) -> Path:
 
 def app(monkeypatch: pytest.MonkeyPatch, argument: Path) -> AppTest:
     monkeypatch.setattr(sys, "argv", ["app.py", str(argument)])
-    return AppTest.from_file(APP, default_timeout=60)
+    return AppTest.from_file(APP, default_timeout=600)  # a page's run ends it, however slow
 
 
 def words(page: AppTest) -> str:
@@ -267,7 +268,7 @@ def test_a_failed_trial_can_be_asked_for_again(
     assert not page.exception
     (request,) = pending_requests(UPath(storage / "first"))
     assert (request.trial_id, request.start) == (trial_id("x_pool", 0), start)
-    assert "was asked for 0 s ago" in words(page)
+    assert re.search(r"was asked for \d+ s ago", words(page))
     assert len(page.button) == 0
 
 

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from threading import Barrier, Semaphore
 
 import pytest
 from upath import UPath
@@ -43,18 +44,23 @@ def test_a_storage_that_is_away_for_a_while_does_not_end_the_heartbeat(
 ) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
 
+    missed = Semaphore(0)
+
     def away(path: UPath) -> None:
+        missed.release()
         raise error
 
-    with hold(sweep):
+    with hold(sweep) as mine:
         with monkeypatch.context() as outage:
             outage.setattr(lease, "_newest", away)
-            time.sleep(0.3)
+            for _ in range(3):
+                missed.acquire()
         back_at = time.time()
-        time.sleep(0.5)
-        held = holder(sweep)
-        assert held is not None
-        assert held.heartbeat_at > back_at
+        while mine._thread.is_alive():
+            held = holder(sweep)
+            if held is not None and held.heartbeat_at > back_at:
+                return
+        pytest.fail("the heartbeat has ended")
 
 
 def test_the_second_is_refused_and_the_first_gives_back(sweep: UPath) -> None:
@@ -142,12 +148,15 @@ def test_a_lease_of_an_older_version_is_read(sweep: UPath) -> None:
 def test_of_many_who_find_a_dead_driver_one_takes_over(sweep: UPath) -> None:
     other(sweep, heartbeat_at=0)
 
+    all_have_come = Barrier(8)
+
     def attempt(_: int) -> bool:
         try:
             with hold(sweep):
-                time.sleep(0.3)  # longer than the others need to come
+                all_have_come.wait()
                 return True
         except BusyError:
+            all_have_come.wait()
             return False
 
     with ThreadPoolExecutor(8) as pool:
@@ -163,7 +172,7 @@ def test_a_driver_that_was_away_too_long_learns_that_it_is_replaced(
         now = time.time()
         taken = Holder(host="node-7", pid=5, token="other", started_at=now, heartbeat_at=now)
         write_json(sweep / "driver" / "9.json", asdict(taken))
-        mine._thread.join(timeout=10)
+        mine._thread.join(timeout=600)
         with pytest.raises(LostLeaseError, match="taken"):
             mine.require()
     assert holder(sweep) == taken
