@@ -53,6 +53,17 @@ def test_the_overview_counts_and_shows_every_trial(storage: Path, monkeypatch: p
     assert "Weight banding · first" in words(page)
 
 
+@pytest.mark.parametrize("view", sorted((Path(APP).parent / "views").glob("*.py")), ids=lambda path: path.stem)
+def test_every_page_opens_on_a_sweep_and_on_an_empty_storage(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: Path
+) -> None:
+    assert f'"{view.name}"' in Path(APP).read_text()
+    for shown in (storage, tmp_path / "nothing"):
+        page = app(monkeypatch, shown).switch_page(f"views/{view.name}").run()
+        assert not page.exception
+        assert len(words(page)) > 5
+
+
 def test_one_sweeps_folder_is_taken_as_well_as_a_storage(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = app(monkeypatch, storage / "first").run()
     assert not page.exception
