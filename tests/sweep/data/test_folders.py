@@ -2,8 +2,6 @@
 
 import hashlib
 import pickle
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.store.manifest import checkpoint_steps
 from sweep.training.train import train
+from tests.command import run
 
 
 def picture(path: Path, level: int) -> None:
@@ -228,9 +227,8 @@ def test_windows_are_parts_of_the_image_drawn_from_the_generator_alone() -> None
 
 
 def test_prepare_makes_what_a_launch_then_finds(classes: Path) -> None:
-    command = [sys.executable, "-m", "sweep.cli", "prepare", "folder", str(classes)]
     settings = ["--set", "image_size=56", "--set", "options.val_share=0.2"]
-    said = " ".join(subprocess.run([*command, *settings], capture_output=True, text=True, check=True).stdout.split())
+    said = " ".join(run("prepare", "folder", str(classes), *settings).split())
     assert "8 training and 2 validation images of 2 classes, 56 pixels" in said
     spec = data_spec("folder", classes, "data.options.val_share=0.2")
     made = cache_folder() / spec.key
