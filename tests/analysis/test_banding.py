@@ -68,6 +68,7 @@ def test_each_directions_interval_and_null_are_its_own() -> None:
     assert abs(scores.null_vertical_mean) < 0.02
 
 
+@pytest.mark.slow
 def test_the_interval_holds_ninety_five_of_a_hundred_resamples() -> None:
     reduced = bands(60) + 3 * np.random.default_rng(0).random((60, 5, 5, 3))
     scores = band_scores(reduced)

@@ -28,7 +28,12 @@ def test_a_grid_is_the_product_of_what_it_names() -> None:
     assert plans[0].layers == ("features.3b.conv", "features.3a.conv")
 
 
-@pytest.mark.parametrize("name", grid_names())
+LARGE = {"full", "smoke-full"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in grid_names()]
+)
 def test_every_shipped_grid_is_the_product_of_what_it_names_and_opens_with_its_command(name: str) -> None:
     grid = load_grid(name, ["data=tiny"])
     plans = expand(grid).plans

@@ -24,6 +24,7 @@ from sweep.spec import Plan
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial
 
+pytestmark = pytest.mark.slow
 LAYERS = [MAP, "features.3b.conv", "features.3a.conv"]
 
 

@@ -237,6 +237,7 @@ def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_a_mistake_on_standard_error(tmp_path: Path) -> None:
     done = subprocess.run([*SWEEP, "launch", "dmeo"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

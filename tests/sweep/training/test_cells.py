@@ -29,6 +29,7 @@ from sweep.store.trial_dir import TrialDir
 from sweep.training.run import Run
 from sweep.training.train import train
 
+pytestmark = pytest.mark.slow
 CELLS = list(itertools.product(ARCHITECTURES, INTERVENTIONS))
 WIDTH = 64  # channels at most, so that all cells fit in a test run; names, kernels, strides and heads stay
 
