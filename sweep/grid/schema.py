@@ -141,7 +141,8 @@ class Grid(Frozen):
         for key, values in (lists | {f"seeds_of.{name}": seeds for name, seeds in self.seeds_of.items()}).items():
             repeated = sorted(str(value) for value, times in Counter(values).items() if times > 1)
             if repeated:
-                raise ValueError(f"{key} names {', '.join(repeated)} more than once")
+                more = f" and {len(repeated) - 5} others" if len(repeated) > 5 else ""
+                raise ValueError(f"{key} names {', '.join(repeated[:5])}{more} more than once")
         return self
 
 
@@ -157,15 +158,21 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {place!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        nearest = difflib.get_close_matches(str(first["input"]), allowed, n=1, cutoff=0.0)[0]
-        return f"{place}: unknown value {first['input']!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
+        shown = _shown(first["input"])
+        nearest = difflib.get_close_matches(shown, allowed, n=1, cutoff=0.0)[0]
+        return f"{place}: unknown value {shown}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
         return f"{place} is missing"
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return f"{place}: {message}" if place else message
     message = _KINDS.get(first["type"]) or first["msg"].replace("Input should be", "must be")
-    return f"{place}: {message}, not {reprlib.repr(first['input'])[:_LONGEST_INPUT]}"
+    return f"{place}: {message}, not {_shown(first['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, or as much of it as fits in a line."""
+    return reprlib.repr(value)[:_LONGEST_INPUT]
 
 
 _WHOLE, _NUMBER, _MAPPING = "must be a whole number", "must be a number", "must be a mapping of keys to values"

@@ -35,11 +35,14 @@ def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> 
     from sweep.training.machine import bf16_is_native
 
     elsewhere = address is not None or grid.resources.gpus > 0
-    if elsewhere or all(plan.spec.recipe.precision != "bf16" for plan in plans) or bf16_is_native():
+    slow = sum(plan.spec.recipe.precision == "bf16" and plan.excluded is None for plan in plans)
+    if elsewhere or not slow or bf16_is_native():
         return []
+    own = [f"of.{name}.precision" for name, values in grid.recipe.of.items() if "precision" in values]
+    cure = " ".join(f"--set recipe.{key}=float32" for key in ["precision", *own])
     return [
-        "recipe.precision is bf16, for which this CPU has no instructions: trials take about 8 times as long as with "
-        "--set recipe.precision=float32, which are trials of their own"
+        f"{count(slow, 'trial')} in bf16, for which this CPU has no instructions: 2 to 8 times as slow as {cure} "
+        "(trials with ids of their own)"
     ]
 
 
@@ -47,13 +50,13 @@ def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "Resources") -
     """What to say where trials begun on CPUs go on with another number of threads."""
     if resources.gpus:
         return []
-    before = [status.threads for _, status in todo if status.device == "CPU" and status.epoch > 0]
+    before = [status.threads for _, status in todo if status.device == "CPU" and status.step > 0]
     others = sorted({threads for threads in before if threads is not None} - {resources.cpus})
     if not others:
         return []
     trials = sum(threads in others for threads in before)
     return [
-        f"{count(trials, 'trial')} begun with {' or '.join(map(str, others))} CPU threads will continue with "
+        f"{count(trials, 'trial')} begun with resources.cpus={' or '.join(map(str, others))} will continue with "
         f"{resources.cpus}: the results are valid, but not those of an undisturbed run bit for bit; for those, launch "
         f"with --set resources.cpus={others[0]}"
     ]

@@ -146,6 +146,19 @@ def test_a_wrong_value_that_means_gigabytes_is_shown_by_its_beginning() -> None:
     assert len(explain(error.value, Grid)) < 200
 
 
+@pytest.mark.parametrize("settings", [["recipe.lr_schedule={}"], ["seeds=[{}]"], ["recipe.epochs={}"]])
+def test_a_long_wrong_value_is_shown_by_its_beginning(settings: list[str]) -> None:
+    long = str([["x"] * 200] * 200)
+    with pytest.raises(ValueError, match=r"recipe|seeds") as error:
+        load_grid("demo", [setting.format(long) for setting in settings])
+    assert len(str(error.value)) < 300
+
+
+def test_of_many_repeated_seeds_some_are_named() -> None:
+    with pytest.raises(ValueError, match=r"seeds names 0, 1, 10, 11, 12 and 95 others more than once"):
+        load_grid("demo", [f"seeds={[*range(100), *range(100)]}"])
+
+
 def test_many_seeds_are_looked_through_once() -> None:
     """Compares each with each, 200,000 seeds would take minutes; told by the comparisons made, not by the clock."""
     compared = [0]
