@@ -178,9 +178,9 @@ def _null(
     for _ in range(_ROUNDS):
         own = rng.random((n, ky * kx)).argsort(axis=1)
         values = np.take_along_axis(centred, own[:, :, None], axis=1).transpose(1, 0, 2).reshape(ky * kx, n * f)
-        place = rng.random((_SHUFFLES_PER_ROUND, ky * kx)).argsort(axis=1)
-        rows.append(_squared_sums(place // kx, ky, values) / kx)
-        columns.append(_squared_sums(place % kx, kx, values) / ky)
+        shuffled = rng.random((_SHUFFLES_PER_ROUND, ky * kx)).argsort(axis=1)
+        rows.append(_squared_sums(shuffled // kx, ky, values) / kx)
+        columns.append(_squared_sums(shuffled % kx, kx, values) / ky)
     total = np.full(_ROUNDS * _SHUFFLES_PER_ROUND, sums.total.sum())
     return (
         _score(np.concatenate(rows), total, sums.expected_rows),

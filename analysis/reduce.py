@@ -102,8 +102,8 @@ def align_colours(factors: Float[np.ndarray, "n y x 3"]) -> Float[np.ndarray, "n
     component = vectors[:, -1].reshape(ky, kx)
     down, right = _slope(component.mean(axis=1)), _slope(component.mean(axis=0))
     sign = 1.0 if (down if abs(down) >= abs(right) else right) >= 0 else -1.0
-    place = (centred @ vectors[:, -1] * sign).reshape(n, f)
-    order = place.argsort(axis=1, kind="stable")
+    coordinate = (centred @ vectors[:, -1] * sign).reshape(n, f)
+    order = coordinate.argsort(axis=1, kind="stable")
     return np.take_along_axis(factors, order[:, None, None, :], axis=3)
 
 

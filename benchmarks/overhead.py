@@ -26,10 +26,10 @@ IDLE = ["interventions=[untrained]", "seeds=[0,1,2,3]"]  # as many trials as the
 
 def through_ray(settings: list[str], storage: str) -> None:
     from sweep.grid.load import load_grid
-    from sweep.service.cluster import Cluster
+    from sweep.service.cluster import RayCluster
     from sweep.service.launch import launch
 
-    launch(load_grid("demo", settings), UPath(storage), Cluster(), Console(quiet=True))
+    launch(load_grid("demo", settings), UPath(storage), RayCluster(), Console(quiet=True))
 
 
 def by_plain_calls(settings: list[str], storage: str) -> None:

@@ -11,7 +11,7 @@ ROOMY, CROWDED = 4, 10
 _LIGHT = ["none", "unscored", "excluded", "waiting", "running"]
 
 
-def grid(cells: pd.DataFrame) -> alt.LayerChart:
+def cell_chart(cells: pd.DataFrame) -> alt.LayerChart:
     """Interventions x architectures; the colour is the verdict, the text the score."""
     columns = cells["architecture"].nunique()
     roomy = columns <= ROOMY
@@ -52,7 +52,7 @@ def grid(cells: pd.DataFrame) -> alt.LayerChart:
     return boxes + words
 
 
-def grid_height(cells: pd.DataFrame) -> int:
+def cell_chart_height(cells: pd.DataFrame) -> int:
     """Pixels that the grid needs: a row for each intervention, and the axis."""
     rows = int(cells["intervention"].nunique())
     return (44 if rows <= 2 * ROOMY else 28) * rows + (40 if cells["architecture"].nunique() <= ROOMY else 100)

@@ -23,7 +23,7 @@ from rich.table import Table
 from upath import UPath
 
 from sweep import ROOT
-from sweep.store.files import place
+from sweep.store.files import absolute
 
 if TYPE_CHECKING:
     from sweep.service.launch import Outcome
@@ -110,7 +110,7 @@ def launch(
     from sweep.grid.expand import expand
     from sweep.grid.load import load_grid
     from sweep.service import launch as service
-    from sweep.service.cluster import Cluster
+    from sweep.service.cluster import RayCluster
     from sweep.service.remarks import remarks, tell
     from sweep.terminal.progress import preparing, tell_source
 
@@ -123,8 +123,8 @@ def launch(
         tell(console, remarks(loaded, expansion.plans, address))
         return
     with _terminable():
-        cluster = Cluster(address=address, max_failures=max_failures)
-        sweep, outcome = service.launch(loaded, place(storage), cluster, console)
+        cluster = RayCluster(address=address, max_failures=max_failures)
+        sweep, outcome = service.launch(loaded, absolute(storage), cluster, console)
     _conclude(sweep, outcome)
 
 
@@ -172,13 +172,13 @@ def resume(
     """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
     from sweep.service import launch as service
     from sweep.service.choice import choose
-    from sweep.service.cluster import Cluster
+    from sweep.service.cluster import RayCluster
     from sweep.store.sweep_dir import open_sweep
 
-    opened = open_sweep(sweep, place(storage))
+    opened = open_sweep(sweep, absolute(storage))
     choice = choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
     with _terminable():
-        cluster = Cluster(address=address, max_failures=max_failures)
+        cluster = RayCluster(address=address, max_failures=max_failures)
         outcome = service.resume(opened, console, cluster, choice)
     _conclude(opened, outcome)
 
@@ -194,7 +194,7 @@ def status(
     from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
-    opened = open_sweep(sweep, place(storage))
+    opened = open_sweep(sweep, absolute(storage))
     while True:
         if as_json:
             print(json.dumps(show.sweep_json(opened), indent=1))
@@ -220,7 +220,7 @@ def analyze(
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from analysis.readers.convs import is_checkpoint
     from sweep.service import launch as service
-    from sweep.service.cluster import Cluster
+    from sweep.service.cluster import RayCluster
     from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
@@ -238,13 +238,13 @@ def analyze(
         if figure is not None:
             show.draw_layers(results, figure)
         return
-    opened = open_sweep(target, place(storage))
+    opened = open_sweep(target, absolute(storage))
     if layer or figure is not None or nmf is not Nmf.PER_NEURON:
         raise ValueError(
             "--layer, --nmf and --figure go with a checkpoint's file; a sweep has its settings in its grid"
         )
     with _terminable():
-        outcome = service.analyse_again(opened, console, Cluster())
+        outcome = service.analyse_again(opened, console, RayCluster())
     _conclude(opened, outcome)
 
 
@@ -338,7 +338,7 @@ def probe(
     from sweep.results.position import probe_sweep
     from sweep.store.sweep_dir import open_sweep
 
-    opened = open_sweep(sweep, place(storage))
+    opened = open_sweep(sweep, absolute(storage))
     trials = len(opened.trials())
     outcomes = list(track(probe_sweep(opened, images), "probing", total=trials, console=complaints, transient=True))
     for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
@@ -368,7 +368,7 @@ def report(
     from sweep.store.lease import BusyError, hold
     from sweep.store.sweep_dir import open_sweep
 
-    opened = open_sweep(sweep, place(storage))
+    opened = open_sweep(sweep, absolute(storage))
     with complaints.status("reading the sweep, clustering its neurons"):
         with suppress(BusyError), hold(opened.path):  # while a driver works, its tables are new enough
             mend(opened)
@@ -387,7 +387,7 @@ def list_names(what: Listed, storage: Storage = "runs") -> None:
     from sweep.grid import catalogue
     from sweep.terminal import listing
 
-    header, rows = listing.sweeps(place(storage)) if what is Listed.SWEEPS else catalogue.rows(what)
+    header, rows = listing.sweeps(absolute(storage)) if what is Listed.SWEEPS else catalogue.rows(what)
     if not rows:
         complaints.print(f"there are no sweeps in {storage}", style="yellow", highlight=False, soft_wrap=True)
         return

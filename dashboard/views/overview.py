@@ -20,8 +20,8 @@ def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
     """What the reader wants to see: for each column of `FILTERS` some values, or none for all."""
     varied = [column for column in FILTERS if len(trials[column].unique()) > 1]
     wanted = {}
-    for column, place in zip(varied, st.columns(len(varied)) if varied else [], strict=True):
-        with place:
+    for column, slot in zip(varied, st.columns(len(varied)) if varied else [], strict=True):
+        with slot:
             wanted[column] = choose_some(FILTERS[column], trials[column].unique().tolist(), column)
     return wanted
 
@@ -46,7 +46,7 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     )
     for _, part in grid.groupby("title", sort=False):
         st.subheader(f"Banding in the last convolution · {part['title'].iloc[0] or part['data'].iloc[0]}")
-        st.altair_chart(charts.grid(part), width="stretch", height=charts.grid_height(part))
+        st.altair_chart(charts.cell_chart(part), width="stretch", height=charts.cell_chart_height(part))
     show_excluded(grid)
     show_pictures(sweep, last)
     show_trials(sweep, last)

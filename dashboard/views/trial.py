@@ -38,7 +38,7 @@ def show(sweep: UPath, trial_id: str) -> None:
     show_header(trial)
     show_trouble(sweep, trial)
     if trial["status"] != "excluded":
-        show_course(sweep, trial_id)
+        show_trajectory(sweep, trial_id)
     show_recipe(sweep, trial)
     log = read_log(SweepDir(sweep).trial(trial_id))
     if log is not None:
@@ -113,7 +113,7 @@ def show_recipe(sweep: UPath, trial: pd.Series) -> None:
             st.json(spec)
 
 
-def show_course(sweep: UPath, trial_id: str) -> None:
+def show_trajectory(sweep: UPath, trial_id: str) -> None:
     """Curves and weights."""
     epochs, layers = source.table(sweep, "epochs"), source.table(sweep, "layers")
     scores = shape.trajectory(layers, trial_id)

@@ -59,13 +59,13 @@ def expand(grid: Grid) -> Expansion:
     return Expansion(plans, source)
 
 
-def inspected(data: GridData, place: str) -> tuple[BaseModel, Source]:
+def inspected(data: GridData, where: str) -> tuple[BaseModel, Source]:
     """A data set's options and what is found where its images come from."""
     dataset = DATASETS[data.name]
     try:
         options = dataset.read_options(data.options)
     except ValidationError as error:
-        raise ValueError(f"{place}{explain(error, dataset.options)}") from error
+        raise ValueError(f"{where}{explain(error, dataset.options)}") from error
     source = dataset.inspect(options, data.folder)
     if data.unusable == "refuse":
         source.require_all_usable()

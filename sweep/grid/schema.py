@@ -149,25 +149,25 @@ class Grid(Frozen):
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first complaint of a validation as one line: where, what, and what would be allowed."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = list(_model_at(model, first["loc"][:-1]).model_fields)
         if not allowed:
-            return f"unknown key {place!r}; there are none"
+            return f"unknown key {where!r}; there are none"
         nearest = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1, cutoff=0.0)[0]
-        return f"unknown key {place!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
+        return f"unknown key {where!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         shown = _shown(first["input"])
         nearest = difflib.get_close_matches(shown, allowed, n=1, cutoff=0.0)[0]
-        return f"{place}: unknown value {shown}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
+        return f"{where}: unknown value {shown}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
-        return f"{place} is missing"
+        return f"{where} is missing"
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
-        return f"{place}: {message}" if place else message
+        return f"{where}: {message}" if where else message
     message = _KINDS.get(first["type"]) or first["msg"].replace("Input should be", "must be")
-    return f"{place}: {message}, not {_shown(first['input'])}"
+    return f"{where}: {message}, not {_shown(first['input'])}"
 
 
 def _shown(value: Any) -> str:

@@ -18,12 +18,12 @@ SEEDS_DRAWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerSummary:
     """One layer of a cell: its row of `statistics.over_seeds`, pictures (seed, data URI), trajectory, first epochs."""
 
     summary: Row
     pictures: Sequence[tuple[int, str]]
-    course: Markup
+    trajectory: Markup
     first_epochs: str
 
 
@@ -33,7 +33,7 @@ class Cell:
 
     row: Row
     anchor: str
-    layers: Sequence[Layer]
+    layers: Sequence[LayerSummary]
 
     @property
     def remark(self) -> str:
@@ -60,8 +60,8 @@ def cell_grids(
     firsts: pd.DataFrame,
 ) -> list[CellGrid]:
     """One grid for each data set and recipe of a sweep, in the order in which trials stand; `cells` gives all cells."""
-    courses = layers[layers["error"].isna() & layers["epoch"].notna() & layers["horizontal"].notna()]
-    by_trial = {str(key): part for key, part in courses.groupby("trial_id", sort=False)}
+    trajectories = layers[layers["error"].isna() & layers["epoch"].notna() & layers["horizontal"].notna()]
+    by_trial = {str(key): part for key, part in trajectories.groupby("trial_id", sort=False)}
     keys = [*CONDITION, "intervention"]
     summaries = dict(iter(summary.groupby(keys, sort=False, dropna=False)))
     trials_of = dict(iter(trials.groupby(keys, sort=False, dropna=False)))
@@ -85,23 +85,23 @@ def cell_grids(
 
 def _layers(
     sweep: UPath, part: pd.DataFrame, scored: Sequence[Row], by_trial: dict[str, pd.DataFrame], first_of: dict[Any, Any]
-) -> list[Layer]:
+) -> list[LayerSummary]:
     trials = records(finished(part)[["trial_id", "seed", "step"]].sort_values("seed"))
     found = []
     for summary in scored:
         position = summary["position"]
         of_layer = [
-            (trial, course[course["position"] == position].sort_values("step"))
+            (trial, trajectory[trajectory["position"] == position].sort_values("step"))
             for trial in trials
-            if (course := by_trial.get(trial["trial_id"])) is not None
+            if (trajectory := by_trial.get(trial["trial_id"])) is not None
         ]
-        of_layer = [(trial, course) for trial, course in of_layer if trial["step"] in set(course["step"])]
+        of_layer = [(trial, trajectory) for trial, trajectory in of_layer if trial["step"] in set(trajectory["step"])]
         epochs = [first_of.get((trial["trial_id"], position)) for trial, _ in of_layer]
         found.append(
-            Layer(
+            LayerSummary(
                 summary=summary,
                 pictures=_pictures(sweep, of_layer[:SEEDS_DRAWN]),
-                course=trajectory_svg(course_lines([course for _, course in of_layer])),
+                trajectory=trajectory_svg(trajectory_lines([trajectory for _, trajectory in of_layer])),
                 first_epochs=_epochs(epochs),
             )
         )
@@ -117,8 +117,8 @@ def _epochs(epochs: Sequence[Any]) -> str:
 
 def _pictures(sweep: UPath, of_layer: Sequence[tuple[Row, pd.DataFrame]]) -> list[tuple[int, str]]:
     def draw(pair: tuple[Row, pd.DataFrame]) -> tuple[int, str] | None:
-        trial, course = pair
-        newest = course.iloc[-1]
+        trial, trajectory = pair
+        newest = trajectory.iloc[-1]
         reduced = read_reduced(sweep, trial["trial_id"], int(newest["step"]), newest["layer"])
         return None if reduced is None else (int(trial["seed"]), strip(reduced.reduced, reduced.order))
 
@@ -126,14 +126,14 @@ def _pictures(sweep: UPath, of_layer: Sequence[tuple[Row, pd.DataFrame]]) -> lis
         return [drawn for drawn in pool.map(draw, of_layer) if drawn is not None]
 
 
-def course_lines(courses: Sequence[pd.DataFrame]) -> list[Line]:
+def trajectory_lines(trajectories: Sequence[pd.DataFrame]) -> list[Line]:
     """For each direction a thin line for each seed and, where there are several, a thick one for their mean.
 
     The mean is taken at the epochs that all seeds have.
     """
     lines = []
     for direction in DIRECTIONS:
-        seeds = [course.set_index("epoch")[direction].astype(float) for course in courses]
+        seeds = [trajectory.set_index("epoch")[direction].astype(float) for trajectory in trajectories]
         lines += [
             Line(direction=direction, epochs=list(seed.index), scores=list(seed), thick=len(seeds) == 1)
             for seed in seeds

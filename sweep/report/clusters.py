@@ -69,7 +69,7 @@ def cluster_section(sweep: UPath, trials: pd.DataFrame, clusters: pd.DataFrame) 
     centres = {k: _centres(sweep, k, clusters[clusters["k"] == k]) for k in sorted(map(int, clusters["k"].unique()))}
     facts = finished(trials)[["trial_id", "step", *CONDITION, "intervention"]]
     table = clusters[clusters["k"] == K].merge(facts, on=["trial_id", "step"])
-    order = {trial_id: place for place, trial_id in enumerate(trials["trial_id"])}
+    order = {trial_id: rank for rank, trial_id in enumerate(trials["trial_id"])}
     table = table.sort_values(
         ["trial_id", "position", "cluster"], key=lambda c: c.map(order) if c.name == "trial_id" else c
     )

@@ -39,7 +39,7 @@ def trajectory_svg(lines: Sequence[Line]) -> Markup:
     marks += [_x_label(tick, last) for tick in _ticks(last)]
     marks += [_polyline(line, last) for line in sorted(lines, key=lambda line: line.thick)]
     return Markup(  # built of numbers and of the names of directions
-        f'<svg class="course" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="banding scores over epochs">'
+        f'<svg class="trajectory" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="banding scores over epochs">'
         + "".join(marks)
         + "</svg>"
     )

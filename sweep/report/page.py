@@ -130,8 +130,8 @@ def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame
     positions = layers[["trial_id", "layer", "position"]].drop_duplicates()
     table = probes.merge(finished(trials)[["trial_id", "step", *CONDITION, "intervention"]], on=["trial_id", "step"])
     table = table.merge(positions, on=["trial_id", "layer"], how="left").fillna({"position": 0})
-    order = {trial_id: place for place, trial_id in enumerate(trials["trial_id"])}
-    table = table.assign(place=table["trial_id"].map(order)).sort_values(["place", "position"])
+    order = {trial_id: rank for rank, trial_id in enumerate(trials["trial_id"])}
+    table = table.assign(rank=table["trial_id"].map(order)).sort_values(["rank", "position"])
     groups = table.groupby([*CONDITION, "intervention", "layer"], sort=False, dropna=False)
     return groups.agg(
         n=("trial_id", "nunique"), images=("images", "max"),
@@ -144,8 +144,8 @@ def _failures(sweep: UPath, trials: pd.DataFrame) -> list[Row]:
     """Failed trials with the last line of their errors, the first ones with their tracebacks."""
     failed = trials.loc[trials["status"] == "failed", ["trial_id", "attempts", "epoch", "error", "host"]]
     return [
-        row | {"traceback": read_error(SweepDir(sweep).trial(str(row["trial_id"]))) if place < _TRACEBACKS else None}
-        for place, row in enumerate(records(failed))
+        row | {"traceback": read_error(SweepDir(sweep).trial(str(row["trial_id"]))) if index < _TRACEBACKS else None}
+        for index, row in enumerate(records(failed))
     ]
 
 

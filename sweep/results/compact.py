@@ -43,7 +43,7 @@ def survey(sweep: SweepDir) -> Survey:
     unsettled = sweep.read(trial for trial in trials if trial.trial_id not in settled)
     with ThreadPoolExecutor(16) as pool:
         fresh = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
-    places = sweep.places()
+    rank_of = sweep.ranking()
     tables: dict[TableName, pd.DataFrame] = {}
     rank: dict[str, int] = {}
     names: tuple[TableName, ...] = ("trials", "epochs", "layers")
@@ -52,7 +52,7 @@ def survey(sweep: SweepDir) -> Survey:
         new = table_of(name, chain.from_iterable(rows[name] for rows in fresh))
         table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
         if name == "trials":
-            rank = _ranks(table, places)
+            rank = _ranks(table, rank_of)
         tables[name] = table.sort_values("trial_id", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
     return Survey(tables, unsettled)
 
@@ -212,10 +212,10 @@ def trial_row(plan: Plan, status: Status) -> Row:
     }
 
 
-def _ranks(trials: pd.DataFrame, place: Callable[[Seat], Any]) -> dict[str, int]:
+def _ranks(trials: pd.DataFrame, rank_of: Callable[[Seat], Any]) -> dict[str, int]:
     """Where each trial stands in the tables."""
     seats = trials[["architecture", "intervention", "seed", "trial_id"]].itertuples(index=False, name=None)
-    return {seat[3]: rank for rank, seat in enumerate(sorted(seats, key=place))}
+    return {seat[3]: rank for rank, seat in enumerate(sorted(seats, key=rank_of))}
 
 
 def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:

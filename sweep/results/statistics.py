@@ -160,13 +160,13 @@ def holm(p: pd.Series) -> pd.Series:
     return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
 
-def first_epoch(course: pd.DataFrame) -> float | None:
+def first_epoch(trajectory: pd.DataFrame) -> float | None:
     """The first epoch of one layer's analysed checkpoints from which on all have the final verdict.
 
-    `course` has `step`, `epoch` and `verdict`. None where the final verdict is none, nothing is analysed, or the epoch
-    is not known.
+    `trajectory` has `step`, `epoch` and `verdict`. None where the final verdict is none, nothing is analysed, or the
+    epoch is not known.
     """
-    ordered = course.dropna(subset="verdict").sort_values("step")
+    ordered = trajectory.dropna(subset="verdict").sort_values("step")
     if ordered.empty or ordered["verdict"].iloc[-1] == "none":
         return None
     differs = (ordered["verdict"] != ordered["verdict"].iloc[-1]).to_numpy()
@@ -181,8 +181,8 @@ def first_epochs(layers: pd.DataFrame) -> pd.DataFrame:
     keys = ["trial_id", "layer", "position"]
     found = [
         dict(zip(keys, key, strict=True))
-        | {"verdict": course.sort_values("step")["verdict"].iloc[-1], "first_epoch": first_epoch(course)}
-        for key, course in good.groupby(keys, sort=False)
+        | {"verdict": trajectory.sort_values("step")["verdict"].iloc[-1], "first_epoch": first_epoch(trajectory)}
+        for key, trajectory in good.groupby(keys, sort=False)
     ]
     return pd.DataFrame(found, columns=[*keys, "verdict", "first_epoch"]).astype({"first_epoch": "Float64"})
 

@@ -19,7 +19,7 @@ MAX_FAILURES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class RayCluster:
     """Where and how a launch runs: a Ray address (None: a local cluster) and how often a trial may fail and go on."""
 
     address: str | None = None

@@ -15,7 +15,7 @@ from upath import UPath
 from analysis.write import RESULTS
 from sweep.results.compact import Survey, mend, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
-from sweep.service.cluster import Cluster
+from sweep.service.cluster import RayCluster
 from sweep.service.remarks import other_threads, remarks, tell
 from sweep.spec import Plan
 from sweep.store.files import remove_file, require_writable
@@ -42,7 +42,7 @@ class Outcome:
         return 1 if self.failed or self.lost_analyses else 0
 
 
-def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> tuple[SweepDir, Outcome]:
+def launch(grid: "Grid", storage: UPath, cluster: RayCluster, console: Console) -> tuple[SweepDir, Outcome]:
     """Add a grid's trials to its sweep and run all of the sweep's trials that are not finished.
 
     Raises:
@@ -66,7 +66,7 @@ def launch(grid: "Grid", storage: UPath, cluster: Cluster, console: Console) -> 
         return sweep, _complete(sweep, console, cluster, EVERY_TRIAL, lease)
 
 
-def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice = EVERY_TRIAL) -> Outcome:
+def resume(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Choice = EVERY_TRIAL) -> Outcome:
     """Run the chosen trials that are not finished, and analyse all checkpoints.
 
     Raises:
@@ -79,7 +79,7 @@ def resume(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice =
         return _complete(sweep, console, cluster, choice, lease)
 
 
-def analyse_again(sweep: SweepDir, console: Console, cluster: Cluster) -> Outcome:
+def analyse_again(sweep: SweepDir, console: Console, cluster: RayCluster) -> Outcome:
     """Make all analyses of a sweep anew; no trial is trained."""
     with hold(sweep.path) as lease:
         unsettle(sweep, settled_trials(sweep))
@@ -100,7 +100,7 @@ def last_grid(sweep: SweepDir) -> "Grid":
         raise ValueError(f"{sweep.file} names no grid that is valid; launch the grid again") from error
 
 
-def _complete(sweep: SweepDir, console: Console, cluster: Cluster, choice: Choice, lease: Lease) -> Outcome:
+def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Choice, lease: Lease) -> Outcome:
     """Train the chosen and the requested trials that are not finished, and analyse all checkpoints."""
     asked = answer_all(sweep, console)
     seen = survey(sweep)

@@ -29,7 +29,7 @@ STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
 _NO_STORAGE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
 
 
-def place(name: str | UPath) -> UPath:
+def absolute(name: str | UPath) -> UPath:
     """A storage or sweep as the user names it: a URL as it is, a path of this machine made absolute, `~` and all."""
     path = UPath(name)
     return UPath(Path(path.path).expanduser().absolute()) if path.protocol in ("", "file") else path

@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from upath import UPath
 
 from sweep.spec import SCHEMA, Plan, TrialSpec
-from sweep.store.files import place, write_text
+from sweep.store.files import absolute, write_text
 from sweep.store.strict_yaml import read_yaml
 from sweep.store.trial_dir import Status, TrialDir
 
@@ -143,16 +143,16 @@ class SweepDir:
         """Plans and statuses of some trials, in the order in which the launched grids name them."""
         with ThreadPoolExecutor(_THREADS) as pool:
             found = [pair for pair in pool.map(_read, trials) if pair is not None]
-        place = self.places()
-        return sorted(found, key=lambda pair: place(_seat(pair[0].spec)))
+        rank = self.ranking()
+        return sorted(found, key=lambda pair: rank(_seat(pair[0].spec)))
 
-    def places(self) -> Callable[[Seat], tuple[int, int, int, str]]:
+    def ranking(self) -> Callable[[Seat], tuple[int, int, int, str]]:
         """A sort key: the order in which the launched grids name architectures and interventions, then seeds."""
         grids = [launch["grid"] for launch in self.launches()]
-        architectures = _places(name for grid in grids for name in grid.get("architectures", []))
-        interventions = _places(name for grid in grids for name in grid.get("interventions", []))
+        architectures = _ranks(name for grid in grids for name in grid.get("architectures", []))
+        interventions = _ranks(name for grid in grids for name in grid.get("interventions", []))
 
-        def place(seat: Seat) -> tuple[int, int, int, str]:
+        def rank(seat: Seat) -> tuple[int, int, int, str]:
             architecture, intervention, seed, trial_id = seat
             return (
                 architectures.get(architecture, len(architectures)),
@@ -161,7 +161,7 @@ class SweepDir:
                 trial_id,
             )
 
-        return place
+        return rank
 
 
 def _read(trial: TrialDir) -> tuple[Plan, Status] | None:
@@ -180,7 +180,7 @@ def _seat(spec: TrialSpec) -> Seat:
     return spec.architecture, spec.intervention, spec.init_seed, spec.trial_id
 
 
-def _places(names: Iterable[str]) -> dict[str, int]:
+def _ranks(names: Iterable[str]) -> dict[str, int]:
     """Where each name first stands."""
     return {name: index for index, name in enumerate(dict.fromkeys(names))}
 
@@ -205,6 +205,6 @@ def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
     """
     for path in (UPath(name_or_path), storage / name_or_path):
         if is_sweep(path):
-            return SweepDir(place(path))
+            return SweepDir(absolute(path))
     names = ", ".join(sweep_names(storage)) or "none"
     raise ValueError(f"there is no sweep {name_or_path!r}; sweeps in {storage}: {names}")

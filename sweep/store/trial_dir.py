@@ -21,7 +21,7 @@ State = Literal["pending", "running", "finished", "failed", "excluded"]
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is known of a trial's course; times ending in `_at` are seconds since 1970.
+    """How a trial stands; times ending in `_at` are seconds since 1970.
 
     `reason` says why a cell is excluded or a trial was interrupted; `final` that failing again is certain.
     """

@@ -201,10 +201,10 @@ def _title(sweep: SweepDir, seen: _Seen) -> str:
 
 def _trial_cells(trial: Row, name: str) -> list[str]:
     accuracy = "" if trial["val_accuracy"] is None else f"{trial['val_accuracy']:.3f}"
-    return [name, _course(trial), accuracy]
+    return [name, _status_cell(trial), accuracy]
 
 
-def _course(trial: Row) -> str:
+def _status_cell(trial: Row) -> str:
     """A trial's status with what a reader needs to know of it."""
     said = [_coloured(trial["status"])]
     if trial["status"] == "running":

@@ -37,7 +37,7 @@ from sweep.training.schedule import Schedule
 _SMALLEST_PART = 2  # images that batch norm can average over
 
 
-class Report(Protocol):
+class OnEpoch(Protocol):
     """Told after each epoch: its row, and the checkpoint's folder if its weights are kept for the analysis."""
 
     def __call__(self, row: EpochRow, kept: UPath | None) -> None: ...
@@ -48,7 +48,7 @@ Stop = Callable[[int], bool]
 
 
 def ignore(row: EpochRow, kept: UPath | None) -> None:
-    """Report to nobody."""
+    """OnEpoch to nobody."""
 
 
 def never(step: int) -> bool:
@@ -64,7 +64,7 @@ def train(
     spec: TrialSpec,
     data: PreparedData,
     trial_dir: UPath,
-    report: Report = ignore,
+    report: OnEpoch = ignore,
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
 ) -> list[EpochRow]:

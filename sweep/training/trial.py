@@ -27,7 +27,7 @@ from sweep.store.trial_dir import Status, TrialDir, this_process
 from sweep.training.machine import Arithmetic
 from sweep.training.run import DivergedError
 from sweep.training.schedule import Schedule
-from sweep.training.train import Report, Stop, StoppedError, course, ignore, never
+from sweep.training.train import OnEpoch, Stop, StoppedError, course, ignore, never
 
 HEARTBEAT_S = 15.0
 
@@ -40,7 +40,7 @@ def run_trial(
     trial: TrialDir,
     root: Path | None,
     threads: int,
-    report: Report = ignore,
+    report: OnEpoch = ignore,
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
 ) -> Status:

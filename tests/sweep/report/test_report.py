@@ -10,7 +10,7 @@ import pytest
 from upath import UPath
 
 from analysis.clusters import KS
-from sweep.report.cells import SEEDS_DRAWN, course_lines
+from sweep.report.cells import SEEDS_DRAWN, trajectory_lines
 from sweep.report.clusters import cluster_section, published_percents
 from sweep.report.drawings import Line, interval_svg, trajectory_svg
 from sweep.report.export import export
@@ -236,7 +236,7 @@ def test_export_writes_every_table_twice_and_every_layer(sweep: UPath, tmp_path:
 
 def test_a_trajectory_is_thin_for_seeds_and_thick_for_their_mean() -> None:
     seeds = [pd.DataFrame({"epoch": [0.0, 1.0], "horizontal": [0.0, top], "vertical": 0.0}) for top in (0.4, 0.8)]
-    lines = [line for line in course_lines(seeds) if line.direction == "horizontal"]
+    lines = [line for line in trajectory_lines(seeds) if line.direction == "horizontal"]
     assert [(line.thick, line.scores) for line in lines] == [
         (False, [0, 0.4]), (False, [0, 0.8]), (True, [0, pytest.approx(0.6)]),
     ]  # fmt: skip

@@ -35,7 +35,7 @@ def rows(*values: tuple[str, int, float, str]) -> pd.DataFrame:
     )
 
 
-def course(*verdicts: str, epochs: tuple[float | None, ...] | None = None) -> pd.DataFrame:
+def trajectory(*verdicts: str, epochs: tuple[float | None, ...] | None = None) -> pd.DataFrame:
     steps = range(0, 10 * len(verdicts), 10)
     return pd.DataFrame({"step": steps, "epoch": epochs or tuple(range(len(verdicts))), "verdict": verdicts})
 
@@ -161,19 +161,19 @@ def test_half_width_is_student_t() -> None:
     ],
 )
 def test_first_epoch(verdicts: tuple[str, ...], expected: float | None) -> None:
-    assert first_epoch(course(*verdicts)) == expected
+    assert first_epoch(trajectory(*verdicts)) == expected
 
 
 def test_first_epoch_counts_in_steps_not_in_row_order() -> None:
-    assert first_epoch(course("none", "horizontal", "horizontal").iloc[::-1]) == 1
+    assert first_epoch(trajectory("none", "horizontal", "horizontal").iloc[::-1]) == 1
 
 
 def test_first_epoch_of_a_checkpoint_whose_epoch_is_not_known() -> None:
-    assert first_epoch(course("none", "horizontal", epochs=(0.0, None))) is None
+    assert first_epoch(trajectory("none", "horizontal", epochs=(0.0, None))) is None
 
 
 def test_first_epochs_leaves_failed_analyses_out() -> None:
-    table = course("none", "horizontal", "none").assign(
+    table = trajectory("none", "horizontal", "none").assign(
         trial_id="t", layer="last", position=1, error=[None, None, "no"]
     )
     (row,) = first_epochs(table).to_dict("records")
