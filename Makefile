@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# Two processes; what needs Ray stays in one of them.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two processes; what needs Ray stays in one of them (tests/spread.py).
+PYTEST := $(BIN)/python -m pytest -n 2
 
 .PHONY: help install demo test quick lint bench results docs package dashboard clean
 .DEFAULT_GOAL := help

@@ -5,16 +5,23 @@ import socket
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 LEAST_COVERED = 90  # percent of a package's lines
+SHARES = pytest.StashKey[dict[str, float]]()
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
 # Before Ray is imported: no token file in the tester's home, no usage report, few processes.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# A machine may be slow: Ray's own patience with its processes, which is 10 to 60 s, must not decide a test.
+os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "600")
+os.environ.setdefault("RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS", "600")
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
 
 # Before PyTorch is imported: tests run side by side, and OpenMP's threads would spin while they wait for a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,24 +31,28 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("fixed")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those that need Ray stay in one, which holds one Ray for all of them."""
-    for item in items:
-        if {"ray_address", "local_ray"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker("ray")
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if {"ray_address", "local_ray"} & set(getattr(item, "fixturenames", ())):
+        item.add_marker("ray")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.spread import RayInOneProcess
+
+    return RayInOneProcess(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """With `--cov`, too little of any package is a failure."""
-    if any(share < LEAST_COVERED for share in covered(session.config).values()):
+    whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    shares = session.config.stash[SHARES] = covered(session.config) if whole else {}
+    if any(share < LEAST_COVERED for share in shares.values()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    shares = covered(terminalreporter.config)
+    shares = terminalreporter.config.stash[SHARES]
     if shares:
         terminalreporter.section("lines covered")
     for package, share in shares.items():
