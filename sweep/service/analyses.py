@@ -10,7 +10,7 @@ from analysis.actors import AnalysisPool
 from sweep.grid.schema import Analysis
 from sweep.service.cluster import Patience, in_words
 from sweep.spec import Plan
-from sweep.store.files import STORAGE_ERRORS, write_json
+from sweep.store.files import STORAGE_ERRORS, remove_unfinished, write_json
 from sweep.store.lease import Lease
 from sweep.store.manifest import MODEL
 from sweep.store.sweep_dir import SweepDir
@@ -37,7 +37,10 @@ class Analyses:
 
     def submit(self, trial: TrialDir, checkpoint: UPath) -> None:
         """Have a checkpoint analysed, unless it has its results already."""
-        self._pool.submit(_model_file(checkpoint), str(trial.layers / checkpoint.name))
+        results = trial.layers / checkpoint.name
+        if not self._pool.holds(_model_file(checkpoint)):
+            remove_unfinished(results)  # an actor of an earlier launch may have been stopped in the middle of a file
+        self._pool.submit(_model_file(checkpoint), str(results))
         self._show()
 
     def submit_missing(self, plans: Sequence[Plan]) -> None:

@@ -68,10 +68,14 @@ def test_a_checkpoint_that_its_trial_had_no_time_to_report_is_analysed(
     sweep.add([plan])
     trial = sweep.trial(plan.trial_id)
     run_trial(trial, None, threads=1)  # nobody has heard of its checkpoints
+    unfinished = trial.layers / "9" / ".features.3a.conv.npz.0123abcd.part"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"half")
     driven._analyses.submit_missing([plan])
     driven._analyses.wait(driven._lease, told.remark)
     assert trial.unanalysed(plan) == []
     assert (trial.layers / "9" / RESULTS).exists()
+    assert not unfinished.exists()
 
 
 def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(

