@@ -31,24 +31,28 @@ if TYPE_CHECKING:
     from sweep.store.sweep_dir import SweepDir
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-# A log or a pipe has no width of its own; 160 characters hold the tables without folding.
+# A log or a pipe has no width of its own; 160 characters fit the tables without wrapping.
 console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
 complaints = Console(stderr=True)
 
 GridName = Annotated[str, typer.Argument(help="A grid's name (see `sweep list grids`) or a YAML file.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value over the grid's, e.g. recipe.epochs=3; may be given again.")
+    list[str] | None,
+    typer.Option("--set", help="Override a grid's value: key=value, e.g. recipe.epochs=3. Repeatable."),
 ]
 Storage = Annotated[
-    str, typer.Option(help="Where sweeps lie: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE")
+    str,
+    typer.Option(help="Where sweeps are stored: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE"),
 ]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, or HOST:PORT. Default: a local one.")]
+Address = Annotated[
+    str | None, typer.Option(help="A running Ray cluster: auto, or HOST:PORT. Default: start a local one.")
+]
 MaxFailures = Annotated[
-    int, typer.Option(min=0, help="How often a trial may fail in this launch and go on from its last checkpoint.")
+    int, typer.Option(min=0, help="How many times this launch retries a failed trial, from its last checkpoint.")
 ]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse a folder with pictures that can't be used, instead of leaving them out."),
+    typer.Option("--strict", help="Refuse a folder with unusable pictures instead of leaving them out."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -75,10 +79,10 @@ class Nmf(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; a wrong input is one line on standard error and exit code 2."""
+    """Run the command line; a wrong input gives one line on standard error and exit code 2."""
     try:
         app()
-    except (ValueError, ImportError) as error:  # the latter where a storage's or a model's package is an extra
+    except (ValueError, ImportError) as error:  # the latter if a storage or a model needs an extra
         _complain(str(error))
         sys.exit(2)
     except Exception as error:
@@ -102,10 +106,10 @@ def launch(
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     strict: Strict = False,
 ) -> None:
-    """Train and analyse a grid; run again after any interruption, or with a larger grid to extend the sweep."""
+    """Train and analyse a grid. Run it again after an interruption, or with a larger grid to extend the sweep."""
     from sweep.data.index import watched_by
     from sweep.grid.expand import expand
     from sweep.grid.load import load_grid
@@ -134,7 +138,7 @@ def submit(
     cluster: Annotated[str, typer.Option(help="The cluster's job server.", envvar="RAY_API_SERVER_ADDRESS")],
     settings: Settings = None,
     storage: Annotated[
-        str, typer.Option(help="A URL or an absolute path that all nodes reach.", envvar="SWEEP_STORAGE")
+        str, typer.Option(help="A URL or an absolute path that all nodes can reach.", envvar="SWEEP_STORAGE")
     ] = "",
     max_failures: MaxFailures = 3,
     wait: Annotated[bool, typer.Option(help="Follow the job's output until it ends.")] = True,
@@ -151,7 +155,7 @@ def submit(
         for said in job.output():
             print(said, end="", flush=True)
     except KeyboardInterrupt:
-        complaints.print(f"the job goes on; to see it: {job.logs_command}", style="yellow", highlight=False)
+        complaints.print(f"the job continues; to follow it: {job.logs_command}", style="yellow", highlight=False)
         raise typer.Exit(130) from None
     raise typer.Exit(job.exit_code())
 
@@ -159,17 +163,15 @@ def submit(
 @app.command()
 def resume(
     sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
-    only: Annotated[
-        list[str] | None, typer.Option(help="`failed`, or a trial id (a pattern with * works); may be given again.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="`failed`, or a trial id (may contain *). Repeatable.")] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Begin anew; what there is stays beside it, under attempts/.")
+        bool, typer.Option("--from-scratch", help="Start from scratch; earlier work is kept under attempts/.")
     ] = False,
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
 ) -> None:
-    """Run all trials of a sweep that are not finished, from their last valid checkpoints."""
+    """Run all unfinished trials of a sweep from their last valid checkpoints."""
     from sweep.service import launch as service
     from sweep.service.choice import choose
     from sweep.service.cluster import RayCluster
@@ -190,7 +192,7 @@ def status(
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 5 seconds.")] = False,
 ) -> None:
-    """Show how a sweep stands."""
+    """Show the state of a sweep."""
     from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
@@ -208,15 +210,15 @@ def status(
 @app.command()
 def analyze(
     target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth, .ckpt, .onnx) or a sweep.")],
-    layer: Annotated[list[str] | None, typer.Option(help="Only this layer; may be given several times.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Only this layer. Repeatable.")] = None,
     nmf: Annotated[
-        Nmf, typer.Option(help="One factorisation a neuron, or one for all neurons of a layer.")
+        Nmf, typer.Option(help="One factorisation per neuron, or one for all neurons of a layer.")
     ] = Nmf.PER_NEURON,
-    figure: Annotated[Path | None, typer.Option(help="Draw the weights into this PNG, one row a layer.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the weights into this PNG, one row per layer.")] = None,
     storage: Storage = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """Score the spatial convolutions of any checkpoint, or all checkpoints of a sweep again."""
+    """Score the spatial convolutions of any checkpoint, or of all checkpoints of a sweep again."""
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from analysis.readers.convs import is_checkpoint
     from sweep.service import launch as service
@@ -241,7 +243,7 @@ def analyze(
     opened = open_sweep(target, absolute(storage))
     if layer or figure is not None or nmf is not Nmf.PER_NEURON:
         raise ValueError(
-            "--layer, --nmf and --figure go with a checkpoint's file; a sweep has its settings in its grid"
+            "--layer, --nmf and --figure apply to a checkpoint file; a sweep takes its settings from its grid"
         )
     with _terminable():
         outcome = service.analyse_again(opened, console, RayCluster())
@@ -256,17 +258,17 @@ def dashboard(
     """Open the dashboard on this machine."""
     serve = str(ROOT / "dashboard" / "serve.py")
     command = [sys.executable, "-P", serve, storage, *([] if port is None else [str(port)])]
-    os.execv(command[0], command)  # in this process's place, so that whatever stops it stops the server
+    os.execv(command[0], command)  # replaces this process, so that what stops it stops the server
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, which `ray job stop` and machines that go down send, stops as Ctrl-C does."""
+    """SIGTERM, sent by `ray job stop` and by machines that shut down, acts like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     except KeyboardInterrupt:  # outside Tune's loop, which handles it itself; nothing is half-written
-        complaints.print("stopped; run the same command again to go on", style="yellow")
+        complaints.print("stopped; run the same command again to continue", style="yellow")
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -283,7 +285,7 @@ def _plan_table(plans: list[Plan]) -> Table:
 
 
 def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
-    """Print the results and where they lie; leave with the outcome's exit code."""
+    """Print the results and where they are; exit with the outcome's code."""
     from sweep.results.words import count
     from sweep.terminal import show
 
@@ -295,20 +297,23 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
         failed = f"{count(outcome.failed, 'trial')} failed" if outcome.failed else ""
         lost = f"{count(outcome.lost_analyses, 'analysis')} could not be recorded" if outcome.lost_analyses else ""
         said = ", ".join(filter(None, (failed, lost))) if outcome.complete else "stopped"
-        console.print(f"{said}; go on with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(
+            f"{said}; continue with: sweep resume {sweep.path}", style="yellow", highlight=False, soft_wrap=True
+        )
     raise typer.Exit(outcome.exit_code)
 
 
 @app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set's name, e.g. imagenet.")],
-    root: Annotated[str | None, typer.Argument(help="The folder that it is read from.")] = None,
+    root: Annotated[str | None, typer.Argument(help="The folder to read it from.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value as below a grid's `data`, e.g. image_size=224")
+        list[str] | None,
+        typer.Option("--set", help="key=value as under a grid's `data`, e.g. image_size=224. Repeatable."),
     ] = None,
     strict: Strict = False,
 ) -> None:
-    """Decode a data set once into files that all trials of this machine share; a launch does so by itself."""
+    """Decode a data set once into files that all trials on this machine share; a launch does this by itself."""
     from sweep.data.index import cache_folder, watched_by
     from sweep.data.prepare import prepare as prepare_data
     from sweep.grid.load import load_data
@@ -329,7 +334,7 @@ def prepare(
 @app.command()
 def probe(
     sweep: Annotated[str, typer.Argument(help="A sweep's name or path.")],
-    images: Annotated[int, typer.Option(min=5, help="Validation images a trial.")] = 256,
+    images: Annotated[int, typer.Option(min=5, help="Validation images per trial.")] = 256,
     storage: Storage = "runs",
 ) -> None:
     """Measure how well a linear model reads absolute position from each trial's last maps."""
@@ -357,7 +362,7 @@ def report(
     normalise: Annotated[
         Normalise, typer.Option(help="What the clusters' weights are divided by.")
     ] = Normalise.POSITION,
-    kernel: Annotated[int, typer.Option(min=2, help="Kernel size of the layers that are clustered.")] = 5,
+    kernel: Annotated[int, typer.Option(min=2, help="Kernel size of the layers to cluster.")] = 5,
     storage: Storage = "runs",
 ) -> None:
     """Write one self-contained HTML file about a sweep, finished or not."""

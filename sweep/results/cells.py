@@ -36,7 +36,7 @@ def standing(trials: pd.DataFrame, driver: Holder | None) -> pd.DataFrame:
     if driver is not None:
         return trials
     cut_off = trials["status"] == "running"
-    reasons = "was cut off on " + trials["host"].fillna("an unknown host")
+    reasons = "interrupted on " + trials["host"].fillna("an unknown host")
     return trials.assign(
         status=trials["status"].mask(cut_off, "pending"), reason=trials["reason"].mask(cut_off, reasons)
     )

@@ -19,7 +19,7 @@ from sweep.terminal.progress import Display
 
 
 class Analyses:
-    """Hands checkpoints to the actors, counts what is done, and records what failed. Never waits unless told to."""
+    """Hands checkpoints to the actors, counts what is done, and records what failed. Never waits unless asked to."""
 
     def __init__(self, sweep: SweepDir, settings: Analysis, display: Display, logs: Path | None = None) -> None:
         self._sweep, self._display = sweep, display
@@ -36,7 +36,7 @@ class Analyses:
         return self._pool.placed
 
     def submit(self, trial: TrialDir, checkpoint: UPath) -> None:
-        """Have a checkpoint analysed, unless it has its results already."""
+        """Queue a checkpoint for analysis, unless it already has its results."""
         results = trial.layers / checkpoint.name
         if not self._pool.holds(_model_file(checkpoint)):
             remove_unfinished(results)  # an actor of an earlier launch may have been stopped in the middle of a file
@@ -44,7 +44,7 @@ class Analyses:
         self._show()
 
     def submit_missing(self, plans: Sequence[Plan]) -> None:
-        """Have the checkpoints analysed that finished trials had no time to report."""
+        """Queue the checkpoints that finished trials had no time to report."""
         for plan in plans:
             trial = self._sweep.trial(plan.trial_id)
             for checkpoint in trial.unanalysed(plan) if trial.status().status == "finished" else []:
@@ -52,12 +52,12 @@ class Analyses:
                     self.submit(trial, checkpoint)
 
     def busy_with(self, trial: TrialDir) -> bool:
-        """Whether a checkpoint of the trial is at work or waits."""
+        """Whether a checkpoint of the trial is being analysed or is waiting."""
         folders = list(trial.checkpoints.iterdir()) if trial.checkpoints.exists() else []
         return any(self._pool.holds(_model_file(folder)) for folder in folders)
 
     def collect(self, timeout_s: float = 0.0) -> None:
-        """Record the analyses that have ended; waits for one no longer than said."""
+        """Record the analyses that have ended; waits for one at most `timeout_s`."""
         self.record(self._pool.poll(timeout_s))
 
     def record(self, ended: Sequence[tuple[str, list[dict[str, Any]]]]) -> None:
@@ -70,10 +70,10 @@ class Analyses:
                 self._record_failure(UPath(model_file).parent, rows, failed[0])
 
     def wait(self, lease: Lease, say: Callable[[str], None]) -> None:
-        """Wait until nothing is at work or waits.
+        """Wait until all analyses have ended.
 
         Raises:
-            LostLeaseError: another driver has taken the sweep over.
+            LostLeaseError: another driver has taken over the sweep.
         """
         patience = Patience(say, self._logs)
         while self._pool.pending:
@@ -85,7 +85,7 @@ class Analyses:
                 patience.spend(f"no analysis could start: an actor needs {in_words(*self._needs)}", *self._needs)
 
     def close(self) -> None:
-        """Stop the actors; what they have not finished is done by the next launch."""
+        """Stop the actors; the next launch does what they have not finished."""
         self._pool.close()
 
     def _record_failure(self, checkpoint: UPath, rows: list[dict[str, Any]], error: str) -> None:

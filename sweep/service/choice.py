@@ -1,4 +1,4 @@
-"""Which trials a resume runs, and what was asked for while nobody ran them."""
+"""Which trials a resume runs, and which were requested while no driver ran."""
 
 import difflib
 import fnmatch
@@ -32,7 +32,7 @@ EVERY_TRIAL, NO_TRIAL = Choice(), Choice(trial_ids=frozenset())
 
 
 def begin_from_scratch(sweep: SweepDir, choice: Choice) -> Set[str]:
-    """Set aside what the chosen trials have come to, finished ones only where they are named; gives their ids."""
+    """Set aside the work of the chosen trials (of finished ones only if named) and return their ids."""
     trials = {trial.trial_id: trial for trial in sweep.trials()}
     if choice.trial_ids is not None:
         trials = {trial_id: trial for trial_id, trial in trials.items() if trial_id in choice.trial_ids}
@@ -64,10 +64,10 @@ def answer(sweep: SweepDir, request: Request) -> Plan | None:
 
 
 def choose(sweep: SweepDir, only: Sequence[str], start: Start = "checkpoint") -> Choice:
-    """Which trials to run: all (nothing said), the failed ones (`failed`), and those whose ids fit a pattern.
+    """Which trials to run: all (the default), the failed ones (`failed`), and those whose ids match a pattern.
 
     Raises:
-        ValueError: no trial of the sweep fits a pattern.
+        ValueError: no trial of the sweep matches a pattern.
     """
     patterns = [pattern for pattern in only if pattern != "failed"]
     failed = len(patterns) < len(only)
@@ -79,13 +79,13 @@ def choose(sweep: SweepDir, only: Sequence[str], start: Start = "checkpoint") ->
         fitting = fnmatch.filter(names, pattern)
         if not fitting:
             nearest = ", ".join(difflib.get_close_matches(pattern, names, n=1, cutoff=0.0))
-            raise ValueError(f"no trial of {sweep.name} fits {pattern!r}; the nearest is {nearest}")
+            raise ValueError(f"no trial of {sweep.name} matches {pattern!r}; the nearest is {nearest}")
         chosen.update(fitting)
     return Choice(trial_ids=chosen, failed=failed, start=start)
 
 
 def answer_all(sweep: SweepDir, console: Console) -> Set[str]:
-    """Make ready what was asked for while no driver ran; gives the trials' ids."""
+    """Answer the requests made while no driver ran; returns the trials' ids."""
     requests = read_requests(sweep.path)
     for said in requests.damaged:
         console.print(said, style="yellow", highlight=False, markup=False)

@@ -20,20 +20,20 @@ MAX_FAILURES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster:
-    """Where and how a launch runs: a Ray address (None: a local cluster) and how often a trial may fail and go on."""
+    """Where and how a launch runs: a Ray address (None: a local cluster) and how often a failed trial is retried."""
 
     address: str | None = None
     max_failures: int = MAX_FAILURES
 
 
-_PATIENCE_S = 60.0  # without anything that runs, before the user is told what waits for what
-_GIVE_UP_S = 300.0  # where there is room and Ray starts no process in it
+_PATIENCE_S = 60.0  # with nothing running, before the user hears what is waiting for what
+_GIVE_UP_S = 300.0  # with room in the cluster, but no process started in it
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # in the path of a Unix socket
-_RAY_FOLDERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # put behind RAY_TMPDIR
+_RAY_FOLDERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # appended to RAY_TMPDIR
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about the user's work leaves the cluster
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV, JSON and TensorBoard files would be thrown away
-    "TUNE_MAX_PENDING_TRIALS_PG": "16",  # trials that wait for resources at a time: an autoscaler sees how far to grow
+    "TUNE_MAX_PENDING_TRIALS_PG": "16",  # trials waiting for resources at a time: tells an autoscaler how far to grow
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a grid mean the same in a trial as where it was launched
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else each worker warns; RayTrial hides GPUs itself
 }
@@ -42,12 +42,12 @@ _ENVIRONMENT = {
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Path | None]:
-    """Connect to a Ray cluster, or start a local one for the time of the block; gives the local one's folder of logs.
+    """Connect to a Ray cluster, or start a local one for the duration of the block; yields the local one's log folder.
 
     Raises:
         ValueError: no cluster answers at the address, or none can be started here.
     """
-    import ray  # takes a second; a resume with nothing to do gets by without it
+    import ray  # takes a second; a resume with nothing to do does without it
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -68,7 +68,7 @@ def connected(address: str | None) -> Iterator[Path | None]:
         if address is not None:
             raise ValueError(f"no Ray cluster answers at --address {address}: {said}") from error
         raise ValueError(f"Ray can't start on this machine ({type(error).__name__}: {said}); see {logs}") from error
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray installs its own handler
     try:
         yield logs
     finally:
@@ -76,10 +76,10 @@ def connected(address: str | None) -> Iterator[Path | None]:
 
 
 def _ray_folder() -> str:
-    """Where a local cluster may keep its files: what the user says, or the usual place where its sockets fit there.
+    """Where a local cluster keeps its files: what the user sets, or the usual place if its sockets fit there.
 
     Raises:
-        ValueError: the path that the user says is too long.
+        ValueError: the path that the user sets is too long.
     """
     longest = _SOCKET_BYTES - _RAY_FOLDERS
     if said := os.environ.get("RAY_TMPDIR"):
@@ -95,7 +95,7 @@ def _ray_folder() -> str:
 
 
 def _interpreter() -> dict[str, Any]:
-    """What `ray.init` must be told of a Python whose path a shell would take apart.
+    """What `ray.init` needs if a shell would split the path of this Python.
 
     Raises:
         ValueError: Ray can't start processes of it at all.
@@ -103,17 +103,17 @@ def _interpreter() -> dict[str, Any]:
     if set("'\"\\") & set(sys.executable):
         raise ValueError(
             f"Ray can't start {sys.executable}: its path has a quote or a backslash; "
-            "make the virtual environment in a folder without them"
+            "create the virtual environment in a folder without them"
         )
-    quoted = shlex.quote(sys.executable)  # Ray puts it unquoted into a line for bash (2.60)
+    quoted = shlex.quote(sys.executable)  # Ray puts it unquoted into a bash command (2.60)
     return {} if quoted == sys.executable else {"runtime_env": {"py_executable": quoted}}
 
 
 def require_room(cpus: float, gpus: float) -> None:
-    """Refuse trials that a cluster which doesn't grow can never run.
+    """Refuse trials that can never run on a cluster of fixed size.
 
     Raises:
-        ValueError: none of its nodes has so much.
+        ValueError: none of its nodes has that much.
     """
     import ray
 
@@ -126,10 +126,10 @@ def require_room(cpus: float, gpus: float) -> None:
 
 
 class Patience:
-    """Tells the user once what waits for what, after a minute in which nothing ran.
+    """Reports once what is waiting for what, after a minute in which nothing ran.
 
-    `logs` are those of a cluster that was started here: nobody else's work fills it, so that room in it which stays
-    empty means that its processes can't start.
+    `logs` are those of a cluster that was started here: only this launch uses it, so if room in it stays empty, its
+    processes can't start.
     """
 
     def __init__(self, say: Callable[[str], None], logs: Path | None) -> None:
@@ -142,10 +142,10 @@ class Patience:
         self._since = None
 
     def spend(self, said: str, cpus: float, gpus: float) -> None:
-        """Nothing runs that needs so much, as is said.
+        """Nothing that needs this much is running; `said` reports it.
 
         Raises:
-            ValueError: Ray has had room for it for minutes and started nothing.
+            ValueError: Ray has had room for it for minutes, but started nothing.
         """
         now = time.monotonic()
         self._since = self._since or now
@@ -174,7 +174,7 @@ def _size_of_cluster() -> str:
 
 
 def _has_room(cpus: float, gpus: float) -> bool:
-    """Whether a place is reserved already, or so much is free."""
+    """Whether a place is already reserved, or this much is free."""
     import ray
     from ray.util import placement_group_table
 
@@ -184,7 +184,7 @@ def _has_room(cpus: float, gpus: float) -> bool:
 
 
 def _last_words(logs: Path) -> str:
-    """What Ray's node manager, which starts processes, has complained of last."""
+    """The last complaint of Ray's node manager, which starts processes."""
     file = logs / "raylet.err"
     said = file.read_text(errors="replace").strip().splitlines() if file.exists() else []
     return f"{said[-1][:300]} ({file})" if said else f"see {logs}"

@@ -1,7 +1,7 @@
 """Train trials through Ray Tune and analyse their checkpoints in Ray actors while training goes on.
 
-Each call is a fresh Tune experiment whose searcher hands out the trials that are not finished, again those that failed
-or were preempted, and those that the dashboard asks for meanwhile. Everything lasting is in the sweep directory, so
+Each call is a fresh Tune experiment. Its searcher hands out the unfinished trials, retries those that failed or were
+preempted, and adds those that the dashboard requests meanwhile. Everything lasting is in the sweep directory, so
 Tune's own files go to a temporary folder and are thrown away.
 """
 
@@ -72,9 +72,9 @@ class Driver(tune.Callback):
         return tune.Callback, ()
 
     def run(self, plans: Sequence[Plan], unanalysed: Sequence[UPath]) -> bool:
-        """Train trials and analyse their checkpoints; False if the user stopped it before its end.
+        """Train trials and analyse their checkpoints; False if the user stopped it before the end.
 
-        A trial that fails is recorded in the sweep directory; the others go on.
+        A trial that fails is recorded in the sweep directory; the others continue.
         """
         try:
             for checkpoint in unanalysed:
@@ -103,7 +103,7 @@ class Driver(tune.Callback):
         self._queue.ended(trial_id)
         if (trial.last_result or {}).get("preempted"):
             self._queue.add(trial.config["task"])
-            self._display.remark(f"{trial_id}: preempted at its last checkpoint, goes on elsewhere")
+            self._display.remark(f"{trial_id}: preempted; continues elsewhere from its last checkpoint")
         else:
             self._tell_end(trial_id)
 
@@ -129,7 +129,7 @@ class Driver(tune.Callback):
             needed = (self._resources.cpus, self._resources.gpus)
             actors = count(self._analyses.actors_placed, "actor")
             self._patience.spend(
-                f"no trial could start: a trial needs {in_words(*needed)}, and the analysis holds {actors}", *needed
+                f"no trial could start: a trial needs {in_words(*needed)}, and the analysis has {actors}", *needed
             )
         with self._storage_may_be_away():  # trials that can't write either fail on their own
             self._answer_requests()
@@ -141,11 +141,11 @@ class Driver(tune.Callback):
             yield
         except STORAGE_ERRORS as error:
             self._compact_at = self._requests_at = time.monotonic() + 10
-            self._display.remark(f"the storage can't be used now: {error}")
+            self._display.remark(f"the storage is unavailable: {error}")
 
     def _fit(self, plans: Sequence[Plan]) -> bool:
         """Run one Tune experiment; True if it was interrupted before all trials had ended."""
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by the table, in one line each
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table reports failures, one line each
         self._queue = Queue([self._task(plan) for plan in plans])
         self._open = {plan.trial_id for plan in plans}
         with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder:
@@ -181,7 +181,7 @@ class Driver(tune.Callback):
         }
 
     def _failed_status(self, trial_id: str, traceback: str) -> Status:
-        """The status of a trial whose process has failed or died, written for it where it could not."""
+        """The status of a trial whose process failed or died, written here if the process could not."""
         trial = self._sweep.trial(trial_id)
         try:
             status = trial.status()
@@ -213,7 +213,7 @@ class Driver(tune.Callback):
                 self._open.add(plan.trial_id)
                 left = plan.spec.recipe.epochs - trial.status().epoch
                 self._display.another_trial(plan.trial_id, left)
-                self._display.remark(f"{plan.trial_id}: asked for, from its {request.start}")
+                self._display.remark(f"{plan.trial_id}: retry requested, from {request.start}")
 
     def _compact(self) -> None:
         if time.monotonic() >= self._compact_at:

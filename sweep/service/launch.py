@@ -80,7 +80,7 @@ def resume(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Choic
 
 
 def analyse_again(sweep: SweepDir, console: Console, cluster: RayCluster) -> Outcome:
-    """Make all analyses of a sweep anew; no trial is trained."""
+    """Repeat all analyses of a sweep; no trial is trained."""
     with hold(sweep.path) as lease:
         unsettle(sweep, settled_trials(sweep))
         for trial in sweep.trials():
@@ -90,14 +90,14 @@ def analyse_again(sweep: SweepDir, console: Console, cluster: RayCluster) -> Out
 
 
 def last_grid(sweep: SweepDir) -> "Grid":
-    """The grid launched last; its resources and analysis settings serve every resume."""
+    """The grid launched last; its resources and analysis settings apply to every resume."""
     from sweep.grid.schema import Grid  # builds networks to check what it names, which takes a second to import
 
     launches = sweep.launches()
     try:
         return Grid.model_validate(launches[-1]["grid"])
     except (IndexError, ValidationError) as error:
-        raise ValueError(f"{sweep.file} names no grid that is valid; launch the grid again") from error
+        raise ValueError(f"{sweep.file} has no valid grid; launch the grid again") from error
 
 
 def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Choice, lease: Lease) -> Outcome:
@@ -115,14 +115,14 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
     if not todo and not waiting:
         which = "every trial" if choice == EVERY_TRIAL else "every chosen trial"
         for name in mend(sweep):
-            console.print(f"the table `{name}` was damaged; it is made again from the trials", style="yellow")
+            console.print(f"the table `{name}` was damaged; it is rebuilt from the trials", style="yellow")
         console.print(f"nothing to do: {which} is finished and analysed", highlight=False)
         return _outcome(seen, ran_to_end=True)
     tell(console, other_threads(todo, last_grid(sweep).resources))
     for plan, status in todo:
         if status.status == "running":  # its driver has died: this one holds the lease
             trial = sweep.trial(plan.trial_id)
-            reason = trial.interrupted(f"was cut off on {status.host}")
+            reason = trial.interrupted(f"interrupted on {status.host}")
             trial.write_status(replace(status, status="pending", reason=reason))
     from sweep.data.prepare import prepare
     from sweep.service.cluster import connected, require_room

@@ -1,4 +1,4 @@
-"""Whether the machine of a trial is about to go: SIGTERM, or Ray's word that its node is being drained."""
+"""Whether a trial's machine is about to go away: it got SIGTERM, or Ray is draining its node."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ _LOOK_EVERY_S = 2.0
 
 
 class PreemptionNotice:
-    """Whether this process is told to end; asked after each step, it looks at Ray every two seconds."""
+    """Whether this process must stop; called after each step, it asks Ray every two seconds."""
 
     def __init__(self) -> None:
         self._told = False
@@ -28,7 +28,7 @@ class PreemptionNotice:
         return self._told
 
     def close(self) -> None:
-        """Give the signal back to Ray."""
+        """Restore Ray's signal handler."""
         signal.signal(signal.SIGTERM, self._before)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
@@ -36,9 +36,9 @@ class PreemptionNotice:
 
 
 def is_draining(node_id: str) -> bool:
-    """Whether Ray is moving everything off a node; False, told once, where this version of Ray can't say.
+    """Whether Ray is draining a node; False, and logged once, if this version of Ray can't say.
 
-    The name is private: Ray has no public one (2.60). Ray Train's own watcher of preemptions uses the same.
+    The function is private: Ray has no public one (2.60). Ray Train's own preemption watcher uses it too.
     """
     try:
         return node_id in ray._private.state.state.get_draining_nodes()

@@ -1,4 +1,4 @@
-"""What Tune is handed to run: tasks in order, failed and preempted ones again, until nothing runs or waits."""
+"""What Tune runs: tasks in order, failed and preempted ones again, until none is running or waiting."""
 
 import time
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ Task = dict[str, Any]
 
 
 class Queue(Searcher):
-    """Hands out tasks: first those that are due, in order; a failed one again after a while."""
+    """Hands out tasks: first those that are due, in order; a failed one again after a delay."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self._waiting: list[tuple[float, Task]] = [(0.0, task) for task in tasks]
         self._running: set[str] = set()
         self.closed = False
-        """Whether Tune has been told that all is handed out; it asks for nothing more then."""
+        """Whether Tune knows that all tasks are handed out; it asks for no more after that."""
 
     def add(self, task: Task, delay_s: float = 0.0) -> None:
-        """Have a task run, not before a delay."""
+        """Queue a task to run after a delay."""
         self._waiting.append((time.monotonic() + delay_s, task))
 
     def ended(self, trial_id: str) -> None:
@@ -29,14 +29,14 @@ class Queue(Searcher):
         self._running.discard(trial_id)
 
     def holds(self, trial_id: str) -> bool:
-        """Whether a trial runs or waits."""
+        """Whether a trial is running or waiting."""
         return trial_id in self._running or any(task["trial_id"] == trial_id for _, task in self._waiting)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next task; None while all that wait are not due yet, FINISHED at the end.
+        """The next task; None while no waiting task is due, FINISHED at the end.
 
-        Where nothing else runs, a task is handed out before it is due and waits on its own, since Tune's loop stands
-        still while it has no trial.
+        If nothing else runs, a task is handed out before it is due and waits by itself, since Tune's loop stalls
+        while it has no trial.
         """
         if not self._waiting:
             self.closed = not self._running
@@ -50,10 +50,10 @@ class Queue(Searcher):
         return {"task": task | {"delay_s": max(0.0, due_at - now)}}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the driver tells through `ended`, once it knows why."""
+        """Do nothing: the driver calls `ended` once it knows why."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the sweep directory is what lasts."""
+        """Do nothing: the sweep directory is what lasts."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a launch is a fresh experiment; see the sweep directory")

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune runs it: an epoch a step, saved and stopped at the next step when its machine is to go."""
+"""A trial as Ray Tune runs it: one epoch per call, saved and stopped at the next step if its machine is about to go."""
 
 import os
 import re
@@ -24,9 +24,9 @@ class RayTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         task = config["task"]
-        with suppress(OSError):  # another machine may not have the folder; whatever matters is an absolute path
+        with suppress(OSError):  # another machine may not have the folder; paths that matter are absolute
             os.chdir(task["cwd"])
-        if not task["gpus"]:  # Ray hides no GPU from what reserves none
+        if not task["gpus"]:  # Ray hides no GPU from a trial that reserves none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._delay_s = task["delay_s"]
         self._notice = PreemptionNotice()
@@ -39,8 +39,8 @@ class RayTrial(tune.Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        """One epoch; `done` at the end, or where the machine is to go."""
-        time.sleep(self._delay_s)  # a trial that failed goes on after a while
+        """One epoch; `done` at the end, or when the machine is about to go."""
+        time.sleep(self._delay_s)  # a failed trial is retried after a delay
         self._delay_s = 0.0
         try:
             row, kept = next(self._epochs)
@@ -55,7 +55,7 @@ class RayTrial(tune.Trainable):
         }
 
     def cleanup(self) -> None:
-        """Tune stops the trial: what it had saved stands."""
+        """Tune stops the trial; what it has saved is kept."""
         self._notice.close()
         self._epochs.close()  # type: ignore[attr-defined]  # a generator
 
@@ -64,13 +64,13 @@ _DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is
 
 
 def report_of(trial: Any) -> str:
-    """What Tune wrote of a trial's failure, read where it was written: its copy in the storage comes later."""
+    """What Tune wrote about a trial's failure, read from the original: the copy in the storage comes later."""
     file = Path(trial.error_file or "")
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def died_of(traceback: str) -> str:
-    """Why a process that could not say so itself has ended, as Ray's report tells it."""
+    """Why a process that could not report it itself has ended, according to Ray."""
     lines = [line for line in traceback.strip().splitlines() if line.strip()]
     if "OutOfMemoryError" in traceback or "running low on memory" in traceback:
         return (
@@ -82,7 +82,7 @@ def died_of(traceback: str) -> str:
 
 
 def cant_be_imported(traceback: str) -> bool:
-    """Whether a trial's process could not load what it needs, which would come to the same again."""
+    """Whether a trial's process could not import what it needs; a retry would fail too."""
     return died_of(traceback).startswith(("ImportError:", "ModuleNotFoundError:"))
 
 

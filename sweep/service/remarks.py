@@ -1,4 +1,4 @@
-"""What a user should know of trials before they run."""
+"""What a user should know about trials before they run."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def tell(console: Console, remarks: Sequence[str]) -> None:
-    """Print remarks that ask for attention."""
+    """Print remarks that need attention."""
     for remark in remarks:
         console.print(remark, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def remarks(grid: "Grid", plans: Sequence[Plan], address: str | None) -> list[str]:
-    """What a user should know of a grid's trials before they run: values of single architectures, a slow precision."""
+    """What a user should know about a grid's trials before they run: values of one architecture, a slow precision."""
     own = [
         f"{name} is trained with {', '.join(f'{key} {value}' for key, value in grid.recipe.of[name].items())}, "
-        "whatever the recipe says for all (recipe.of)"
+        "which overrides the recipe (recipe.of)"
         for name in grid.architectures
         if name in grid.recipe.of
     ]
@@ -31,7 +31,7 @@ def remarks(grid: "Grid", plans: Sequence[Plan], address: str | None) -> list[st
 
 
 def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> list[str]:
-    """What to say where trials would run in bf16 on this machine's CPU and it has no instructions for that."""
+    """What to say if trials would run in bf16 on this machine's CPU, which has no instructions for it."""
     from sweep.training.machine import bf16_is_native
 
     elsewhere = address is not None or grid.resources.gpus > 0
@@ -41,13 +41,13 @@ def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> 
     own = [f"of.{name}.precision" for name, values in grid.recipe.of.items() if "precision" in values]
     cure = " ".join(f"--set recipe.{key}=float32" for key in ["precision", *own])
     return [
-        f"{count(slow, 'trial')} in bf16, for which this CPU has no instructions: 2 to 8 times as slow as {cure} "
-        "(trials with ids of their own)"
+        f"{count(slow, 'trial')} in bf16, which this CPU has no instructions for: 2 to 8 times as slow as with {cure} "
+        "(which gives other trial ids)"
     ]
 
 
 def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "Resources") -> list[str]:
-    """What to say where trials begun on CPUs go on with another number of threads."""
+    """What to say if trials started on CPUs continue with another number of threads."""
     if resources.gpus:
         return []
     before = [status.threads for _, status in todo if status.device == "CPU" and status.step > 0]
@@ -56,7 +56,7 @@ def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "Resources") -
         return []
     trials = sum(threads in others for threads in before)
     return [
-        f"{count(trials, 'trial')} begun with resources.cpus={' or '.join(map(str, others))} will continue with "
-        f"{resources.cpus}: the results are valid, but not those of an undisturbed run bit for bit; for those, launch "
+        f"{count(trials, 'trial')} started with resources.cpus={' or '.join(map(str, others))} will continue with "
+        f"{resources.cpus}: the results are valid, but not bit for bit an uninterrupted run's; for those, launch "
         f"with --set resources.cpus={others[0]}"
     ]

@@ -40,34 +40,34 @@ class Job:
             while True:
                 try:
                     yield runner.run(anext(lines))  # type: ignore[arg-type]  # an awaitable
-                except (StopAsyncIteration, RuntimeError):  # the end, or the connection's; the job's state tells which
+                except (StopAsyncIteration, RuntimeError):  # the job ended or the connection did; its state tells which
                     return
 
     def exit_code(self) -> int:
         """The exit code of `sweep launch`: 0 finished, 1 a trial failed, 2 a mistake, 130 stopped.
 
         Raises:
-            ValueError: the job goes on, or has failed before its driver ran.
+            ValueError: the job is still running, or failed before its driver ran.
         """
         info = self._client.get_job_info(self.id)
         if not info.status.is_terminal():
-            raise ValueError(f"the connection was lost; the job goes on: {self.logs_command}")
+            raise ValueError(f"the connection was lost, but the job continues; to follow it: {self.logs_command}")
         if info.status == "SUCCEEDED":
             return 0
         if info.status == "STOPPED":
             return 130
         if info.driver_exit_code is None:
-            raise ValueError(f"the job has failed before it began: {info.message}")
+            raise ValueError(f"the job failed before it started: {info.message}")
         return int(info.driver_exit_code)
 
 
 def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
-    """Have a cluster run `sweep launch` for a grid, which is sent along as it is resolved here.
+    """Have a cluster run `sweep launch` for a grid, which is sent along as resolved here.
 
     The cluster's nodes must have this project installed (cluster.yaml sees to it).
 
     Raises:
-        ValueError: nodes can't share the storage, or no job server answers at the address, or it asks for its token.
+        ValueError: nodes can't share the storage, or no job server answers at the address, or it asks for a token.
     """
     if "://" not in storage and not Path(storage).is_absolute():
         raise ValueError(
@@ -75,7 +75,7 @@ def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
         )
     root = grid.data.root
     if root is not None and "~" not in root and not Path(root).is_absolute():
-        raise ValueError(f"data.root={root!r}: a job needs an absolute path, which its nodes have")
+        raise ValueError(f"data.root={root!r}: a job needs an absolute path that its nodes have")
     if not cluster.startswith(("http://", "https://")):
         raise ValueError(f"--cluster {cluster!r}: a job server's address begins with http:// or https://")
     from ray.exceptions import AuthenticationError
@@ -95,13 +95,13 @@ def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
             )
     except AuthenticationError as error:
         raise ValueError(
-            f"{cluster} asks for its token: export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
+            f"{cluster} asks for a token: put the cluster's into ~/.ray/auth_token, and export RAY_AUTH_MODE=token"
         ) from error
     except ConnectionError as error:
         raise ValueError(
-            f"no job server answers at {cluster}; give the head's, "
+            f"no job server answers at {cluster}; give the head node's, "
             "such as http://127.0.0.1:8265 while `ray dashboard cluster.yaml` runs"
         ) from error
     except (RuntimeError, ImportError) as error:  # the server's own words, or what `ray[default]` would bring
-        raise ValueError(f"no job could be submitted to {cluster}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"can't submit a job to {cluster}: {' '.join(str(error).split())}") from error
     return Job(job_id, cluster, client)

@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, valid only when their manifest is there and agrees.
+"""Checkpoints: safetensors and JSON, valid only if their manifest exists and matches.
 
 ```
 checkpoints/<step>/model.safetensors      parameters and buffers; metadata names the convs to analyse
-                   training.safetensors   optimizer state (absent from checkpoints that only serve the analysis)
+                   training.safetensors   optimizer state (absent from checkpoints kept only for the analysis)
                    progress.json          where training stands, with the rows of the epochs done
                    manifest.json          sha256 of each file and of the manifest itself, written last
 ```
@@ -49,7 +49,7 @@ def write_checkpoint(
     training: Mapping[str, Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write all files, the manifest last; a checkpoint of the same step that was cut short is replaced."""
+    """Write all files, the manifest last; an interrupted checkpoint of the same step is replaced."""
     files = {
         MODEL: safetensors.torch.save(_plain(model), dict(metadata)),
         PROGRESS: json.dumps(asdict(progress), allow_nan=False).encode(),
@@ -87,7 +87,7 @@ def newest_resumable(checkpoints: UPath) -> Iterator[Checkpoint]:
         try:
             yield read_checkpoint(folder)
         except TornCheckpointError as error:
-            logger.info(f"passes over a damaged checkpoint: {error}")
+            logger.info(f"skips a corrupt checkpoint: {error}")
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Files of a sweep: JSON and text written whole or not at all, on a local disk or an object store.
 
-fsspec's `rm`, `mv` and `glob`, and with them `UPath.unlink` and `UPath.glob`, take `[`, `*` and `?` in a key for a
-pattern. Sweeps may lie below any name, so files are removed and moved here, key by key and exactly.
+fsspec's `rm`, `mv` and `glob`, and with them `UPath.unlink` and `UPath.glob`, read `[`, `*` and `?` in a key as a
+pattern. A sweep's path may contain them, so files are removed and moved here, key by key and exactly.
 """
 
 import json
@@ -18,19 +18,19 @@ from analysis.write import write_bytes
 
 def _storage_errors() -> tuple[type[Exception], ...]:
     try:
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # no OSError: no connection
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # e.g. no connection: not an OSError
     except ImportError:
         return (OSError,)
     return (OSError, BotoCoreError)
 
 
 STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
-"""What a storage raises that can't be used now."""
+"""What a storage raises while it is unavailable."""
 _NO_STORAGE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
 
 
 def absolute(name: str | UPath) -> UPath:
-    """A storage or sweep as the user names it: a URL as it is, a path of this machine made absolute, `~` and all."""
+    """A storage or sweep as the user names it: a URL unchanged, a local path made absolute, with `~` expanded."""
     path = UPath(name)
     return UPath(Path(path.path).expanduser().absolute()) if path.protocol in ("", "file") else path
 
@@ -51,7 +51,7 @@ def write_json(path: UPath, value: Any) -> None:
 
 
 def create_json(path: UPath, value: Any) -> None:
-    """Create a JSON file that must not exist yet: of several who try at once, one succeeds.
+    """Create a JSON file that must not exist yet: if several try at once, one succeeds.
 
     Raises:
         FileExistsError: it exists.
@@ -83,7 +83,7 @@ def read_json(path: UPath) -> Any:
 
 
 def remove_file(path: UPath) -> None:
-    """Remove one file; one that is not there is no error."""
+    """Remove one file; it need not exist."""
     if path.protocol in ("", "file"):
         Path(path.path).unlink(missing_ok=True)
         return
@@ -92,7 +92,7 @@ def remove_file(path: UPath) -> None:
 
 
 def remove_folder(folder: UPath) -> None:
-    """Remove a folder and all in it; one that is not there is no error."""
+    """Remove a folder and all in it; it need not exist."""
     if folder.protocol in ("", "file"):
         with suppress(FileNotFoundError):
             shutil.rmtree(folder.path)
@@ -119,7 +119,7 @@ def _keys(path: UPath) -> list[str]:
 
 
 def remove_unfinished(folder: UPath) -> None:
-    """Remove what writers of this folder that were killed have left behind."""
+    """Remove what killed writers have left behind in this folder."""
     if folder.protocol in ("", "file"):
         for path in Path(folder.path).glob(".*.part"):
             path.unlink(missing_ok=True)

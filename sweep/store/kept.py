@@ -1,6 +1,6 @@
 """Which checkpoints of a trial are written and which are kept.
 
-The last two full ones serve resumption; weights alone are kept at log-spaced epochs, so that the analysis
+The last two full ones are for resuming; weights alone are kept at log-spaced epochs, so that the analysis
 shows when banding appears.
 """
 

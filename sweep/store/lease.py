@@ -1,11 +1,11 @@
 """One driver at a time for each sweep, on a local disk or an object store. Knows neither torch nor Ray.
 
-A lease is a file `driver/<n>.json`; the highest number holds it. Whoever finds that one stale or given back takes
-over by creating number n + 1, which only one of several can do. The holder writes a heartbeat into its file, and stops
+A lease is a file `driver/<n>.json`; the highest number holds it. A driver that finds it stale or released takes
+over by creating number n + 1, which only one can do. The holder writes a heartbeat into its file, and stops
 when a higher number appears. Hosts' clocks may differ by less than `STALE_S`.
 
-A killed driver is replaced before its heartbeat goes stale only where its process would be seen if it ran: under the
-same boot of the same kernel, in the same namespace of process ids. A host's name doesn't tell: containers share it.
+A killed driver is replaced before its heartbeat goes stale only if its process would be visible if it ran: under the
+same boot of the same kernel, in the same PID namespace. The host name is not enough: containers can share it.
 """
 
 import os
@@ -32,7 +32,7 @@ STALE_S = 60.0  # a dozen heartbeats: an object store may fail for some of them 
 class Holder:
     """The driver that holds a sweep, or held it last; times are seconds since 1970.
 
-    `boot_id`, `pid_namespace` and `pid_started` (clock ticks after boot) tell which process `pid` is. They are None
+    `boot_id`, `pid_namespace` and `pid_started` (clock ticks after boot) identify the process. They are None
     outside Linux and in the leases of older versions.
     """
 
@@ -69,7 +69,7 @@ class BusyError(ValueError):
 
 
 class LostLeaseError(ValueError):
-    """Another driver has taken the sweep over, since this one's heartbeat was missing for too long."""
+    """Another driver has taken over the sweep, since this one's heartbeat was missing for too long."""
 
 
 def holder(sweep: UPath) -> Holder | None:
@@ -96,7 +96,7 @@ class Lease:
     def require(self) -> None:
         """Raise a LostLeaseError if another driver has taken over."""
         if self._lost:
-            raise LostLeaseError(f"another driver has taken {self._sweep} over; this one stops")
+            raise LostLeaseError(f"another driver has taken over {self._sweep}; this one stops")
 
     def release(self) -> None:
         """Give the lease back."""
@@ -108,7 +108,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            with suppress(Exception):  # the storage is away: the lease stands until it is stale
+            with suppress(Exception):  # the storage is unavailable: the lease holds until it is stale
                 newest = _newest(self._sweep)
                 if newest is not None and newest[1].token != self._held.token:
                     self._lost = True
@@ -119,10 +119,10 @@ class Lease:
 
 @contextmanager
 def hold(sweep: UPath) -> Iterator[Lease]:
-    """Hold a sweep for the time of the block.
+    """Hold a sweep for the duration of the block.
 
     Raises:
-        BusyError: another driver works on it; the message tells its host, process and heartbeat.
+        BusyError: another driver is working on it; the message gives its host, process and heartbeat.
     """
     lease = _acquire(sweep)
     try:
@@ -137,11 +137,11 @@ def _acquire(sweep: UPath) -> Lease:
     if newest is not None and newest[1].alive:
         raise BusyError(_busy(sweep, newest[1]))
     number = 1 if newest is None else newest[0] + 1
-    with suppress(FileExistsError):  # another was quicker
+    with suppress(FileExistsError):  # another driver was faster
         create_json(_file(sweep, number), asdict(mine))
     newest = _newest(sweep)
     assert newest is not None
-    if newest[1].token != mine.token:  # also where numbers have gone on since they were listed
+    if newest[1].token != mine.token:  # also if higher numbers have appeared since they were listed
         raise BusyError(_busy(sweep, newest[1]))
     for older in _numbers(sweep):
         if older < number:
@@ -160,8 +160,8 @@ def _myself() -> Holder:
 
 def _busy(sweep: UPath, other: Holder) -> str:
     return (
-        f"another driver works on {sweep}: process {other.pid} on {other.host}, heartbeat {other.age_s:.0f} s ago; "
-        f"wait for it, stop it, or if it is gone try again in {STALE_S:.0f} s"
+        f"another driver is working on {sweep}: process {other.pid} on {other.host}, "
+        f"heartbeat {other.age_s:.0f} s ago; wait for it, stop it, or, if it is gone, try again in {STALE_S:.0f} s"
     )
 
 
@@ -174,7 +174,7 @@ def _newest(sweep: UPath) -> tuple[int, Holder] | None:
         return numbers[-1], _HOLDER.validate_python(read_json(file))
     except FileNotFoundError:  # its successor has removed it meanwhile
         return _newest(sweep)
-    except ValueError:  # damaged: nobody's heartbeat is in it
+    except ValueError:  # damaged: it has no heartbeat
         return numbers[-1], Holder(host="unknown", pid=0, token="", started_at=0, heartbeat_at=0)
 
 
@@ -190,7 +190,7 @@ def _file(sweep: UPath, number: int) -> UPath:
 
 
 def _runs(pid: int, started: int | None) -> bool:
-    """Whether a process of this machine runs; not one that has been given the same id since, nor a zombie."""
+    """Whether a process runs on this machine; neither a zombie nor a later process of the same id counts."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):  # the latter from a damaged lease

@@ -16,7 +16,7 @@ logger.setLevel(logging.INFO)
 
 @contextmanager
 def logged_to(file: UPath) -> Iterator[None]:
-    """Write what this process logs to a trial's log file meanwhile."""
+    """Write what this process logs during the block to a trial's log file."""
     handler = _Lines(file)
     logger.addHandler(handler)
     try:
@@ -26,7 +26,7 @@ def logged_to(file: UPath) -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Appends lines to a file; an object store can't append, so there the whole file is written again.
+    """Appends lines to a file; an object store can't append, so there the whole file is rewritten.
 
     A line that can't be written is lost: the trial matters more than its log.
     """

@@ -40,7 +40,7 @@ class TornCheckpointError(ValueError):
 
 
 def checkpoint_steps(checkpoints: UPath) -> list[int]:
-    """Steps of the checkpoints whose manifest is there, newest first; their bytes are not checked."""
+    """Steps of the checkpoints that have a manifest, newest first; their bytes are not checked."""
     if not checkpoints.exists():
         return []
     folders = [child for child in checkpoints.iterdir() if child.name.isdecimal()]
@@ -48,12 +48,12 @@ def checkpoint_steps(checkpoints: UPath) -> list[int]:
 
 
 def has_training_state(folder: UPath) -> bool:
-    """Whether training can go on from a checkpoint; its bytes are not checked."""
+    """Whether training can resume from a checkpoint; its bytes are not checked."""
     return (folder / TRAINING).exists()
 
 
 def read_progress(folder: UPath) -> Progress:
-    """Where training stood at a checkpoint, read and verified alone.
+    """Where training stood at a checkpoint; reads and verifies only this file.
 
     Raises:
         TornCheckpointError: it is missing or differs from its sha256.
@@ -62,9 +62,9 @@ def read_progress(folder: UPath) -> Progress:
 
 
 def drop_training_state(folder: UPath) -> None:
-    """Keep a checkpoint's weights for the analysis and give its training state's space back.
+    """Keep a checkpoint's weights for the analysis and free the space of its training state.
 
-    The manifest goes first to its new content, so that a cut in between leaves an unused file, not a torn checkpoint.
+    The manifest is rewritten first, so that an interruption leaves an unused file, not a torn checkpoint.
     """
     if not has_training_state(folder):
         return
@@ -92,10 +92,10 @@ def read_manifest(folder: UPath) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TornCheckpointError(f"{folder} has no readable manifest: {error}") from error
     if not whole:
-        raise TornCheckpointError(f"{folder / MANIFEST} is not what was written: its own sha256 differs")
+        raise TornCheckpointError(f"{folder / MANIFEST} is corrupt: its own sha256 differs")
     if content["format"] != FORMAT:
         raise ValueError(
-            f"{folder} has checkpoint format {content['format']}, this version reads {FORMAT}; update the project"
+            f"{folder} has checkpoint format {content['format']}, but this version reads {FORMAT}; update the project"
         )
     return dict(content["sha256"])
 
@@ -111,5 +111,5 @@ def verified(path: UPath, digest: str) -> bytes:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise TornCheckpointError(f"{path} is missing") from error
     if hashlib.sha256(data).hexdigest() != digest:
-        raise TornCheckpointError(f"{path} is not what was written: its sha256 differs from the manifest's")
+        raise TornCheckpointError(f"{path} is corrupt: its sha256 differs from the manifest's")
     return data

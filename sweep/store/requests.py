@@ -1,7 +1,7 @@
 """What the dashboard asks of a sweep: to run a trial again.
 
-A request is a file, `requests/<trial_id>.json`, so that it outlives both who asks and who answers. The running driver
-picks it up, or else the next resume, and forgets it. Knows neither torch nor Ray.
+A request is a file, `requests/<trial_id>.json`, so that it outlives both sides. The running driver, or else the
+next resume, picks it up and removes it. Knows neither torch nor Ray.
 """
 
 import reprlib
@@ -27,14 +27,14 @@ class Request:
 
 
 class Requests(NamedTuple):
-    """The requests of a sweep, oldest first, and why some files in their folder are none, each named."""
+    """The requests of a sweep, oldest first, and a message for each file in their folder that is not one."""
 
     pending: list[Request]
     damaged: list[str]
 
 
 def request_retry(sweep: UPath, trial_id: str, start: Start) -> None:
-    """Ask for a trial to be run again; a newer request takes the place of an older one.
+    """Ask for a trial to be run again; a newer request replaces an older one.
 
     Raises:
         ValueError: the trial is not one of the sweep's, or there is no such start.
@@ -48,7 +48,7 @@ def request_retry(sweep: UPath, trial_id: str, start: Start) -> None:
 
 
 def read_requests(sweep: UPath) -> Requests:
-    """All requests of a sweep, with the damaged ones apart: none of them keeps the others from being answered."""
+    """All requests of a sweep, with the damaged ones apart, so that they don't block the others."""
     folder = SweepDir(sweep).requests
     pending: list[Request] = []
     damaged: list[str] = []

@@ -1,4 +1,4 @@
-"""YAML as people write it, read so that nothing in it is passed over: every complaint is one line with its place."""
+"""YAML as people write it, read so that nothing is silently ignored: every error is one line with its place."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ def read_yaml(path: UPath, place: str) -> Any:
     except FileNotFoundError as error:
         raise ValueError(f"there is no {place}") from error
     except PermissionError as error:
-        raise ValueError(f"{place} may not be read; change its permissions (chmod u+r)") from error
+        raise ValueError(f"{place} can't be read; change its permissions (chmod u+r)") from error
     text = _decoded(data, place)
     if not text.strip():
         raise ValueError(f"{place} is empty")
@@ -56,7 +56,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 class _UnsoundError(ValueError):
-    """A YAML document that can be read, but not meant."""
+    """A YAML document that parses, but can't be what is meant."""
 
 
 def _decoded(data: bytes, place: str) -> str:

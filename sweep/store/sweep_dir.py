@@ -1,4 +1,4 @@
-"""The sweep directory: the only truth about a sweep, independent of Ray's own files.
+"""The sweep directory: the single source of truth about a sweep, independent of Ray's own files.
 
 ```
 <storage>/<sweep>/sweep.yaml           what was launched
@@ -7,7 +7,7 @@
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
-                    attempts/<n>/      what an attempt had left when another was begun from scratch
+                    attempts/<n>/      what an attempt had left when another started from scratch
                   results/*.parquet    compacted tables, rebuilt from the above at any time
 ```
 """
@@ -103,7 +103,7 @@ class SweepDir:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             said = " ".join(str(error).split())
             raise ValueError(
-                f"{self.file} is damaged ({said}); restore it, or launch the grid again without it"
+                f"{self.file} is damaged ({said}); restore it, or remove it and launch the grid again"
             ) from error
         return [dict(launch) for launch in launches]
 
@@ -117,9 +117,9 @@ class SweepDir:
         write_text(self.file, document)
 
     def add(self, plans: Sequence[Plan], known: Set[str] = frozenset()) -> int:
-        """Plan trials; of those already planned only the root may change. Gives the number of new ones.
+        """Plan trials; of those already planned only the root may change. Returns the number of new ones.
 
-        A damaged spec is written anew. `known` trials without a root are taken for planned without a look.
+        A damaged spec is rewritten. `known` trials without a root count as planned without a check.
         """
         todo = [plan for plan in plans if plan.root is not None or plan.trial_id not in known]
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -165,7 +165,7 @@ class SweepDir:
 
 
 def _read(trial: TrialDir) -> tuple[Plan, Status] | None:
-    """A trial's plan and status, or None where its planning was cut short."""
+    """A trial's plan and status, or None if its planning was interrupted."""
     try:
         plan = trial.plan()
     except FileNotFoundError:
@@ -181,7 +181,7 @@ def _seat(spec: TrialSpec) -> Seat:
 
 
 def _ranks(names: Iterable[str]) -> dict[str, int]:
-    """Where each name first stands."""
+    """The position of each name's first occurrence."""
     return {name: index for index, name in enumerate(dict.fromkeys(names))}
 
 
@@ -198,7 +198,7 @@ def sweep_names(storage: UPath) -> list[str]:
 
 
 def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
-    """The sweep at a path, or of a name in a storage.
+    """The sweep at a path, or by name in a storage.
 
     Raises:
         ValueError: there is none; the message lists the sweeps of the storage.

@@ -21,9 +21,9 @@ State = Literal["pending", "running", "finished", "failed", "excluded"]
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How a trial stands; times ending in `_at` are seconds since 1970.
+    """The state of a trial; times ending in `_at` are seconds since 1970.
 
-    `reason` says why a cell is excluded or a trial was interrupted; `final` that failing again is certain.
+    `reason` says why a cell is excluded or a trial was interrupted; `final` that a retry would fail too.
     """
 
     status: State = "pending"
@@ -82,7 +82,7 @@ class TrialDir:
 
     @property
     def probe_file(self) -> UPath:
-        """What `sweep probe` has read from the trial's maps."""
+        """What `sweep probe` has measured on the trial's maps."""
         return self.path / "probe.json"
 
     @property
@@ -95,7 +95,7 @@ class TrialDir:
 
     @property
     def attempts(self) -> UPath:
-        """What earlier attempts had come to when another began from scratch."""
+        """What earlier attempts had left when another started from scratch."""
         return self.path / "attempts"
 
     def results_file(self, step: int | str) -> UPath:
@@ -112,7 +112,7 @@ class TrialDir:
         """What was planned.
 
         Raises:
-            ValueError: the file is damaged or of another version; launching its grid again writes it anew.
+            ValueError: the file is damaged or of another version; launching its grid again rewrites it.
         """
         values = read_json(self.spec_file)
         try:
@@ -122,12 +122,12 @@ class TrialDir:
             raise ValueError(f"{self.spec_file} is damaged ({said}); launch its grid again") from error
 
     def status(self) -> Status:
-        """The trial's status; pending where none was written yet, or what was written is damaged."""
+        """The trial's status; pending if none was written yet, or it is damaged."""
         try:
             return _STATUS.validate_python(read_json(self.status_file))
         except FileNotFoundError:
             return Status()
-        except ValueError:  # checkpoints and rows tell how far the trial came
+        except ValueError:  # checkpoints and rows tell how far the trial got
             return Status(reason="its status was damaged")
 
     def write_status(self, status: Status) -> None:
@@ -139,7 +139,7 @@ class TrialDir:
         try:
             lines = self.epochs_file.read_text(encoding="utf-8").splitlines()
             rows.extend(_epoch_row(line) for line in lines)
-        except (FileNotFoundError, ValueError, TypeError):  # each checkpoint holds the rows; training writes them anew
+        except (FileNotFoundError, ValueError, TypeError):  # each checkpoint holds the rows; training rewrites them
             return rows
         return rows
 
@@ -154,21 +154,21 @@ class TrialDir:
         return [folder for folder in kept if not self.results_file(folder.name).exists()]
 
     def interrupted(self, how: str) -> str:
-        """How the trial was cut short, in words, and what it goes on from."""
+        """How the trial was interrupted, in words, and what it resumes from."""
         begun = checkpoint_steps(self.checkpoints)
-        return f"{how}; its last checkpoint stands" if begun else f"{how} before its first checkpoint"
+        return f"{how}; resumes from its last checkpoint" if begun else f"{how} before its first checkpoint"
 
     def set_aside(self) -> None:
-        """Move what the trial has come to into `attempts/<n>/`, so that it begins from scratch.
+        """Move the trial's work into `attempts/<n>/`, so that it starts from scratch.
 
-        The status comes first: cut short in between, the trial is pending and goes on from what is left.
+        The status comes first: if interrupted in between, the trial is pending and resumes from what is left.
         """
         before = list(self.attempts.iterdir()) if self.attempts.exists() else []
         taken = [int(path.name) for path in before if path.name.isdecimal()]
         beside = TrialDir(self.attempts / str(max(taken, default=0) + 1))
         status = self.status()
         beside.write_status(status)
-        self.write_status(Status(attempts=status.attempts, reason="begins from scratch"))
+        self.write_status(Status(attempts=status.attempts, reason="starts from scratch"))
         for path in (self.checkpoints, self.layers, self.epochs_file, self.error_file, self.probe_file):
             if path.exists():
                 move(path, beside.path / path.name)
@@ -205,12 +205,12 @@ def read_error(trial: TrialDir) -> str | None:
 
 
 def read_log(trial: TrialDir) -> str | None:
-    """What happened to a trial, a line each, or None where nothing has yet."""
+    """What happened to a trial, a line each, or None if nothing has yet."""
     return _text(trial.log_file)
 
 
 def read_spec(trial: TrialDir) -> dict[str, Any] | None:
-    """The spec of a trial, all that its result depends on; None where it can't be read."""
+    """The spec of a trial, all that its result depends on; None if it can't be read."""
     content = _text(trial.spec_file)
     try:
         return dict(json.loads(content)["spec"]) if content is not None else None

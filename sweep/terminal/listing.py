@@ -40,7 +40,7 @@ def _trials(sweep: UPath) -> str:
     try:
         counts = Counter(read_table(sweep, "trials")["status"])
     except (OSError, ValueError):
-        return f"its results are damaged; `sweep report {sweep.name}` builds them again"
+        return f"its results are damaged; `sweep report {sweep.name}` rebuilds them"
     return ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no results yet"
 
 
@@ -48,5 +48,5 @@ def _last_launch(sweep: UPath) -> str:
     try:
         launches = SweepDir(sweep).launches()
     except (OSError, ValueError):
-        return "unknown, since sweep.yaml is damaged"
+        return "unknown: sweep.yaml is damaged"
     return str(launches[-1].get("launched_at", "unknown")) if launches else "none"

@@ -1,4 +1,4 @@
-"""Show how a launch goes: bars on a terminal, plain lines elsewhere."""
+"""Show the progress of a launch: bars on a terminal, plain lines elsewhere."""
 
 import os
 import time
@@ -24,7 +24,7 @@ _LINE_EVERY_S = float(os.environ.get("SWEEP_LINE_EVERY_S", "20"))
 
 
 class Display(Protocol):
-    """What a launch tells while it runs."""
+    """What a launch reports while it runs."""
 
     def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
         """A trial has finished an epoch (counted from 0, the untrained network)."""
@@ -33,13 +33,13 @@ class Display(Protocol):
         """A trial is finished or has failed."""
 
     def another_trial(self, trial_id: str, epochs: int) -> None:
-        """A trial has come to those that were to run, with so many epochs left."""
+        """A trial was added to those to run, with this many epochs left."""
 
     def remark(self, line: str) -> None:
-        """Something that the user should know meanwhile."""
+        """Something that the user should know now."""
 
     def analysed(self, done: int, waiting: int) -> None:
-        """So many checkpoints are analysed, so many wait."""
+        """How many checkpoints are analysed, and how many are waiting."""
 
 
 class Bars:
@@ -127,7 +127,7 @@ def display(console: Console, trials: int, epochs: int, epochs_done: int) -> Ite
 
 
 def tell_source(console: Console, source: "Source") -> None:
-    """Print what a data set's folder was taken for, and what else the user should know of it."""
+    """Print how a data set's folder was understood, and what else the user should know about it."""
     tell_understood(console, source)
     tell_remarks(console, source)
 
@@ -144,7 +144,7 @@ def tell_remarks(console: Console, source: "Source") -> None:
 
 @contextmanager
 def preparing(console: Console, name: str, done_to: str = "decoded") -> Iterator[Callable[[int, int], None]]:
-    """Show how many pictures of a data set are decoded, or read; gives what to call with those done and all."""
+    """Show how many pictures of a data set are decoded, or read; yields a function of those done and all."""
     said = time.monotonic()
 
     def line(done: int, total: int) -> None:

@@ -34,13 +34,13 @@ if TYPE_CHECKING:  # whose module loads torch
 
 _MOST = 100  # rows that a person still reads
 _STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
-_LARGE_FIGURE = 16  # rows from which on a figure of single pixels is large enough
+_LARGE_FIGURE = 16  # rows; a figure with more is large enough at one pixel per weight
 
 
 def sweep_table(sweep: SweepDir) -> Table:
-    """The results so far: one row a trial and final layer, newest checkpoint.
+    """The results so far: one row per trial and final layer, at the newest checkpoint.
 
-    Of more than 100 trials, only those that ask for attention; the title counts all.
+    Of more than 100 trials, only those that need attention; the title counts all.
     """
     seen = _look(sweep)
     trials = seen.trials
@@ -95,14 +95,14 @@ def layer_results_table(results: Sequence[LayerResult]) -> Table:
 
 @contextmanager
 def layer_progress(console: Console, layers: int) -> Iterator[Callable[[str], None]]:
-    """A bar over the layers of a file, gone when they are done; gives what to call for each, with its name."""
+    """A bar over the layers of a file, removed when they are done; yields what to call with each one's name."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=layers)
         yield lambda layer: progress.update(task, advance=1, description=escape(layer))
 
 
 def draw_layers(results: Sequence[LayerResult], path: Path) -> None:
-    """Write the weights of a file's scored layers as a PNG, one row a layer.
+    """Write the weights of a file's scored layers as a PNG, one row per layer.
 
     Raises:
         ValueError: no layer was scored, or the file can't be written.
@@ -147,7 +147,7 @@ def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:
 def draw_sweep(sweep: SweepDir) -> UPath | None:
     """Write the picture of a sweep: the coloured weights of each trial's last conv, of 100 trials at most.
 
-    Gives its path, or None if no trial is analysed.
+    Returns its path, or None if no trial is analysed.
     """
     last = last_convs(read_table(sweep.path, "trials"), read_table(sweep.path, "layers"))
     told_apart = [name for name in ("architecture", "data_key", "recipe_key") if len(set(last[name].dropna())) > 1]
@@ -168,7 +168,7 @@ def draw_sweep(sweep: SweepDir) -> UPath | None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A sweep as it stands: who works on it, its trials, and the newest layers of each, the last conv first."""
+    """A sweep as it is now: its driver, its trials, and the newest layers of each, the last conv first."""
 
     driver: Holder | None
     counts: dict[str, int]
@@ -195,7 +195,7 @@ def _rows(table: pd.DataFrame) -> list[Row]:
 def _title(sweep: SweepDir, seen: _Seen) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in seen.counts.items() if number) or "no trials"
     driver = seen.driver
-    works = f"; process {driver.pid} on {driver.host} works on it, {driver.age_s:.0f} s ago" if driver else ""
+    works = f"; process {driver.pid} on {driver.host} works on it, heartbeat {driver.age_s:.0f} s ago" if driver else ""
     return f"{sweep.name}: {counts}{works}"
 
 
@@ -205,7 +205,7 @@ def _trial_cells(trial: Row, name: str) -> list[str]:
 
 
 def _status_cell(trial: Row) -> str:
-    """A trial's status with what a reader needs to know of it."""
+    """A trial's status with what a reader needs to know about it."""
     said = [_coloured(trial["status"])]
     if trial["status"] == "running":
         beat = "" if trial["heartbeat_at"] is None else f", {time.time() - trial['heartbeat_at']:.0f} s ago"
@@ -217,7 +217,7 @@ def _status_cell(trial: Row) -> str:
 
 
 def _readable(trial_ids: Sequence[str]) -> dict[str, str]:
-    """Each trial's id without its hash, where no other trial is called the same then."""
+    """Each trial's id, without its hash if that is still unique."""
     short = {trial_id: trial_id.rpartition("-")[0] for trial_id in trial_ids}
     counts = Counter(short.values())
     return {trial_id: name if counts[name] == 1 else trial_id for trial_id, name in short.items()}

@@ -1,4 +1,4 @@
-"""Write the checkpoints of a running trial, and tidy the old ones away."""
+"""Write the checkpoints of a running trial, and clean up the old ones."""
 
 import time
 from typing import Protocol
@@ -18,7 +18,7 @@ from sweep.store.manifest import (
     remove_checkpoint,
 )
 
-_FULL = 2  # checkpoints to resume from: where the newest is torn, the one before it serves
+_FULL = 2  # checkpoints to resume from: if the newest is torn, the one before it is used
 
 
 class Savable(Protocol):
@@ -33,7 +33,7 @@ class Savable(Protocol):
 
 
 class Keeper:
-    """Writes the checkpoints of one trial and tidies the old ones away."""
+    """Writes the checkpoints of one trial and cleans up the old ones."""
 
     def __init__(self, checkpoints: UPath, epochs: int, save_every_s: float = SAVE_EVERY_S) -> None:
         self._checkpoints = checkpoints
@@ -46,12 +46,12 @@ class Keeper:
         return time.monotonic() - self._saved_at >= self._save_every_s
 
     def save_epoch(self, run: Savable) -> UPath | None:
-        """Save at an epoch's end; give the checkpoint's folder if its weights stay for the analysis."""
+        """Save at an epoch's end; returns the checkpoint's folder if its weights are kept for the analysis."""
         folder = self._save(run)
         return folder if run.epoch in self._kept_epochs else None
 
     def finish(self) -> None:
-        """Leave only what the analysis looks at, when a trial has come to its end."""
+        """Keep only what the analysis reads, once a trial is finished."""
         for folder in self._checkpoints.iterdir():
             if (folder / MANIFEST).exists():
                 remove_unfinished(folder)
@@ -78,7 +78,7 @@ class Keeper:
             self._give_back(self._checkpoints / str(step))
 
     def _give_back(self, folder: UPath) -> None:
-        """Free what neither the analysis nor a resumption needs."""
+        """Free what neither the analysis nor a resume needs."""
         if is_kept(folder, self._kept_epochs):
             drop_training_state(folder)
         else:

@@ -1,4 +1,4 @@
-"""What of a machine decides the bits of a trial's weights, and how long they take, beside the trial's spec."""
+"""What decides the bits of a trial's weights, and how long they take, besides its spec: the machine."""
 
 import platform
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ CPU = "CPU"
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Where sums are added up in which order; the same spec gives the same bits only under the same of these."""
+    """What decides the order in which sums are added up; a spec gives the same bits only if all of these agree."""
 
     device: str
     threads: int
@@ -35,14 +35,14 @@ class Arithmetic:
         return f"{CPU}, {threads}, {self.cpu_capability}, PyTorch {self.torch_version}"
 
     def differs_from(self, status: Status) -> bool:
-        """Whether an attempt's status records another arithmetic, in what counts; one without a record doesn't."""
+        """Whether an attempt's status records other arithmetic in a field that matters; a missing record doesn't."""
         counts: tuple[str, ...] = ("device", "threads", "cpu_capability", "torch_version")
-        if self.device != CPU:  # threads of the host add nothing up
+        if self.device != CPU:  # the host's threads add nothing up
             counts = ("device", "torch_version")
         return any(getattr(status, key) not in (None, getattr(self, key)) for key in counts)
 
     def of_attempt(self, status: Status) -> "Arithmetic":
-        """The arithmetic that an attempt's status records; what it leaves out is taken for this one's."""
+        """The arithmetic that an attempt's status records; what it leaves out is taken from this one."""
         return Arithmetic(**{key: getattr(status, key) or value for key, value in asdict(self).items()})
 
 

@@ -21,11 +21,11 @@ from sweep.store.manifest import EpochRow, Progress
 from sweep.training.randomness import Stream, seed_at
 
 _CHECK_LOSS_EVERY = 50  # steps; reading the loss makes a GPU wait
-VAL_BATCH = 250  # images; validation takes as many at a time, which changes no result
+VAL_BATCH = 250  # images in a validation batch; changes no result
 
 
 class DivergedError(RuntimeError):
-    """The loss is not a finite number; training again would come to the same."""
+    """The loss is not a finite number; a retry would diverge too."""
 
 
 class Run:
@@ -55,10 +55,10 @@ class Run:
         self._diverged_at = torch.full((), torch.inf, dtype=torch.float64, device=self.device)
 
     def learn(self, batch: Batch, lr: float) -> None:
-        """One optimizer step; after an error the state is no longer whole, load a checkpoint."""
+        """One optimizer step; after an error the state is inconsistent: load a checkpoint."""
         began = time.perf_counter()
         self.net.train()
-        # Dropout draws from PyTorch's global generator: seeded by the step, it draws the same after a resumption.
+        # Dropout draws from PyTorch's global generator: seeded by the step, it draws the same after a resume.
         torch.manual_seed(seed_at(self.spec.data_seed, Stream.DROPOUT, self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._descend(batch)
@@ -100,7 +100,7 @@ class Run:
             raise DivergedError(f"the loss was not a finite number at step {step:.0f}; lower recipe.lr")
 
     def epoch_row(self, lr: float | None) -> EpochRow:
-        """The training half of an epoch's row; null where no step was taken."""
+        """The training half of an epoch's row; null if no step was taken."""
         self.require_finite()
         images = self.images or None
         return {
@@ -113,7 +113,7 @@ class Run:
         }
 
     def start_epoch(self) -> None:
-        """Forget the sums of the epoch before."""
+        """Reset the sums of the epoch before."""
         self.images = 0
         self._loss_sum.zero_()
         self._correct.zero_()
@@ -146,11 +146,11 @@ class Run:
         return state
 
     def metadata(self) -> dict[str, str]:
-        """What an analysis needs to know beside the weights; one key, since safetensors writes several in any order."""
+        """What an analysis needs to know besides the weights; one key, as safetensors writes several in any order."""
         return {"final_convs": json.dumps(self.net.final_convs)}
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's state."""
+        """Restore a checkpoint's state."""
         self.net.load_state_dict(checkpoint.model)
         progress = checkpoint.progress
         self.step, self.epoch, self.images = progress.step, progress.epoch, progress.images
@@ -171,7 +171,7 @@ def evaluate(
     device: torch.device,
     at_a_time: int = VAL_BATCH,
 ) -> EpochRow:
-    """Loss and accuracy over the validation images, which the intervention turns as it turns training images."""
+    """Loss and accuracy over the validation images, which the intervention transforms like training images."""
     net.eval()
     loss_sum, correct = 0.0, 0
     with torch.no_grad(), autocast(recipe, device):
@@ -187,7 +187,7 @@ def evaluate(
 
 
 def _ask_for_determinism() -> None:
-    """Have a GPU add in the same order each time, wherever PyTorch can; it warns of what can't (reflect padding)."""
+    """Make a GPU add in the same order each time, where PyTorch can; it warns where it can't (reflect padding)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling new memory costs time, and nothing here reads it before it is written.

@@ -1,4 +1,4 @@
-"""When what happens in a training run: steps of each epoch, learning rates, checkpoints kept for the analysis."""
+"""What happens when in a training run: steps of each epoch, learning rates, checkpoints kept for the analysis."""
 
 import math
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Schedule:
         if self.images < largest:
             raise ValueError(
                 f"batch size {largest} is larger than the {self.images} training images; "
-                "lower recipe.batch_size or take more images"
+                "lower recipe.batch_size or use more images"
             )
 
     def batch_size(self, epoch: int) -> int:
-        """Images a step in an epoch."""
+        """Images per step in an epoch."""
         return [phase.size for phase in self.recipe.batch_size if phase.from_epoch <= epoch][-1]
 
     def steps_in(self, epoch: int) -> int:
@@ -50,7 +50,7 @@ class Schedule:
 
 
 def one_cycle(done: float) -> float:
-    """Factor on the highest learning rate when a share `done` of training lies behind, in [0, 1].
+    """Factor on the highest learning rate after a share `done` of training, in [0, 1].
 
     Source: Smith and Topin 2018 (arXiv:1708.07120), with the defaults of torch.optim.lr_scheduler.OneCycleLR.
     """

@@ -1,6 +1,6 @@
 """Train one trial. Runs without Ray: Ray Tune, the tests and a plain loop call the same function.
 
-A trial that is run again goes on from its last valid checkpoint and ends bit for bit where an uninterrupted run ends
+A trial that is run again resumes from its last valid checkpoint and ends bit for bit where an uninterrupted run ends
 (same hardware and library versions): order and augmentation of a step depend on the step alone.
 """
 
@@ -38,21 +38,21 @@ _SMALLEST_PART = 2  # images that batch norm can average over
 
 
 class OnEpoch(Protocol):
-    """Told after each epoch: its row, and the checkpoint's folder if its weights are kept for the analysis."""
+    """Called after each epoch: its row, and the checkpoint's folder if its weights are kept for the analysis."""
 
     def __call__(self, row: EpochRow, kept: UPath | None) -> None: ...
 
 
 Stop = Callable[[int], bool]
-"""Asked after each step, with the number of steps done, whether to save and stop."""
+"""Called after each step with the number of steps done; says whether to save and stop."""
 
 
 def ignore(row: EpochRow, kept: UPath | None) -> None:
-    """OnEpoch to nobody."""
+    """An OnEpoch that does nothing."""
 
 
 def never(step: int) -> bool:
-    """Do not stop before the end."""
+    """A Stop that never stops."""
     return False
 
 
@@ -68,14 +68,14 @@ def train(
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
 ) -> list[EpochRow]:
-    """Train a trial to its end, from its last valid checkpoint if there is one, and give the rows of all its epochs.
+    """Train a trial to its end, from its last valid checkpoint if there is one, and return the rows of all its epochs.
 
     Writes `epochs.jsonl` and `checkpoints/` in `trial_dir`.
 
     Raises:
         DivergedError: the loss became NaN or infinite; the message names the step.
         StoppedError: `stop` said so; a checkpoint of the step reached has been written.
-        OutOfMemoryError: a step does not fit in memory, and the recipe does not let it be split, or it can't be.
+        OutOfMemoryError: a step does not fit in memory, and the recipe forbids splitting it, or it can't be split.
     """
     for row, kept in course(spec, data, trial_dir, stop, save_every_s):
         report(row, kept)
@@ -85,9 +85,9 @@ def train(
 def course(
     spec: TrialSpec, data: PreparedData, trial_dir: UPath, stop: Stop = never, save_every_s: float = SAVE_EVERY_S
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
-    """`train` epoch by epoch: gives each epoch's row, and the checkpoint's folder if its weights are kept.
+    """`train` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
 
-    An epoch that a step without enough memory cut short is given once more, where the recipe lets steps be split.
+    If a step runs out of memory and the recipe allows splitting steps, an epoch may be yielded again.
     """
     micro_batches, trial = 1, TrialDir(trial_dir)
     while True:
@@ -98,7 +98,7 @@ def course(
             micro_batches *= 2
             if spec.recipe.out_of_memory == "fail" or smallest // micro_batches < _SMALLEST_PART:
                 raise
-            logger.info(f"out of memory: steps are split into {micro_batches} parts from the last epoch's end on")
+            logger.info(f"out of memory: splits steps into {micro_batches} parts from the end of the last epoch")
             _back_to_an_epochs_end(trial.checkpoints)
         else:
             return
@@ -120,7 +120,7 @@ def _course(
     checkpoint = next(newest_resumable(trial.checkpoints), None)
     if checkpoint is not None:
         run.load(checkpoint)
-        logger.info(f"goes on from the checkpoint of step {run.step}")
+        logger.info(f"resumes from the checkpoint of step {run.step}")
     run.micro_batches = max(run.micro_batches, micro_batches)
 
     def finish_epoch(lr: float | None) -> tuple[EpochRow, UPath | None]:
@@ -153,7 +153,7 @@ def _course(
 
 
 def _restore_finished(trial: TrialDir, last_step: int) -> bool:
-    """Whether a valid checkpoint of the last step is there; then its rows are the trial's."""
+    """Whether there is a valid checkpoint of the last step; if so, its rows are the trial's."""
     try:
         rows = read_checkpoint(trial.checkpoints / str(last_step)).progress.rows
     except TornCheckpointError:
@@ -166,7 +166,7 @@ def _restore_finished(trial: TrialDir, last_step: int) -> bool:
 
 
 def _back_to_an_epochs_end(checkpoints: UPath) -> None:
-    """Remove the checkpoints of the unfinished epoch: when they were written must not matter to what comes next."""
+    """Remove the checkpoints of the unfinished epoch: when they were written must not affect what follows."""
     for step in checkpoint_steps(checkpoints):
         folder = checkpoints / str(step)
         with suppress(TornCheckpointError):

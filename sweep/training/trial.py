@@ -44,9 +44,9 @@ def run_trial(
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
 ) -> Status:
-    """Train a planned trial to its end with a number of CPU threads, and give its last status.
+    """Train a planned trial to its end with a number of CPU threads, and return its last status.
 
-    Whatever training raises is recorded in `status.json` and `error.txt` and raised again.
+    Whatever training raises is recorded in `status.json` and `error.txt` and re-raised.
     """
     for row, kept in trial_course(trial, root, threads, stop, save_every_s):
         report(row, kept)
@@ -56,7 +56,7 @@ def run_trial(
 def trial_course(
     trial: TrialDir, root: Path | None, threads: int, stop: Stop = never, save_every_s: float = SAVE_EVERY_S
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
-    """`run_trial` epoch by epoch: gives each epoch's row, and the checkpoint's folder if its weights are kept."""
+    """`run_trial` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept."""
     torch.set_num_threads(threads)
     with logged_to(trial.log_file):
         yield from _recorded_course(trial, root, stop, save_every_s)
@@ -90,10 +90,10 @@ def _recorded_course(
 
 
 def require_current(spec: TrialSpec) -> None:
-    """Refuse a trial whose names have come to stand for other networks since it was planned.
+    """Refuse a trial whose architecture or intervention has been redefined since it was planned.
 
     Raises:
-        ValueError: launching its grid again plans it with the definitions of now.
+        ValueError: it has; launching the grid again plans the trial with the current definitions.
     """
     for name, revision, now in (
         (spec.architecture, spec.architecture_revision, architecture_named(spec.architecture).revision),
@@ -101,8 +101,8 @@ def require_current(spec: TrialSpec) -> None:
     ):
         if revision != now:
             raise ValueError(
-                f"planned with revision {revision} of {name}, which is at revision {now} here: launch the grid again, "
-                "which plans the trial under another id, or use the version that planned this one"
+                f"planned with revision {revision} of {name}, which is at revision {now} here: launch the grid again "
+                "to plan the trial under another id, or use the version that planned this one"
             )
 
 
@@ -123,17 +123,17 @@ class _Record:
         trial.clear_error()
         status = self._status
         logger.info(
-            f"attempt {status.attempts} begins on {status.host}, process {status.pid}: {arithmetic}, "
+            f"attempt {status.attempts} starts on {status.host}, process {status.pid}: {arithmetic}, "
             f"code {status.code_version}"
         )
         if arithmetic.differs_from(before) and max(checkpoint_steps(trial.checkpoints), default=0) > 0:
             logger.info(
-                f"goes on with other arithmetic: {arithmetic.of_attempt(before)} before; "
-                "the weights won't be an undisturbed run's bit for bit"
+                f"continues with other arithmetic: {arithmetic.of_attempt(before)} before; "
+                "the weights won't match an uninterrupted run's bit for bit"
             )
 
     def watched(self, stop: Stop) -> Stop:
-        """`stop`, with a heartbeat from time to time; whatever is written next tells the step reached."""
+        """`stop`, with a heartbeat from time to time; the next write records the step reached."""
 
         def watch(step: int) -> bool:
             self._status = replace(self._status, step=step)
@@ -151,13 +151,13 @@ class _Record:
         """
         attempts = self._trial.status().attempts
         if attempts > self._status.attempts:
-            raise SupersededError(f"attempt {attempts} has begun elsewhere; this was attempt {self._status.attempts}")
+            raise SupersededError(f"attempt {attempts} has started elsewhere; this was attempt {self._status.attempts}")
         self._beat_at = time.monotonic()
         self._status = replace(self._status, heartbeat_at=time.time(), **changes)
         self._trial.write_status(self._status)
 
     def fail(self, error: Exception) -> None:
-        """Record an error as far as the storage lets itself be written; the driver knows of it in any case."""
+        """Record an error as far as the storage can be written; the driver learns of it in any case."""
         logger.info(f"failed: {summary(error)}")
         with suppress(*STORAGE_ERRORS):
             self._trial.write_error("".join(traceback.format_exception(error)))
@@ -169,13 +169,13 @@ _CERTAIN = (
     DivergedError, ValueError, TypeError, LookupError, AttributeError, NameError, ImportError, AssertionError,
     NotImplementedError, SyntaxError,
 )  # fmt: skip
-"""What would come to the same again: a wrong input or a fault of the code, not of a machine."""
+"""What a retry would raise again: a wrong input or a fault of the code, not of a machine."""
 
 
 def summary(error: BaseException) -> str:
     """An error in one line, with a cure where there is one."""
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    said = said.encode(errors="backslashreplace").decode()  # names of files may hold what no table can
+    said = said.encode(errors="backslashreplace").decode()  # file names may contain what no table can
     cure = _CURES.get(error.errno or 0) if isinstance(error, OSError) else None
     return f"{said}; {cure}" if cure else said
 
@@ -183,14 +183,14 @@ def summary(error: BaseException) -> str:
 _CURES = {
     errno.ENOSPC: "the storage is full: free space, then `sweep resume`",
     errno.EDQUOT: "the storage's quota is used up: free space, then `sweep resume`",
-    errno.EACCES: "the storage may no longer be written: restore the permission, then `sweep resume`",
+    errno.EACCES: "the storage is no longer writable: restore the permission, then `sweep resume`",
     errno.EROFS: "the storage has become read-only: restore it, then `sweep resume`",
 }
 
 
 @cache
 def code_version() -> str:
-    """The commit this code is at, `+` behind it where files differ from it; else the installed version."""
+    """This code's commit, followed by `+` if files differ from it; else the installed version."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -122,7 +122,7 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 def test_a_trial_told_to_go_saves_and_goes_on_without_a_failure(story: Story) -> None:
-    assert story.printed.count("preempted at its last checkpoint, goes on elsewhere") == 2  # SIGTERM and drain
+    assert story.printed.count("preempted; continues elsewhere from its last checkpoint") == 2  # SIGTERM and drain
     assert story.after_sigterm.step > 0
 
 

@@ -51,7 +51,7 @@ def write_sweep(folder: Path) -> None:
     error = folder / "trials" / trial_id("x_pool", 0) / "error.txt"
     error.parent.mkdir(parents=True)
     error.write_text("Traceback (most recent call last):\nDivergedError: the loss was not a finite number at step 7")
-    error.with_name("log.txt").write_text("2026-01-01T00:00:00Z attempt 1 begins on node-7, process 7\n")
+    error.with_name("log.txt").write_text("2026-01-01T00:00:00Z attempt 1 starts on node-7, process 7\n")
     for table, rows in (("trials", trials), ("epochs", epochs), ("layers", layers), ("neurons", [])):
         _write_table(folder, table, rows)
 

@@ -191,7 +191,7 @@ def test_the_traceback_and_the_cure_of_a_failed_trial_are_shown(storage: Path, m
     page.run()
     assert "Traceback (most recent call last)" in words(page)
     assert f"--only {trial_id('x_pool', 0)}" in words(page)
-    assert "attempt 1 begins on node-7" in words(page)
+    assert "attempt 1 starts on node-7" in words(page)
 
 
 def test_cells_carry_verdict_spread_and_surprise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ def test_without_a_driver_nothing_runs(storage: Path, monkeypatch: pytest.Monkey
     page = app(monkeypatch, storage).run()
     assert "No driver works on this sweep now" in words(page)
     assert {metric.label: metric.value for metric in page.metric}["Running"] == "0"
-    assert "was cut off on node-3" in page.dataframe[0].value["Remark"].tolist()
+    assert "interrupted on node-3" in page.dataframe[0].value["Remark"].tolist()
 
 
 @pytest.mark.parametrize(

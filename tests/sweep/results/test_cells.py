@@ -83,7 +83,7 @@ def test_the_reason_is_told_by_each(sweep: SweepDir) -> None:
 def test_a_trial_that_only_says_that_it_runs_was_cut_off(sweep: SweepDir) -> None:
     (Path(str(sweep.driver)) / "1.json").unlink()
     cell = overview(sweep).loc["no_pooling"]
-    assert (cell["outcome"], cell["state"], cell["reason"]) == ("waiting", "1 pending", "was cut off on node-3")
+    assert (cell["outcome"], cell["state"], cell["reason"]) == ("waiting", "1 pending", "interrupted on node-3")
     assert show.sweep_json(sweep)["counts"]["running"] == 0
     assert 'class="cell running"' not in render(sweep.path)
 

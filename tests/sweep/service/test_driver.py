@@ -104,7 +104,7 @@ def test_that_nothing_can_start_is_said_once(driven: Driver, told: Told, monkeyp
         driven.on_step_end(0, [SimpleNamespace(status="PENDING")])
         now[0] += 30
     (said,) = told.remarks
-    assert said.startswith("no trial could start: a trial needs 1 CPU, and the analysis holds")
+    assert said.startswith("no trial could start: a trial needs 1 CPU, and the analysis has")
     assert said.endswith("the cluster has 2 CPUs")
 
 
@@ -121,7 +121,7 @@ def test_a_storage_that_fails_in_a_callback_ends_no_sweep(
     result = {"epoch": 1, "val_accuracy": 0.5, "kept": str(sweep.path)}
     driven.on_trial_result(0, [], tune_trial(plan), result)
     driven.on_trial_error(0, [], tune_trial(plan))
-    assert "the storage can't be used now: [Errno 5]" in told.remarks[0]
+    assert "the storage is unavailable: [Errno 5]" in told.remarks[0]
     assert "its status can't be read" in told.remarks[1]
     assert "process died" in told.ends[0]
 

@@ -54,7 +54,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, drive: Drive) -> Path:
     printed = drive("launch", "demo", *TINY, "--storage", str(storage), "--max-failures", "1", code=1)
     assert "FileExistsError" in printed
     assert "retry 1 of 1 in 1 s" in printed
-    assert "1 trial failed; go on with: sweep resume" in printed
+    assert "1 trial failed; continue with: sweep resume" in printed
     return storage
 
 
@@ -176,7 +176,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(
         process.send_signal(sent)
         printed = process.communicate()[0]
     assert process.returncode == 130
-    assert "stopped; go on with: sweep resume" in printed
+    assert "stopped; continue with: sweep resume" in printed
     (trial,) = status(tmp_path)["trials"]
     assert trial["status"] == "pending"
     unfinished = [path for path in tmp_path.rglob("*.part") if "layers" not in path.parts]
@@ -198,7 +198,7 @@ def test_the_first_ctrl_c_ends_a_launch_that_only_analyses(
     monkeypatch.setattr(Analyses, "wait", interrupted)
     printed = drive("launch", "demo", *UNTRAINED, "--storage", str(tmp_path), code=130)
     assert "trial 1/1" in printed
-    assert "stopped; run the same command again to go on" in printed
+    assert "stopped; run the same command again to continue" in printed
 
 
 def test_a_relative_storage_is_the_same_folder_wherever_trials_run(

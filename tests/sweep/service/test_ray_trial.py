@@ -47,7 +47,7 @@ def test_a_trial_that_tune_stops_is_pending_and_gives_the_signal_back(
     mine = signal.getsignal(signal.SIGTERM)
     trainable.step()
     trainable.stop()
-    assert sweep.trial(plan.trial_id).status().reason == "stopped; its last checkpoint stands"
+    assert sweep.trial(plan.trial_id).status().reason == "stopped; resumes from its last checkpoint"
     assert signal.getsignal(signal.SIGTERM) != mine
 
 

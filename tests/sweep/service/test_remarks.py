@@ -49,7 +49,7 @@ def test_going_on_with_other_threads_is_told(plan: Plan) -> None:
     begun = [(plan, Status(device="CPU", threads=threads, step=step)) for threads, step in ((1, 2), (2, 2), (4, 0))]
     old, gpu = (plan, Status(step=2)), (plan, Status(device="NVIDIA H100", threads=8, step=2))
     (said,) = other_threads([*begun, old, gpu], Resources(cpus=2))
-    assert said.startswith("1 trial begun with resources.cpus=1 will continue with 2:")
+    assert said.startswith("1 trial started with resources.cpus=1 will continue with 2:")
     assert "--set resources.cpus=1" in said
     assert other_threads(begun[1:], Resources(cpus=2)) == []
     assert other_threads(begun, Resources(cpus=2, gpus=1)) == []
@@ -58,5 +58,5 @@ def test_going_on_with_other_threads_is_told(plan: Plan) -> None:
 def test_values_of_single_architectures_are_told() -> None:
     grid = load_grid("demo", ["architectures=[simplified_mini, alexnet]", "data=tiny", "recipe.lr=0.2"])
     said = remarks(grid, expand(grid).plans, None)
-    assert said == ["alexnet is trained with lr 0.01, whatever the recipe says for all (recipe.of)"]
+    assert said == ["alexnet is trained with lr 0.01, which overrides the recipe (recipe.of)"]
     assert remarks(load_grid("demo", []), [], None) == []

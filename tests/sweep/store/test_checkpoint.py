@@ -85,14 +85,14 @@ def test_another_version_is_refused_in_words(tmp_path: Path) -> None:
     content = {"format": 99, "sha256": {}}
     check = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     write_json(folder / "manifest.json", content | {"check": check})
-    with pytest.raises(ValueError, match="format 99, this version reads 2; update"):
+    with pytest.raises(ValueError, match="format 99, but this version reads 2; update"):
         read_checkpoint(folder)
 
 
 def test_a_torn_checkpoint_says_which_file(tmp_path: Path) -> None:
     folder = write(UPath(tmp_path), 3)
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(TornCheckpointError, match=r"model\.safetensors is not what was written"):
+    with pytest.raises(TornCheckpointError, match=r"model\.safetensors is corrupt"):
         read_checkpoint(folder)
 
 

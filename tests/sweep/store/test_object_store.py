@@ -74,7 +74,7 @@ def test_one_driver_at_a_time_there_too(sweep: SweepDir, storage: str) -> None:
         assert holder(sweep.path) is not None
         with pytest.raises(BusyError), hold(sweep.path):
             pass
-        assert "another driver works on s3://" in run("resume", "demo", "--storage", storage, code=2)
+        assert "another driver is working on s3://" in run("resume", "demo", "--storage", storage, code=2)
     assert holder(sweep.path) is None
 
 

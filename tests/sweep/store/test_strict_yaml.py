@@ -89,5 +89,5 @@ def test_a_folder_and_a_file_that_is_not_there_are_named(tmp_path: Path) -> None
 def test_a_file_that_may_not_be_read_is_told_with_its_cure(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("a: 1")
     (tmp_path / "x.yaml").chmod(0)
-    with pytest.raises(ValueError, match="it may not be read; change its permissions"):
+    with pytest.raises(ValueError, match="it can't be read; change its permissions"):
         read_yaml(UPath(tmp_path / "x.yaml"), "it")

@@ -40,8 +40,8 @@ def seen_under(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
             (seen.training if net.training else seen.validation).append(images.detach().clone())
             return forward(net, images)
 
-        monkeypatch.setattr(ConvNet, "forward", recorded)
         (plan,) = expand(load_grid("demo", [*TINY, f"interventions=[{intervention}]", "recipe.epochs=1"])).plans
+        monkeypatch.setattr(ConvNet, "forward", recorded)  # from here on: planning runs networks too, without images
         train(plan.spec, prepare(plan.spec.data, None), UPath(tmp_path_factory.mktemp("trial")))
         return seen
 

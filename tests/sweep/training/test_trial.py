@@ -77,7 +77,7 @@ def test_a_stopped_trial_is_pending_with_a_reason(planned: TrialDir) -> None:
         run_trial(planned, None, threads=1, stop=lambda step: step == 4)
     status = planned.status()
     assert (status.status, status.epoch, status.step) == ("pending", 1, 4)
-    assert status.reason == "stopped; its last checkpoint stands"
+    assert status.reason == "stopped; resumes from its last checkpoint"
     assert run_trial(planned, None, threads=1).attempts == 2
 
 
@@ -86,14 +86,14 @@ def test_closing_the_course_leaves_the_trial_pending(planned: TrialDir) -> None:
     next(course)
     course.close()  # type: ignore[attr-defined]
     assert planned.status().status == "pending"
-    assert planned.status().reason == "stopped; its last checkpoint stands"
+    assert planned.status().reason == "stopped; resumes from its last checkpoint"
 
 
 def test_a_trial_without_a_checkpoint_is_not_said_to_have_one(planned: TrialDir) -> None:
     assert planned.interrupted("stopped") == "stopped before its first checkpoint"
-    assert planned.interrupted("was cut off on node-7") == "was cut off on node-7 before its first checkpoint"
+    assert planned.interrupted("interrupted on node-7") == "interrupted on node-7 before its first checkpoint"
     run_trial(planned, None, threads=1)
-    assert planned.interrupted("stopped") == "stopped; its last checkpoint stands"
+    assert planned.interrupted("stopped") == "stopped; resumes from its last checkpoint"
 
 
 def test_a_trial_stopped_by_its_first_step_is_at_step_one_whatever_the_clock_says(planned: TrialDir) -> None:
@@ -125,7 +125,7 @@ def test_an_attempt_that_lives_on_after_another_has_begun_leaves_the_files_alone
     next(course)
     newer = Status(status="running", attempts=2, host="node-7")
     planned.write_status(newer)
-    with pytest.raises(SupersededError, match="attempt 2 has begun elsewhere"):
+    with pytest.raises(SupersededError, match="attempt 2 has started elsewhere"):
         next(course)
     assert planned.status() == newer
 
@@ -143,14 +143,14 @@ def test_the_log_tells_what_happened_attempt_after_attempt(planned: TrialDir) ->
     newest = planned.checkpoints / str(checkpoint_steps(planned.checkpoints)[0])
     (newest / MODEL).write_bytes(b"torn")
     run_trial(planned, None, threads=1)
-    first, *epochs, stopped, second, torn, goes_on, third, finished = log_of(planned)
-    assert first.startswith("attempt 1 begins on ")
+    first, *epochs, stopped, second, torn, resumes, third, finished = log_of(planned)
+    assert first.startswith("attempt 1 starts on ")
     assert [line.split(":")[0] for line in epochs] == [f"epoch {n} ends at step {3 * n}" for n in range(3)]
     assert stopped == "stopped at step 7"
-    assert second.startswith("attempt 2 begins on ")
-    assert torn.startswith("passes over a damaged checkpoint: ")
+    assert second.startswith("attempt 2 starts on ")
+    assert torn.startswith("skips a corrupt checkpoint: ")
     assert str(newest / MODEL) in torn
-    assert goes_on == "goes on from the checkpoint of step 6"
+    assert resumes == "resumes from the checkpoint of step 6"
     assert third.startswith("epoch 3 ends at step 9: loss ")
     assert finished == "finished"
 
@@ -202,7 +202,7 @@ def test_going_on_with_the_same_arithmetic_says_nothing(planned: TrialDir) -> No
 def test_going_on_with_other_threads_is_told_in_one_line(planned: TrialDir) -> None:
     told = [line for line in run_again(planned, threads=2) if "arithmetic" in line]
     assert len(told) == 1
-    assert told[0].startswith("goes on with other arithmetic: CPU, 1 thread, ")
+    assert told[0].startswith("continues with other arithmetic: CPU, 1 thread, ")
 
 
 @pytest.mark.parametrize(
