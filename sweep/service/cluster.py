@@ -153,7 +153,7 @@ class Patience:
             self._told = True
             self._say(f"{said}; {self._why(cpus, gpus)}")
         if now - self._since >= _GIVE_UP_S and self._logs is not None and _has_room(cpus, gpus):
-            raise ValueError(f"{said} and {self._why(cpus, gpus)}; stopped")
+            raise ValueError(f"{said}, and {self._why(cpus, gpus)}; stopped")
 
     def _why(self, cpus: float, gpus: float) -> str:
         if self._logs is not None and _has_room(cpus, gpus):

@@ -46,7 +46,7 @@ def launch(grid: "Grid", storage: UPath, cluster: RayCluster, console: Console) 
     """Add a grid's trials to its sweep and run all of the sweep's trials that are not finished.
 
     Raises:
-        ValueError: the grid, its data or the storage is not usable, or another driver works on the sweep; nothing
+        ValueError: the grid, its data or the storage is not usable, or another driver is working on the sweep; nothing
             has been trained.
     """
     from sweep.data.index import watched_by
@@ -70,7 +70,7 @@ def resume(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Choic
     """Run the chosen trials that are not finished, and analyse all checkpoints.
 
     Raises:
-        ValueError: another driver works on the sweep.
+        ValueError: another driver is working on the sweep.
     """
     with hold(sweep.path) as lease:
         if choice.start == "scratch":

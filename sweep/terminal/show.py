@@ -195,7 +195,7 @@ def _rows(table: pd.DataFrame) -> list[Row]:
 def _title(sweep: SweepDir, seen: _Seen) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in seen.counts.items() if number) or "no trials"
     driver = seen.driver
-    works = f"; process {driver.pid} on {driver.host} works on it, heartbeat {driver.age_s:.0f} s ago" if driver else ""
+    works = f"; driver: process {driver.pid} on {driver.host}, heartbeat {driver.age_s:.0f} s ago" if driver else ""
     return f"{sweep.name}: {counts}{works}"
 
 

@@ -1,4 +1,4 @@
-"""What decides the bits of a trial's weights, and how long they take, besides its spec: the machine."""
+"""How the machine, besides the spec, affects the exact bits of a trial's weights and how long they take."""
 
 import platform
 from dataclasses import asdict, dataclass

@@ -87,7 +87,7 @@ def course(
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`train` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
 
-    If a step runs out of memory and the recipe allows splitting steps, an epoch may be yielded again.
+    If a step runs out of memory and the recipe allows splitting, the interrupted epoch starts over.
     """
     micro_batches, trial = 1, TrialDir(trial_dir)
     while True:

@@ -76,7 +76,7 @@ def test_a_process_that_doesnt_start_is_no_lack_of_cpus(local_ray: None, tmp_pat
         waited[0] += 61
     reason = "there is room, but Ray can't start a process in it: bash: line 1: /tmp/my: No such file or directory"
     assert told == [f"nothing started; {reason} ({tmp_path / 'raylet.err'})"]
-    with pytest.raises(ValueError, match="nothing started and there is room, but Ray can't start a process"):
+    with pytest.raises(ValueError, match="nothing started, and there is room, but Ray can't start a process"):
         patience.spend("nothing started", 1, 0)
 
 
