@@ -1,4 +1,4 @@
-"""A pool of Ray actors that analyse checkpoints as they appear, beside the training that makes them."""
+"""A pool of Ray actors that analyse checkpoints as they appear, while training goes on."""
 
 import resource
 import time
@@ -16,14 +16,14 @@ from analysis.write import RESULTS
 
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
 _ATTEMPTS = 2  # a checkpoint that kills two actors would kill a third
-_FAILED_STARTS = 3  # in succession, before the pool gives up
+_FAILED_STARTS = 3  # in a row, before the pool gives up
 _SHARE_OF_CLUSTER = 0.25  # `auto`: what actors reserve at most, so that trials have room
-_CPUS_PER_ACTOR = 4  # `auto`, where actors reserve nothing: one for so many CPUs
+_CPUS_PER_ACTOR = 4  # `auto`, where actors reserve nothing: one actor for this many CPUs
 _GROW_EVERY_S = 10.0
 
 
 class Analyst:
-    """Analyses one checkpoint after another; takes paths, gives small rows."""
+    """Analyses one checkpoint after another; takes paths, returns small rows."""
 
     def __init__(self, num_gpus: float) -> None:
         self._device = best_device() if num_gpus else "cpu"
@@ -56,11 +56,11 @@ class _Worker:
 
 
 class AnalysisPool:
-    """Hands checkpoints to actors without ever waiting for them; what waits is a queue of paths.
+    """Hands checkpoints to actors and never waits for them; only a queue of paths waits.
 
-    `actors`: how many, or `auto`: as many as the shares `num_cpus` and `num_gpus` fit into a quarter of the cluster, or
+    `actors`: how many, or `auto`: as many as fit `num_cpus` and `num_gpus` into a quarter of the cluster, or
     one for each 4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
-    A checkpoint whose actor dies is tried once more on a new actor, then reported as a row with the error.
+    A checkpoint whose actor dies is retried once on a new actor, then reported as a row with the error.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AnalysisPool:
 
     @property
     def pending(self) -> int:
-        """Checkpoints handed over and not reported yet."""
+        """Checkpoints submitted and not reported yet."""
         return len(self._queue) + len(self._running)
 
     @property
@@ -86,7 +86,7 @@ class AnalysisPool:
         return len(self._workers)
 
     def submit(self, model_file: str, out_dir: str) -> None:
-        """Hand over a checkpoint; one that has its results already is left out."""
+        """Submit a checkpoint; one that already has its results is skipped."""
         if not (UPath(out_dir) / RESULTS).exists():
             self._queue.append(_Job(model_file, out_dir))
             self._dispatch()
@@ -97,26 +97,26 @@ class AnalysisPool:
         return sum(worker.starting is None for worker in self._workers)
 
     def holds(self, model_file: str) -> bool:
-        """Whether a checkpoint is handed over and not reported yet."""
+        """Whether a checkpoint is submitted and not reported yet."""
         jobs = [*self._queue, *(job for job, _ in self._running.values())]
         return any(job.model_file == model_file for job in jobs)
 
     def poll(self, timeout_s: float = 0.0) -> list[tuple[str, list[Row]]]:
-        """The checkpoints finished since the last call, each with its rows; waits for one no longer than said."""
+        """The checkpoints finished since the last call, each with its rows; waits for one at most `timeout_s`."""
         return self._collect(timeout_s)
 
     def drain(self, on_done: Callable[[str, list[Row]], None]) -> None:
-        """Wait for all checkpoints handed over, telling of each as it finishes."""
+        """Wait for all submitted checkpoints, reporting each as it finishes."""
         while self.pending:
             for model_file, rows in self._collect(timeout_s=1.0):
                 on_done(model_file, rows)
 
     def peaks_mib(self) -> list[float]:
-        """The largest resident memory of each actor so far; waits for what they are doing."""
+        """The largest resident memory of each actor so far; waits until they are free."""
         return ray.get([worker.actor.peak_mib.remote() for worker in self._workers])
 
     def close(self) -> None:
-        """Stop the actors; what they have not finished is done by the next launch."""
+        """Stop the actors; the next launch does what they have not finished."""
         for worker in self._workers:
             ray.kill(worker.actor)
 
@@ -188,7 +188,7 @@ class AnalysisPool:
             return [(job.model_file, [failed_row("", 1, error)])]
 
     def _replace(self, worker: _Worker) -> None:
-        """Start a new actor unless another job of the dead one has done so already."""
+        """Start a new actor unless another job of the dead one has already done so."""
         if worker in self._workers:
             self._workers.remove(worker)
             ray.kill(worker.actor)
@@ -196,7 +196,7 @@ class AnalysisPool:
 
 
 def _fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:
-    """How many actors of the given shares a quarter of a cluster holds, the rest being the trials'; at least one."""
+    """How many actors with these shares fit into a quarter of a cluster, the rest being the trials'; at least one."""
     if not num_cpus and not num_gpus:
         return max(1, int(resources.get("CPU", 0)) // _CPUS_PER_ACTOR)
     shares = [(resources.get("CPU", 0.0), num_cpus), (resources.get("GPU", 0.0), num_gpus)]

@@ -72,7 +72,7 @@ def band_scores(reduced: Num[np.ndarray, "n y x f"], seed: int = 0) -> BandScore
     A layer without any variation over positions scores 0. `seed` draws the bootstrap and the shuffles.
 
     Raises:
-        ValueError: the array has not four axes, a kernel of one row or column, no neuron, or numbers not finite.
+        ValueError: the array does not have four axes, at least 2x2 positions and a neuron, or is not finite.
     """
     reduced = _checked(reduced)
     sums = _sums(reduced)
@@ -102,7 +102,7 @@ def band_scores(reduced: Num[np.ndarray, "n y x f"], seed: int = 0) -> BandScore
 def verdict(scores: BandScores) -> Verdict:
     """What a layer shows: the direction whose score is at least 2/3, else none.
 
-    Both can't reach it: row and column shares add up to at most 1.
+    They can't both reach it: row and column shares add up to at most 1.
     """
     if scores.horizontal >= THRESHOLD:
         return "horizontal"
@@ -129,7 +129,7 @@ def sort_neurons(reduced: Num[np.ndarray, "n y x f"]) -> Int[np.ndarray, " n"]:
     centred = flat - flat.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     first = vectors[:, -1]
-    first = first * np.sign(first[np.abs(first).argmax()])  # an eigenvector's sign is arbitrary: make it one
+    first = first * np.sign(first[np.abs(first).argmax()])  # an eigenvector's sign is arbitrary: fix it
     return np.argsort(centred @ first, kind="stable").astype(np.int32)
 
 
@@ -140,7 +140,7 @@ def _checked(reduced: Num[np.ndarray, "..."]) -> Float[np.ndarray, "n y x f"]:
     if min(array.shape[1:3]) < 2:
         raise ValueError(f"a kernel of {array.shape[1]}x{array.shape[2]} has no bands; at least 2x2 is needed")
     if not np.isfinite(array).all():
-        raise ValueError("reduced weights must be finite; was the network's training diverging?")
+        raise ValueError("reduced weights must be finite; did training diverge?")
     return array
 
 
@@ -148,7 +148,7 @@ def _sums(reduced: Float[np.ndarray, "n y x f"]) -> _Sums:
     _, ky, kx, _ = reduced.shape
     centred = reduced - reduced.mean(axis=(1, 2), keepdims=True)
     total = np.square(centred).sum(axis=(1, 2, 3))
-    alive = total > 1e-8 * np.square(reduced).sum(axis=(1, 2, 3))  # below is rounding of a constant neuron
+    alive = total > 1e-8 * np.square(reduced).sum(axis=(1, 2, 3))  # anything below is rounding in a constant neuron
     return _Sums(
         total=np.where(alive, total, 0),
         rows=np.where(alive, np.square(centred.mean(axis=2)).sum(axis=(1, 2)) * kx, 0),
@@ -159,7 +159,7 @@ def _sums(reduced: Float[np.ndarray, "n y x f"]) -> _Sums:
 
 
 def _score(part: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"], expected: float) -> Float[np.ndarray, " b"]:
-    # Nothing varies where the total is 0: the share is that of chance, and the score 0.
+    # Nothing varies where the total is 0: the share is what chance gives, and the score 0.
     share = np.divide(part, total, out=np.full_like(total, expected), where=total > 0)
     return (share - expected) / (1 - expected)
 
@@ -167,9 +167,9 @@ def _score(part: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"], expect
 def _null(
     reduced: Float[np.ndarray, "n y x f"], sums: _Sums, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """Scores of the layer with the positions of each neuron shuffled; the total variation stays what it is.
+    """Scores of the layer with the positions of each neuron shuffled; the total variation stays the same.
 
-    A shuffle is an order of each neuron's own, followed by one that all neurons share: together they are uniform and
+    A shuffle is an order for each neuron, followed by one that all neurons share: together they are uniform and
     independent between neurons, and a round of shuffles with the same own orders is one matrix product.
     """
     n, ky, kx, f = reduced.shape

@@ -82,14 +82,14 @@ def cluster(points: Float[np.ndarray, "n y x f"], k: int, seed: int = 0) -> Clus
     Centres are fitted to at most 20,000 neurons, drawn by `seed`; all are assigned.
 
     Raises:
-        ValueError: fewer neurons than clusters differ from each other; `possible_ks` tells beforehand.
+        ValueError: there are fewer distinct neurons than clusters; `possible_ks` says which k are possible.
     """
     n = len(points)
     flat, fitted_to = points.reshape(n, -1), _sample(points, seed)
     distinct = len(np.unique(fitted_to, axis=0))
     if distinct < k:
-        raise ValueError(f"{distinct} different neurons can't make {k} clusters; analyse more layers or lower k")
-    with threadpool_limits(1):  # sums over threads would depend on their number
+        raise ValueError(f"{distinct} distinct neurons can't make {k} clusters; analyse more layers or lower k")
+    with threadpool_limits(1):  # sums would depend on the number of threads
         fitted = KMeans(k, n_init=_STARTS, random_state=seed).fit(fitted_to)
         parts = [_assigned(fitted, flat[start : start + _CHUNK]) for start in range(0, n, _CHUNK)]
     found = np.concatenate([assigned for assigned, _ in parts])
@@ -109,7 +109,7 @@ def cluster(points: Float[np.ndarray, "n y x f"], k: int, seed: int = 0) -> Clus
 
 
 def possible_ks(points: Float[np.ndarray, "n y x f"], seed: int = 0) -> list[int]:
-    """Those of `KS` for which there are neurons enough that differ from each other."""
+    """Those of `KS` for which there are enough distinct neurons."""
     distinct = len(np.unique(_sample(points, seed), axis=0))
     return [k for k in KS if k <= distinct]
 

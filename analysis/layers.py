@@ -78,7 +78,7 @@ def chosen_convs(path: AnyPath, layers: Sequence[str] | None) -> list[Conv]:
 def analyze_convs(convs: Sequence[Conv], method: Method = "per-neuron", device: str = "cpu") -> Iterator[LayerResult]:
     """The results of convolutions in their order, as many at a time as there are cores, each on one thread.
 
-    A layer that can't be analysed (not-a-number in its weights) is a result with the reason.
+    A layer that can't be analysed (NaN in its weights) gives a result with the reason.
     """
     with one_thread(), ThreadPoolExecutor(os.cpu_count() if device == "cpu" else 1) as pool:
         yield from pool.map(lambda conv: _analyze_or_tell(conv, method, device), convs)
@@ -89,14 +89,14 @@ def analyze_checkpoint(
 ) -> list[Row]:
     """Analyse convs of a checkpoint; write their arrays and, last, `layers.json` into `out_dir`.
 
-    `final`: those that the checkpoint names (all that can be scored where it names none). `all`: after them, their
-    positions numbered on, every other conv that can be scored, the last one first.
-    Whatever goes wrong is told in the rows: a layer that fails has an `error` and no scores.
+    `final`: those that the checkpoint names (all that can be scored where it names none). `all`: also every other conv
+    that can be scored, the last one first; their positions follow on.
+    Whatever goes wrong is reported in the rows: a layer that fails has an `error` and no scores.
     """
     folder = UPath(out_dir)
     try:
         chosen = _chosen(model_file, layers)
-    except Exception as error:  # noqa: BLE001  # whatever is wrong with a file, its row tells
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with a file, its row says so
         rows = [failed_row("", 1, error)]
     else:
         with one_thread():
@@ -119,7 +119,7 @@ def best_device() -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for all linear algebra: the same bits wherever results are made, and many may work at once."""
+    """One thread for all linear algebra: the same bits everywhere, and many layers can be analysed at once."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -146,7 +146,7 @@ def _row(arrays: UPath, conv: Conv, position: int, device: str) -> Row:
         if result.scores is None or result.reduction is None or result.kernel is None:
             return failed_row(conv.layer, position, ValueError(f"not scored: {result.skipped}"))
         _write_arrays(arrays, result)
-    except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row tells
+    except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row says why
         return failed_row(conv.layer, position, error)
     reduced = result.reduction.reduced
     row = {
@@ -168,7 +168,7 @@ def _row(arrays: UPath, conv: Conv, position: int, device: str) -> Row:
 def _analyze_or_tell(conv: Conv, method: Method, device: str) -> LayerResult:
     try:
         return _analyze(conv, method, device)
-    except (ValueError, OSError, RuntimeError) as error:  # the last for kinds of tensors that PyTorch can't convert
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: kinds of tensors that PyTorch can't convert
         return LayerResult(layer=conv.layer, shape=conv.shape, groups=conv.groups, skipped=str(error))
 
 

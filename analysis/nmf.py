@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of X worked on at a time: fits a CPU's caches, bounds a GPU's
-_LOOK_EVERY = {"cpu": 1, "cuda": 8}  # iterations between looks at what has converged, for which the host waits
+_LOOK_EVERY = {"cpu": 1, "cuda": 8}  # iterations between checks for convergence, for which the host waits
 # Entries of a matrix. Kernels with few channels are nearly of rank 3: what float32 leaves of them is rounding.
 _DOUBLE_UP_TO = 2048
 _SWEEPS = 2  # a factor is swept twice for each product with X, which costs most
@@ -56,7 +56,7 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     """
     dtype, (_, p, d) = x.dtype, x.shape
     if not 1 <= rank <= min(p, d):
-        raise ValueError(f"rank {rank} does not fit matrices of {p}x{d}; it must lie in 1 to {min(p, d)}")
+        raise ValueError(f"rank {rank} does not fit {p}x{d} matrices; it must be 1 to {min(p, d)}")
     if p * d <= _DOUBLE_UP_TO:
         x = x.double()
     blocks, scales = [], []
@@ -76,7 +76,7 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Matrix products as exact as float32 is: an objective is a small difference of large numbers."""
+    """Matrix products in full float32 precision: an objective is a small difference of large numbers."""
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]  # set at import
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -95,9 +95,9 @@ def block_size(p: int, d: int, device: torch.device) -> int:
 
 
 def _scale(x: Float[Tensor, "n p d"]) -> Float64[Tensor, " n"]:
-    """The largest entry of each matrix, by which it is divided; of a zero matrix 1."""
+    """The largest entry of each matrix, by which it is divided; 1 for a zero matrix."""
     high = x.amax(dim=(1, 2))
-    if not (x.amin() >= 0 and (high < torch.inf).all()):  # not-a-number fails both
+    if not (x.amin() >= 0 and (high < torch.inf).all()):  # NaN fails both
         raise ValueError("a non-negative factorisation needs finite, non-negative entries")
     return torch.where(high > 0, high, 1).double().clamp(*_SCALES)
 
@@ -155,7 +155,7 @@ class _Block:
             if self.iterations % every:
                 continue
             going = state.going.nonzero().flatten()
-            # To take the converged ones out costs a copy of the block; it pays once they are a quarter.
+            # Removing the converged ones costs a copy of the block; it pays once they are a quarter.
             if 4 * len(going) < 3 * len(index):
                 ended = (~state.going).nonzero().flatten()
                 self._store(index[ended], state.keep(ended))
@@ -175,7 +175,7 @@ class _Block:
 class _Active:
     """Matrices being improved, with their extrapolated factors (`ahead`) and step lengths (`beta`).
 
-    `going` [n] says which have not converged; the others stay as they are. `plain` [n] says which take their next step
+    `going` [n] says which have not converged; the others do not change. `plain` [n] says which take their next step
     without extrapolation. No step waits for a result of the device.
     """
 

@@ -48,7 +48,7 @@ def evenly(order: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
 
 
 def figure(rows: Sequence[FigureRow], neurons: int = 24, scale: int = 7, zoom: int = 2) -> Image.Image:
-    """The article's figures 5 to 7: one row a trial, its label at the left, `neurons` of its neurons at the right.
+    """The article's figures 5 to 7: one row per trial, its label on the left, `neurons` of its neurons on the right.
 
     Raises:
         ValueError: there is no row to draw.

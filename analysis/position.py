@@ -2,11 +2,11 @@
 
 Axis letters: `n` images, `c` channels, `h w` map rows and columns, `p` positions (h, w flattened), `d` c + 1 terms.
 At each position of each image the c channels predict the position's row, and its column, by ridge regression; R^2 is
-taken over images that the regression has not seen.
+computed on images that the regression has not seen.
 
 Source: after Islam et al. 2020 (arXiv:2001.08248), who read position from VGG and ResNet maps, and Kayhan and
 van Gemert 2020 (arXiv:2003.07064). A linear readout of single positions, without their neighbours, is ours: it never
-meets the map's border, from which it could read position by itself.
+sees the map's border, from which it could read position by itself.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ PENALTY = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Readout:
-    """R^2 of row and column over unseen images: 1 is perfect, 0 no better than the mean, None where there is one
-    row or one column only."""
+    """R^2 of row and column over unseen images: 1 is perfect, 0 no better than the mean, None where there is
+    only one row or one column."""
 
     row_r2: float | None
     column_r2: float | None
@@ -39,7 +39,7 @@ def read_position(maps: Num[np.ndarray, "n c h w"], folds: int = FOLDS) -> Reado
     if n < folds:
         raise ValueError(f"{n} images can't make {folds} folds; give at least {folds} images")
     if not np.isfinite(maps).all():
-        raise ValueError("feature maps must be finite; was the network's training diverging?")
+        raise ValueError("feature maps must be finite; did training diverge?")
     targets = _centred_positions(h, w)
     moments = [_moments(maps[fold::folds], targets) for fold in range(folds)]
     whole = _total(moments)
@@ -99,7 +99,7 @@ def _squared_errors(train: _Moments, test: _Moments) -> Float[np.ndarray, " 2"]:
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 0))
     scale = np.where(
         deviation > 1e-6 * (np.abs(mean) + deviation), deviation, np.inf
-    )  # a constant channel says nothing
+    )  # a constant channel carries no information
     standard = covariance / np.outer(scale, scale)
     cross = (train.cross[:-1] - np.outer(mean, train.cross[-1])) / scale[:, None] / positions
     slopes = np.linalg.solve(standard + PENALTY * np.eye(len(standard)), cross) / scale[:, None]

@@ -15,7 +15,7 @@ from torch import Tensor
 class KernelShape:
     """How a layer's weights are spread over the kernel.
 
-    `middle_row`, `middle_column`: squared norm of the weights in the middle row (of an even kernel in the two middle
+    `middle_row`, `middle_column`: squared norm of the weights in the middle row (in an even kernel, the two middle
     ones), relative to an even spread: 1 is even, above 1 a heavy middle; the mean over neurons that are not zero.
     `asymmetry_top_bottom`, `asymmetry_left_right`: sum |M - M mirrored| / (2 sum M) of the mean kernel
     M[y, x] = mean over n, c of |W|: 0 is symmetric, 1 has all weight on one side.
@@ -31,7 +31,7 @@ class KernelShape:
 
 
 def row_profile(reduced: Num[np.ndarray, "n y x f"]) -> Float[np.ndarray, "y f"]:
-    """Which row carries which factor: the share of a factor that lies in each row, mean over neurons.
+    """Which row carries which factor: each row's share of a factor, averaged over neurons.
 
     q[n, y, f] = sum over x of r / sum over y, x of r; each column of the result sums to 1. Neurons in which a factor is
     zero don't count for it; a factor that is zero in all neurons has a profile of zeros.

@@ -3,7 +3,7 @@
 Axis letters: `n` neurons, `c` input channels, `y x` kernel rows and columns,
 `p` positions (y, x flattened), `f` factors.
 
-Source: the authors' public notebook: X = [max(W, 0), max(-W, 0)] along the input channels, one rank-3 NMF a neuron.
+Source: the authors' public notebook: X = [max(W, 0), max(-W, 0)] along the input channels, one rank-3 NMF per neuron.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Reduction:
     """Reduced weights and how well they stand for the weights.
 
     `residual`: squared norm of what three factors leave out, as a share of the weights' squared norm, over the layer.
-    `zeros`: neurons whose weights are all zero. `iterations`: of the slowest neuron.
+    `zeros`: how many neurons have only zero weights. `iterations`: those of the slowest neuron.
     """
 
     reduced: Float[np.ndarray, "n y x 3"]
@@ -40,7 +40,7 @@ def reduce_weights(weights: Num[Tensor, "n c y x"] | Num[np.ndarray, "n c y x"])
     """Reduced weights in [0, 1], each neuron divided by its own maximum, colours alike across neurons.
 
     Raises:
-        ValueError: not four axes, a kernel of fewer than 2 rows or columns, one input channel, or numbers not finite.
+        ValueError: the weights don't have four axes, at least 2x2 positions and two input channels, or aren't finite.
     """
     return reduce_layer(weights).reduced
 
@@ -53,7 +53,7 @@ def reduce_layer(
 
 
 def reduce_per_neuron(weights: Float[Tensor, "n c y x"]) -> Reduction:
-    """Each neuron has an NMF of its own; X is made for a block of neurons at a time, so that memory stays small."""
+    """Each neuron has its own NMF; X is built for a block of neurons at a time, which keeps memory low."""
     _, c, ky, kx = weights.shape
     size = block_size(ky * kx, 2 * c, weights.device)
     parts = [factorise(split_signs(block), COLOURS) for block in weights.split(size)]
@@ -68,7 +68,7 @@ def reduce_per_neuron(weights: Float[Tensor, "n c y x"]) -> Reduction:
 def reduce_jointly(weights: Float[Tensor, "n c y x"]) -> Reduction:
     """One NMF for all neurons together: all positions of all neurons share three factors.
 
-    On trained networks the bands are far less clear than with one NMF a neuron; it is here for comparison.
+    On trained networks the bands are far less clear than with one NMF per neuron; this is here for comparison.
     """
     n, _, ky, kx = weights.shape
     factors = factorise(split_signs(weights).reshape(1, n * ky * kx, -1), COLOURS)
@@ -85,7 +85,7 @@ def split_signs(weights: Float[Tensor, "n c y x"]) -> Float[Tensor, "n p d"]:
     """Positions x features, with positive and negative parts side by side along the input channels (d = 2c)."""
     n, c, ky, kx = weights.shape
     flat = weights.permute(0, 2, 3, 1).reshape(n, ky * kx, c)
-    # A factorisation must not be negative: what excites and what inhibits become features of their own.
+    # A factorisation must not be negative: excitation and inhibition become separate features.
     return torch.cat([flat.clamp(min=0), (-flat).clamp(min=0)], dim=2)
 
 
@@ -136,7 +136,7 @@ def _slope(profile: np.ndarray) -> float:
 def _checked(weights: Tensor | np.ndarray) -> Float[Tensor, "n c y x"]:
     w = torch.as_tensor(weights)
     if w.is_complex():
-        raise ValueError("weights are complex; give their real and imaginary parts apart")
+        raise ValueError("weights are complex; pass their real and imaginary parts separately")
     w = w.detach().to(torch.float32)
     if w.ndim != 4 or w.numel() == 0:
         raise ValueError(f"conv weights must have the shape [n, c, ky, kx], not {list(w.shape)}")
@@ -148,6 +148,6 @@ def _checked(weights: Tensor | np.ndarray) -> Float[Tensor, "n c y x"]:
     if not (low > -torch.inf and high < torch.inf):
         bad = int((~w.isfinite()).sum())
         raise ValueError(
-            f"{bad} of {w.numel()} weights are NaN or infinite; take a checkpoint before training diverged"
+            f"{bad} of {w.numel()} weights are NaN or infinite; use a checkpoint from before training diverged"
         )
     return w

@@ -12,15 +12,15 @@ from uuid import uuid4
 from upath import UPath
 
 RESULTS = "layers.json"
-"""Name of the file that holds a checkpoint's layer results; written last, so it says that all is there."""
+"""Name of the file that holds a checkpoint's layer results; written last, so it shows that everything is there."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_#-][A-Za-z0-9_.#-]*", re.ASCII)
-_NAME_LIMIT = 220  # bytes: file systems allow 255, of which an unfinished file's name takes some more
+_NAME_LIMIT = 220  # bytes: file systems allow 255, and an unfinished file's name takes some more
 
 
 def arrays_file(folder: UPath, layer: str) -> UPath:
-    """Where a layer's arrays are, whatever its name: always a file of that very folder.
+    """Where a layer's arrays are, whatever its name: always a file directly in that folder.
 
-    A plain name (letters, digits, dots and `_ - #`) is the file's; of any other, what is plain in it and a hash.
+    A plain name (letters, digits, dots and `_ - #`) is used as it is; any other is shortened and gets a hash.
     """
     hashed = folder / _hashed(layer)
     if not _is_plain(layer) or (layer != layer.lower() and hashed.exists()):
@@ -31,8 +31,8 @@ def arrays_file(folder: UPath, layer: str) -> UPath:
 def arrays_names(layers: Iterable[str]) -> dict[str, str]:
     """The file names of layers that are written together.
 
-    Names that only differ in upper and lower case are one file on some systems: of those, only one without any capital
-    keeps its own, which `arrays_file` can tell without knowing the others.
+    On some systems, names that differ only in case are one file: of these, only one without capitals keeps its name,
+    which `arrays_file` can tell without knowing the others.
     """
     names = list(dict.fromkeys(layers))
     same = Counter(name.lower() for name in names)
@@ -52,7 +52,7 @@ def _hashed(layer: str) -> str:
 
 
 def write_bytes(path: UPath, data: bytes) -> None:
-    """Replace a file's content atomically: readers see the old bytes or the new ones, never a part.
+    """Replace a file's content atomically: readers see the old bytes or the new ones, never a mixture.
 
     A local file is written beside its place, synced and renamed; on an object store a put is atomic by itself.
     """

@@ -24,7 +24,7 @@ HIDDEN = 4096  # units of each fully connected layer of VGG-19 and AlexNet
 
 
 def as_built(net: ConvNet) -> None:
-    """Keep the weights that the layers were made with: PyTorch's defaults, or what a constructor set."""
+    """Keep the weights the layers were created with: PyTorch's defaults, or what a constructor set."""
 
 
 def as_googlenet(net: ConvNet) -> None:
@@ -38,7 +38,7 @@ def as_googlenet(net: ConvNet) -> None:
 
 
 def as_vgg(net: ConvNet) -> None:
-    """Kaiming's normal by outputs in every conv, 0.01 in the classifier, no bias.
+    """Kaiming normal (fan-out) in every conv, a normal of 0.01 in the classifier, zero biases.
 
     PyTorch's default would shrink the signal in each of the 16 convs, until all images give the same logits.
     Source: torchvision.models.VGG with init_weights.
@@ -57,9 +57,9 @@ def as_vgg(net: ConvNet) -> None:
 class Architecture:
     """How to build a network, at which image size (pixels) by default, and where its definition comes from.
 
-    `initialise` gives a network, changed by its intervention or not, the weights that its source begins with.
-    `interventions` names those defined for it; None stands for all. `revision` rises whenever the same name and seed
-    begin to mean another network; it is part of every later trial's id.
+    `initialise` gives a network, changed by an intervention or not, the initial weights of its source.
+    `interventions` names those defined for it; None means all. `revision` rises whenever the same name and seed
+    come to mean another network; it is part of every later trial's id.
     """
 
     build: Callable[[int, int], ConvNet]
@@ -77,7 +77,7 @@ def simplified(num_classes: int, image_size: int) -> ConvNet:
 
 
 def simplified_mini(num_classes: int, image_size: int) -> ConvNet:
-    """The same design for images of 56 pixels: four groups, three L2 pools, a last map of 7x7."""
+    """The same design for 56-pixel images: four groups, three L2 pools, a last map of 7x7."""
     widths = [[12], [16], [24], [48, 48]]
     return ConvNet(_groups(widths), _convs("3b", "3a"), num_classes, image_size)
 
@@ -108,7 +108,7 @@ def resnet50(num_classes: int, image_size: int) -> ConvNet:
 
 
 def vgg19(num_classes: int, image_size: int) -> ConvNet:
-    """torchvision's VGG-19; its last max pool and its average pool stand in front of its fully connected layers."""
+    """torchvision's VGG-19; its last max pool and its average pool come before its fully connected layers."""
     net = torchvision.models.vgg19(weights=None, init_weights=False)
     return _with_hidden_layers(net, ("features.34", "features.32"), num_classes, image_size)
 
@@ -145,7 +145,7 @@ def architecture_named(name: str) -> Architecture:
     """The architecture of a name, from `ARCHITECTURES` or, with the prefix `timm:`, from timm.
 
     Raises:
-        ValueError: there is none; the message names the nearest.
+        ValueError: there is no such architecture; the message names the nearest.
     """
     if name.startswith(from_timm.PREFIX):
         model = name.removeprefix(from_timm.PREFIX)
@@ -160,7 +160,7 @@ def architecture_named(name: str) -> Architecture:
 
 
 def _own_layers(net: ConvNet) -> Iterator[nn.Module]:
-    """The layers of the body and of the classifier; between them may stand an intervention's, initialised by itself."""
+    """The layers of the body and of the classifier; an intervention's between them initialise themselves."""
     yield from net.features.modules()
     yield from net.head.get_submodule("classifier").modules()
 

@@ -1,4 +1,4 @@
-"""Build a network by the names of its architecture and intervention."""
+"""Build a network from the names of its architecture and intervention."""
 
 import torch
 

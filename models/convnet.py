@@ -19,7 +19,7 @@ def linear(in_features: int, num_classes: int) -> nn.Module:
 
 
 class ConvNet(nn.Module):
-    """An image classifier whose head can be exchanged.
+    """An image classifier whose head can be replaced.
 
     `features` maps images `[b, 3, h, w]` to the last map; `head` maps the last map to logits `[b, num_classes]` through
     a pool and a classifier. `final_convs` names the convs to analyse, the last one first, as in `named_modules()`.
@@ -46,7 +46,7 @@ class ConvNet(nn.Module):
         self.set_pool(nn.AdaptiveAvgPool2d(1) if pool is None else pool)
 
     def set_pool(self, pool: nn.Module) -> None:
-        """Give the network a head of this pool, all of whose output reaches the classifier."""
+        """Give the network a head with this pool; the classifier sees all of its output."""
         outputs = _output_shape(pool, (2, *self.map_shape))[1:].numel()
         classifier = self._make_classifier(outputs, self.num_classes)
         self.head = nn.Sequential(OrderedDict(pool=pool, flatten=nn.Flatten(), classifier=classifier))
@@ -71,7 +71,7 @@ class L2Pool2d(nn.Module):
 
 
 def root(x: Tensor) -> Tensor:
-    """Square root with a finite gradient at zero, where after ReLU a whole window may be."""
+    """Square root with a finite gradient at zero, which after ReLU a whole window may be."""
     return x.add(1e-6).sqrt()
 
 
@@ -82,7 +82,7 @@ def conv_block(in_channels: int, out_channels: int, kernel: int) -> nn.Sequentia
 
 
 def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> torch.Size:
-    """The shape that a module makes of an input's, found without touching its state."""
+    """A module's output shape for an input shape, found without touching the module's state."""
     device = next((parameter.device for parameter in module.parameters()), torch.get_default_device())
     was_training = module.training
     module.eval()

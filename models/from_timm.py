@@ -10,7 +10,7 @@ from torch import nn
 from models.convnet import ConvNet
 
 PREFIX = "timm:"
-INTERVENTIONS = ("baseline", "rotate90", "no_pooling")  # those with a meaning whatever stands inside a model
+INTERVENTIONS = ("baseline", "rotate90", "no_pooling")  # those that make sense whatever is inside a model
 _FINAL_CONVS = 3
 
 
@@ -27,20 +27,20 @@ def default_image_size(name: str) -> int:
 def build_timm(name: str, num_classes: int, image_size: int) -> ConvNet:
     """A convolutional model of timm with fresh weights; nothing is ever downloaded.
 
-    What some models have between their pool and their classifier (a norm, a 1x1 conv) stands in front of the pool here.
+    What some models have between pool and classifier (a norm, a 1x1 conv) comes before the pool here.
 
     Raises:
         ValueError: timm is not installed or has no such model, or the model is not a convolutional one.
     """
     timm = _timm_with(name)
     refusal = (
-        f"{PREFIX}{name} can't be used with images of {image_size} pixels: only convolutional models can, "
+        f"{PREFIX}{name} can't be used with images of {image_size} pixels: only convolutional models can be, "
         "whose last map is channels x rows x columns"
     )
     try:
         net = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
         last_map, convs = _probe(net, image_size)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm's models refuse in all these ways
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm's models raise any of these
         raise ValueError(f"{refusal} ({' '.join(str(error).split())})") from error
     if len(last_map) != 4 or last_map[1] != net.head_hidden_size or not convs:
         raise ValueError(refusal)
@@ -48,9 +48,9 @@ def build_timm(name: str, num_classes: int, image_size: int) -> ConvNet:
 
 
 def _probe(net: Any, image_size: int) -> tuple[torch.Size, list[str]]:
-    """Shape of what a model without pool and classifier gives for one image, and its convs in the order they run.
+    """The output shape of a model without pool and classifier for one image, and its convs, the last one to run first.
 
-    Only convs of more than one row and column, those of its head left out, the last one first.
+    Leaves out 1x1 convs and the head's.
     """
     ran: dict[str, None] = {}
     hooks = [
@@ -77,5 +77,5 @@ def _timm_with(name: str) -> ModuleType:
     names: list[str] = timm.list_models()
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"timm has no model {name!r}; did you mean '{PREFIX}{nearest}'? timm.list_models() names all")
+        raise ValueError(f"timm has no model {name!r}; did you mean '{PREFIX}{nearest}'? timm.list_models() lists all")
     return timm

@@ -1,4 +1,4 @@
-"""What can stand between the last map and the classifier.
+"""What can go between the last map and the classifier.
 
 Axis letters: `b` batch, `c` channels, `h w` rows and columns of the last map, `k` masks,
 `p` positions (h, w flattened), `g` groups, `u` units.
@@ -14,7 +14,7 @@ Map = Float[Tensor, "b c h w"]
 
 
 class MeanOverColumns(nn.Module):
-    """Average along x only: rows stay apart."""
+    """Average along x only: rows stay separate."""
 
     def forward(self, x: Map) -> Float[Tensor, "b c h"]:
         return x.mean(dim=-1)
@@ -32,7 +32,7 @@ class MaskedAverage(nn.Module):
 
     def __init__(self, masks: int, h: int, w: int) -> None:
         super().__init__()
-        self.masks = nn.Parameter(torch.randn(masks, h, w))  # apart from each other, so that they learn apart
+        self.masks = nn.Parameter(torch.randn(masks, h, w))  # different, so that they learn different things
 
     def forward(self, x: Map) -> Float[Tensor, "b c k"]:
         return torch.einsum("bchw,khw->bck", x, self.masks.sigmoid()) / self.masks[0].numel()
@@ -107,7 +107,7 @@ class CoordConv2d(nn.Conv2d):
 
     @classmethod
     def like(cls, conv: nn.Conv2d) -> "CoordConv2d":
-        """A fresh convolution of the same kind with two input channels more."""
+        """A fresh convolution of the same kind with two more input channels."""
         return cls(
             conv.in_channels + 2,
             conv.out_channels,

@@ -56,17 +56,17 @@ def keep_labels(labels: Labels, generator: Generator) -> Labels:
 
 
 def always(net: ConvNet) -> str | None:
-    """The intervention has a meaning for every network."""
+    """The intervention makes sense for every network."""
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intervention:
-    """One change to a network, its images or its training; `what` says it in a few words.
+    """One change to a network, its images or its training; `what` describes it in a few words.
 
-    `expected` gives per architecture the finding for each of its final convs, the last conv first. `meaningless`
-    says of a baseline network why the change makes no sense for it, or None. `revision` rises whenever the same name
-    begins to mean another change; it is part of every later trial's id.
+    `expected` gives the finding for each final conv of an architecture, the last conv first. `meaningless` says why the
+    change makes no sense for a baseline network, or returns None. `revision` rises whenever the same name comes to mean
+    another change; it is part of every later trial's id.
     """
 
     what: str
@@ -87,12 +87,12 @@ class Intervention:
 
 
 def rotate90(images: Images) -> Images:
-    """Turn every image by 90 degrees, counter-clockwise."""
+    """Rotate every image by 90 degrees counterclockwise."""
     return torch.rot90(images, 1, dims=(-2, -1))
 
 
 def random_rotation(images: Images, generator: Generator) -> Images:
-    """Turn each training image by a random multiple of 90 degrees."""
+    """Rotate each training image by a random multiple of 90 degrees."""
     turns = torch.randint(4, (len(images),), generator=generator).to(images.device)
     turned = images.clone()
     for k in (1, 2, 3):
@@ -112,12 +112,12 @@ def vertical_flip(images: Images, generator: Generator) -> Images:
 
 
 def shuffle_labels(labels: Labels, generator: Generator) -> Labels:
-    """Give the training images each other's labels, so that nothing but memory can tell them apart."""
+    """Give the training images each other's labels, so that only memorising helps."""
     return labels[torch.randperm(len(labels), generator=generator)]
 
 
 def no_pooling(net: ConvNet) -> None:
-    """Remove the pool: every position of the last map has weights of its own in the classifier."""
+    """Remove the pool: every position of the last map has its own weights in the classifier."""
     net.set_pool(nn.Identity())
 
 
@@ -199,7 +199,7 @@ def blur_pool(net: ConvNet) -> None:
 
 
 def needs_positions(net: ConvNet) -> str | None:
-    """Heads that tell positions apart need more than one."""
+    """Heads that tell positions apart need more than one position."""
     _, h, w = net.map_shape
     return f"the last map is {h}x{w}: there are no positions to tell apart" if h * w == 1 else None
 
@@ -221,7 +221,7 @@ def _is_strided(module: nn.Module) -> bool:
 
 
 def _expected(*simplified: Finding, **last_conv: Finding) -> dict[str, tuple[Finding, ...]]:
-    """Findings for 5b, 5a and so on of `simplified`, taken over for our miniature of it, and for others' last convs."""
+    """Findings for 5b, 5a and so on of `simplified`, also used for our miniature; for others, of the last conv."""
     others: dict[str, tuple[Finding, ...]] = {name: (finding,) for name, finding in last_conv.items()}
     return {"simplified": simplified, "simplified_mini": simplified[:2]} | others
 
@@ -247,7 +247,7 @@ INTERVENTIONS: dict[str, Intervention] = {
         ),
     ),
     "rotate90": Intervention(
-        what="every image turned by 90 degrees, in training and validation",
+        what="every image rotated by 90 degrees, in training and validation",
         source=_FIGURES_9_TO_12,
         expected=_expected("vertical", "vertical", inception_v1="vertical", resnet50="vertical", vgg19="vertical"),
         transform=rotate90,
@@ -300,13 +300,13 @@ INTERVENTIONS: dict[str, Intervention] = {
         meaningless=needs_positions,
     ),
     "coord_conv": Intervention(
-        what="two coordinate channels added to the inputs of the last two analysed convs",
+        what="two coordinate channels added to the input of each of the last two analysed convs",
         source=_FIGURE_12,
         expected=_HORIZONTAL,
         change_network=coord_conv,
     ),
     "channel_groups": Intervention(
-        what="16 groups of channels, each with 64 units of its own and batch norm",
+        what="16 groups of channels, each with its own 64 units and batch norm",
         source=_FIGURE_12,
         expected=_HORIZONTAL,
         change_network=channel_groups,
@@ -334,13 +334,13 @@ INTERVENTIONS: dict[str, Intervention] = {
         meaningless=needs_positions,
     ),
     "random_rotation": Intervention(
-        what="each training image turned by a random multiple of 90 degrees",
+        what="each training image rotated by a random multiple of 90 degrees",
         source=_IDEA,
         expected={},
         augment=random_rotation,
     ),
     "untrained": Intervention(
-        what="no step of training: the control",
+        what="no training at all: the control",
         source=_OURS,
         expected=_expected(*_ALL) | dict.fromkeys(("inception_v1", "resnet50", "vgg19", "alexnet"), _ALL),
         trained=False,
@@ -374,7 +374,7 @@ INTERVENTIONS: dict[str, Intervention] = {
         transform=rotate180,
     ),
     "shuffled_labels": Intervention(
-        what="training images have each other's labels: only memory helps",
+        what="the training images' labels are shuffled: only memorising helps",
         source="ours, after Zhang et al. 2017 (arXiv:1611.03530)",
         expected={},
         relabel=shuffle_labels,

@@ -1,11 +1,11 @@
-"""Names that users write."""
+"""Check names that users write."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def require_known(kind: str, name: str, allowed: Iterable[str]) -> None:
-    """Raise a ValueError that names the nearest and all allowed names unless `name` is among them."""
+    """Raise a ValueError with the nearest and all allowed names unless `name` is one of them."""
     names = list(allowed)
     if name in names:
         return

@@ -1,4 +1,4 @@
-"""TrialSpec: everything that changes a trial's result, and nothing that does not; Plan: a trial as planned.
+"""TrialSpec: everything that changes a trial's result, and nothing else; Plan: a trial as planned.
 
 Resources (GPUs, CPUs, threads) and paths are not part of it: the same spec has the same id on every machine.
 """
@@ -38,13 +38,13 @@ class BatchPhase(Frozen):
 
 
 class Recipe(Frozen):
-    """How a network is trained: SGD with momentum under a learning rate given by the share of epochs done.
+    """How a network is trained: SGD with momentum, its learning rate set by the share of training done.
 
     `weight_decay_body` applies to all but the head, `weight_decay_head` to the head; batch norm and biases decay too.
     `one_cycle`: cosine from lr/25 up to lr over the first 30% of training, cosine down to lr/250000 over the rest
     (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast. `out_of_memory`: a step
-    that does not fit in memory makes the trial fail, or is split: the trial goes back to its last epoch's end and then
-    takes half the images at a time, as many a step as before; batch norm sees the smaller batches.
+    that does not fit in memory makes the trial fail, or is split: the trial goes back to the end of its last epoch and
+    then takes half the images at a time, as many per step as before; batch norm sees the smaller batches.
     """
 
     epochs: int = Field(ge=1, le=EPOCHS)
@@ -61,7 +61,7 @@ class Recipe(Frozen):
 
     @model_serializer(mode="wrap")
     def _plain_where_nothing_is_new(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A field added since schema 1 is written only where it says something new, so that older ids stay."""
+        """A field added since schema 1 is written only where it is not the default, so that older ids do not change."""
         values: dict[str, Any] = serialize(self)
         if values.get("out_of_memory") == "fail":
             del values["out_of_memory"]
@@ -76,12 +76,12 @@ class Recipe(Frozen):
     def _phases_in_order(self) -> Self:
         starts = [phase.from_epoch for phase in self.batch_size]
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
-            raise ValueError("batch_size phases must start at epoch 0 and rise")
+            raise ValueError("batch_size phases must start at epoch 0 and be in ascending order")
         return self
 
 
 class DataSpec(Frozen):
-    """Which images a trial sees. `fingerprint` stands for the content of the folder they come from, if any."""
+    """Which images a trial sees. `fingerprint` identifies the content of the folder they come from, if any."""
 
     name: str
     image_size: int = Field(ge=8)
@@ -114,7 +114,7 @@ class TrialSpec(Frozen):
 
     @model_serializer(mode="wrap")
     def _revisions_where_mended(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A first revision is not written, so that the ids of what was never mended stay."""
+        """A first revision is not written, so that ids of what never changed stay the same."""
         values: dict[str, Any] = serialize(self)
         for key in ("architecture_revision", "intervention_revision"):
             if values.get(key) == 1:
@@ -132,7 +132,7 @@ class TrialSpec(Frozen):
 class Plan:
     """A trial as planned: its spec, and what else is needed to run it and to read its results.
 
-    `root` is the folder its images come from, where it was when last launched; `layers` are the convs to analyse, the
+    `root` is the folder its images come from, as of the last launch; `layers` are the convs to analyse, the
     last one first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
     """
 
@@ -160,16 +160,16 @@ class Plan:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` gave.
+        """Read what `to_json` returned.
 
         Raises:
-            ValueError: the spec was written by another version, or its content is not what its id says.
+            ValueError: the spec was written by another version, or its content does not match its id.
         """
         version = values["spec"].get("schema_version")
         if version != SCHEMA:
             raise ValueError(
-                f"trial {values['trial_id']} has spec version {version}, this project reads {SCHEMA}; "
-                "use the version that wrote it, or launch into a new storage"
+                f"trial {values['trial_id']} has spec version {version}, but this version reads {SCHEMA}; "
+                "use the version that wrote it, or launch into new storage"
             )
         spec = TrialSpec.model_validate(values["spec"])
         if spec.trial_id != values["trial_id"]:

@@ -1,6 +1,6 @@
-"""In which order a checkpoint keeps the axes of a convolution's weight: what it says of itself, else what shapes tell.
+"""The order in which a checkpoint stores the axes of a convolution's weight: as declared, else inferred from shapes.
 
-Axis letters: `n` neurons, `c` input channels, `y x` kernel. PyTorch keeps n c y x, MLX n y x c, TensorFlow, Keras and
+Axis letters: `n` neurons, `c` input channels, `y x` kernel. PyTorch stores n c y x, MLX n y x c, TensorFlow, Keras and
 Flax y x c n.
 """
 
@@ -27,14 +27,14 @@ _CHANNELS = 8  # a last axis shorter than this may be a kernel's columns
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The order of a file's axes; `doubt` is the reason why its layers aren't scored, if what tells it contradicts."""
+    """The order of a file's axes. `doubt` says why its layers aren't scored, where the file contradicts itself."""
 
     order: Order
     declared: bool
     doubt: str | None = None
 
     def shape(self, shape: Shape) -> Shape:
-        """A weight's shape with neurons and channels first; that of one or three dimensions is changed alike."""
+        """A weight's shape with neurons and channels first, whether it has one, two or three dimensions."""
         if self.order == "ncyx" or len(shape) < 3:
             return shape
         if self.order == "nyxc":
@@ -46,13 +46,13 @@ class Layout:
         return weight if self.order == "ncyx" else weight.permute(*_TO_NCYX[self.order]).contiguous()
 
     def doubt_of(self, shape: Shape) -> str | None:
-        """Why one layer isn't scored: where nothing declares the order, its shape speaks against the others'."""
+        """Why one layer isn't scored, or None: without a declared order, its shape must not contradict the others'."""
         told = order_told_by(shape)
         if self.doubt is not None or self.declared or told in (None, self.order):
             return self.doubt
         return (
             f"its axes look like {_LIBRARY[told or self.order]}'s, other layers' like {_LIBRARY[self.order]}'s: "
-            "their order can't be told"
+            "their order is ambiguous"
         )
 
 
@@ -65,7 +65,7 @@ def layout_of(stated: str | None, shapes: Iterable[Shape], kernels: bool) -> Lay
     """The order of a file's axes.
 
     stated: the `format` of its metadata, if any.
-    shapes: those of its weights of four axes. A square kernel at one place only tells the order.
+    shapes: those of its four-axis weights. A square kernel in only one possible place determines the order.
     kernels: whether they are named `kernel`, as TensorFlow, Keras and Flax do, rather than `weight`.
     """
     told = Counter(order for shape in shapes if (order := order_told_by(shape)) is not None)
@@ -74,8 +74,8 @@ def layout_of(stated: str | None, shapes: Iterable[Shape], kernels: bool) -> Lay
         return Layout(order=told.most_common(1)[0][0] if told else "ncyx", declared=False)
     if told and declared not in told:
         other = _LIBRARY[told.most_common(1)[0][0]]
-        source = "names them kernels" if kernels else f"says {stated}"
-        doubt = f"the file {source}, which keeps axes as {_LIBRARY[declared]}, but they look like {other}'s"
+        source = "names its weights kernels" if kernels else f"says {stated}"
+        doubt = f"the file {source}, so its axes should be {_LIBRARY[declared]}'s, but they look like {other}'s"
         return Layout(order=declared, declared=True, doubt=doubt)
     return Layout(order=declared, declared=True)
 
@@ -83,7 +83,7 @@ def layout_of(stated: str | None, shapes: Iterable[Shape], kernels: bool) -> Lay
 def order_told_by(shape: Shape) -> Order | None:
     """The only order in which a weight of this shape has a square kernel; None where there are several or none.
 
-    [16, 16, 3, 3] may have a 16x16 kernel too: of two kernels one less than half as large as the other is the kernel.
+    [16, 16, 3, 3] could also have a 16x16 kernel: a candidate less than half as large as the other is the kernel.
     """
     if len(shape) != 4 or 0 in shape:
         return None
@@ -95,7 +95,7 @@ def order_told_by(shape: Shape) -> Order | None:
         square["nyxc"] = second
     if 1 < first == second and (third, fourth) != (first, first):
         square["yxcn"] = first
-    if second == third == fourth:  # n k k k: channels as many as rows
+    if second == third == fourth:  # n k k k: as many channels as rows
         return None
     likely = {order: size for order, size in square.items() if size <= _KERNEL_LIMIT}
     smallest = min(likely.values(), default=0)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Conv:
-    """A convolution named as its module, its weight [n, c, y, x] read when `read` is called.
+    """A convolution, named after its module; `read` reads its weight [n, c, y, x].
 
-    `skipped` says why it can't be scored, or is None. `groups` is None where the file doesn't tell: a state dict shows
+    `skipped` says why it can't be scored, or is None. `groups` is None where the file doesn't say: a state dict shows
     only that a neuron sees `c` channels. Nothing depends on it, since each neuron is reduced by itself.
     """
 
@@ -26,7 +26,7 @@ class Conv:
 
 
 def told_apart(convs: list[Conv]) -> list[Conv]:
-    """Convolutions of one name numbered from their second on: names of an ONNX graph's nodes need not differ."""
+    """Number convolutions that share a name, from the second on: node names of an ONNX graph need not be unique."""
     taken: set[str] = set()
     seen: Counter[str] = Counter()
     named = []
@@ -47,7 +47,7 @@ def why_skipped(shape: tuple[int, ...], groups: int | None) -> str | None:
     if len(shape) == 5:
         return "a three-dimensional convolution: bands are defined for two dimensions"
     if len(shape) != 4:
-        return f"{len(shape)} axes are no two-dimensional convolution's"
+        return f"{len(shape)} axes: not a two-dimensional convolution"
     n, c, ky, kx = shape
     if 0 in shape:
         return "empty"

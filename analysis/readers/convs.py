@@ -1,4 +1,4 @@
-"""Find the convolutions of any checkpoint, without ever running code that is in it."""
+"""Find the convolutions of any checkpoint, without ever running code from it."""
 
 import json
 import re
@@ -25,9 +25,9 @@ _TRANSPOSED = re.compile(r"deconv|conv_?(?:[123]d_?)?transpose|transposed?_?conv
 
 
 def is_checkpoint(path: AnyPath) -> bool:
-    """Whether a name is that of a file read here, or of a folder that holds a model's.
+    """Whether a name is that of a checkpoint file that can be read, or of a folder that holds one.
 
-    A name without a slash may be a sweep's too: such a folder must hold a file of a model's usual name.
+    A name without a slash may also be a sweep's: such a folder must hold a file with one of the usual model names.
     """
     place = UPath(path)
     if place.name.lower().endswith(kinds.ENDINGS):
@@ -38,26 +38,26 @@ def is_checkpoint(path: AnyPath) -> bool:
 
 
 def spatial_convs(path: AnyPath) -> list[Conv]:
-    """All convolutions of a checkpoint, in the network's order as far as the file tells.
+    """All convolutions of a checkpoint, in the network's order as far as the file gives it.
 
-    Those that can't be scored are among them with the reason, and so is what looks like one: any tensor of four axes.
+    Those that can't be scored are included with the reason, as is anything that looks like one: any four-axis tensor.
 
     Raises:
-        ValueError: the file is missing, of a kind not read here, damaged or without convolutions.
+        ValueError: the file is missing, unsupported, damaged or without convolutions.
     """
     file = file_within(path)
     if kinds.kind_of_file(file) is kinds.ONNX:
         convs, held = onnx_convs(file), "of its graph's nodes is one"
     else:
         weights = weights_of(file)
-        convs, held = _convs(weights), f"of its {len(weights.entries)} tensors has the axes of one"
+        convs, held = _convs(weights), f"of its {len(weights.entries)} tensors has the shape of one"
     if not convs:
         raise ValueError(f"{file} holds no convolution: none {held}")
     return told_apart([replace(conv, layer=printable(conv.layer)) for conv in convs])
 
 
 def final_convs(path: AnyPath) -> list[str] | None:
-    """The convs that a checkpoint of this project names for the analysis, last one first; None in other files."""
+    """The convs that a checkpoint of this project names for the analysis, last one first; None for other files."""
     file = file_within(path)
     if kinds.kind_of_file(file) is not kinds.SAFETENSORS:
         return None
@@ -67,7 +67,7 @@ def final_convs(path: AnyPath) -> list[str] | None:
     with called_damaged(file):
         names = json.loads(stated)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{_METADATA} is no list of names")
+            raise ValueError(f"{_METADATA} is not a list of names")
     return names
 
 
@@ -105,16 +105,16 @@ def _reader(part: Made, layout: Layout) -> Callable[[], Tensor]:
 def _why_skipped(name: str, layer: str, part: Made, made: Parts, named: re.Pattern[str], layout: Layout) -> str | None:
     entry = part.entry
     if not named.search(name):
-        return part.reason or "not named as a convolution's weight"
+        return part.reason or "not named like a convolution's weight"
     if not entry.floating:
         return f"holds {entry.kind} numbers, not floating-point weights"
     if part.reason is not None:
         return part.reason
     if _TRANSPOSED.search(layer):
-        return "named as a transposed convolution: its neurons lie on the other axis"
+        return "named like a transposed convolution: its neurons lie on the other axis"
     shape = layout.shape(entry.shape)
     bias = made.get(re.sub(r"(?:weight|kernel)(:0)?$", r"bias\1", name))
     if bias is not None and len(shape) == 4 and bias.entry.shape not in ((shape[0],), ()):
         length = bias.entry.shape[0] if len(bias.entry.shape) == 1 else list(bias.entry.shape)
-        return f"a transposed convolution, as its bias of {length} tells: its neurons lie on the other axis"
+        return f"a transposed convolution, as its bias of {length} shows: its neurons lie on the other axis"
     return why_skipped(shape, None)

@@ -1,8 +1,8 @@
-"""The weight that a convolution works with, where a file keeps what it is made from.
+"""The weight that a convolution actually uses, where a file stores the parts it is computed from.
 
-Known are weight norm and spectral norm (as PyTorch's old hooks and its parametrizations keep them), masks, scales and
-the standardisation of normaliser-free networks; LoRA is in lora.py. Whatever else stands beside a weight and takes part
-in it gives the reason why the layer isn't scored.
+Handles weight norm and spectral norm (as PyTorch's old hooks and its parametrizations store them), masks, scales and
+the standardisation of normaliser-free networks; lora.py handles LoRA. Where a weight is computed in any other way, the
+layer isn't scored, and the reason says so.
 
 Axis letters: `n` neurons.
 """
@@ -25,7 +25,7 @@ _STANDARDISATION_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Made:
-    """A tensor of a file, or a weight made from several; `reason` tells why it couldn't be made."""
+    """A tensor of a file, or a weight computed from several; `reason` says why it couldn't be computed."""
 
     entry: Entry
     reason: str | None = None
@@ -35,7 +35,7 @@ Parts = dict[str, Made]
 
 
 def effective(entries: Entries) -> Parts:
-    """Every tensor by name, those that a weight is made from replaced by it, as `layer.weight` in their place."""
+    """Every tensor by name; the parts of a weight are replaced by the weight itself, named `layer.weight`."""
     made = {name: Made(entry) for name, entry in entries.items()}
     made = _joined(made, _PARAMETRIZED, _of_parametrizations)
     made = _joined(made, _BESIDE, _of_hooks)
@@ -43,14 +43,14 @@ def effective(entries: Entries) -> Parts:
 
 
 def computed(like: Entry, read: Callable[[], Tensor]) -> Made:
-    """A weight that is computed in float32, of the shape of the one that is kept."""
+    """A weight computed in float32, in the shape of the stored one."""
     return Made(Entry(shape=like.shape, kind="float32" if like.floating else like.kind, read=read))
 
 
 def _joined(made: Parts, pattern: re.Pattern[str], build: Callable[[Parts], Made], needed: str = "") -> Parts:
-    """The parts that a pattern finds put together, layer by layer, with the plain weight among them, if any.
+    """Combine the parts that a pattern finds, layer by layer, with the plain weight, if there is one.
 
-    `needed`: the part without which a layer's are left as they are.
+    `needed`: a layer without this part is left as it is.
     """
     groups: dict[str, Parts] = {}
     layers: dict[str, str] = {}
@@ -83,9 +83,9 @@ def _of_parametrizations(parts: Parts) -> Made:
     if names == {"original", "0._u", "0._v"}:
         return _spectral_norm(*(parts[name].entry for name in ("original", "0._u", "0._v")))
     others = ", ".join(sorted(names - {"original"}))
-    rule = f"a rule that isn't known here (from {others})" if others else "a function that isn't in the file"
+    rule = f"an unknown rule (from {others})" if others else "a function that isn't in the file"
     cure = "save the model after torch.nn.utils.parametrize.remove_parametrizations"
-    return Made(_largest(parts), f"its weight is made by {rule}: {cure}")
+    return Made(_largest(parts), f"its weight is computed by {rule}: {cure}")
 
 
 def _of_hooks(parts: Parts) -> Made:
@@ -100,11 +100,11 @@ def _of_hooks(parts: Parts) -> Made:
     if names in ({"weight", "scale"}, {"weight", "scale_inv"}):
         return _scaled(parts["weight"], held.get("scale") or held["scale_inv"])
     kept = ", ".join(sorted(name if name == "weight" else f"weight_{name}" for name in names))
-    return Made(_largest(parts), f"its weight is made by a rule that isn't known here, from {kept}")
+    return Made(_largest(parts), f"its weight is computed by an unknown rule from {kept}")
 
 
 def _of_buffers(parts: Parts) -> Made:
-    """What modules of their own keep beside a weight: masked convolutions' zeros and ones, a gain for each neuron."""
+    """What custom modules store beside a weight: a masked convolution's zeros and ones, a gain for each neuron."""
     weight = parts["weight"]
     mask, gain = parts.get("mask"), parts.get("gain")
     if weight.reason is not None or len(weight.entry.shape) < 3:
@@ -123,7 +123,7 @@ def _weight_norm(scale: Entry, direction: Entry) -> Made:
     axes = [axis for axis, length in enumerate(scale.shape) if length != 1]
     fits = len(scale.shape) == len(direction.shape) and all(scale.shape[axis] == direction.shape[axis] for axis in axes)
     if scale.shape != () and not (fits and len(axes) < 2):
-        return Made(direction, f"weight norm with a scale of shape {list(scale.shape)}, which isn't PyTorch's")
+        return Made(direction, f"weight norm whose scale has the shape {list(scale.shape)}, which isn't PyTorch's")
     others = tuple(axis for axis in range(len(direction.shape)) if axis not in axes)
 
     def read() -> Tensor:
@@ -159,19 +159,19 @@ def _spectral_norm(weight: Entry, u: Entry, v: Entry | None) -> Made:
 
 def _masked(weight: Entry, mask: Entry) -> Made:
     if weight.shape != mask.shape:
-        return Made(weight, f"masked by a mask of another shape, {list(mask.shape)}")
+        return Made(weight, f"its mask has another shape, {list(mask.shape)}")
 
     def read() -> Tensor:
         kept = mask.read().float()
         if not torch.isin(kept, torch.tensor([0.0, 1.0])).all():
-            raise ValueError("its mask has other numbers than 0 and 1")
+            raise ValueError("its mask has numbers other than 0 and 1")
         return weight.read().float() * kept
 
     return computed(weight, read)
 
 
 def _scaled(weight: Made, scale: Entry) -> Made:
-    """Weights of 8 bits with one scale for the layer or for each neuron."""
+    """8-bit weights with one scale for the layer or one for each neuron."""
     n, beside = weight.entry.shape[:1], (1,) * (len(weight.entry.shape) - 1)
     if scale.shape not in ((), (1,), n, (*n, *beside)):
         return replace(weight, reason=f"quantised with scales of shape {list(scale.shape)}")
@@ -179,7 +179,7 @@ def _scaled(weight: Made, scale: Entry) -> Made:
 
 
 def _standardised(weight: Entry, gain: Entry) -> Made:
-    """Gain times the weight with mean 0 and variance 1 / fan-in a neuron; a constant of the layer is left out.
+    """Gain times the weight, each neuron's with mean 0 and variance 1 / fan-in; a constant of the layer is left out.
 
     Source: Brock et al. 2021 (arXiv:2101.08692, equation 3), as timm and Haiku keep it.
     """
@@ -195,5 +195,5 @@ def _standardised(weight: Entry, gain: Entry) -> Made:
 
 
 def _largest(parts: Parts) -> Entry:
-    """The part that has the weight's shape as far as one can tell."""
+    """The part most likely to have the weight's shape."""
     return max((part.entry for part in parts.values()), key=lambda entry: (len(entry.shape), math.prod(entry.shape)))

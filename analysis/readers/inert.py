@@ -1,11 +1,11 @@
-"""A reader of pickles that runs nothing: a small machine of its own in place of Python's `pickle`.
+"""A pickle reader that runs nothing: a small machine of its own in place of Python's `pickle`.
 
-A class or function that a pickle names is a `Global`, a name and no more; whatever it makes of one is a `Standin`,
-which keeps what it was made from. Nothing is imported, looked up or called. Of the names, only those in `builders` give
-something: values that this project makes itself, such as tensors. `pickletools` of the standard library splits the
+A class or function that a pickle names becomes a `Global`, just a name; what the pickle makes from one becomes a
+`Standin`, which keeps what it was made from. Nothing is imported, looked up or called. Only the names in `builders`
+yield real values, such as tensors, which this project makes itself. `pickletools` of the standard library splits the
 bytes into instructions, and every instruction that is not in `_STEPS` is refused.
 
-Memory is bounded: no length is believed beyond the bytes that are there, and instructions are counted.
+Memory is bounded: no length is trusted beyond the bytes that are there, and instructions are counted.
 """
 
 import pickletools
@@ -26,7 +26,7 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Standin:
-    """An object that isn't made: `of` what, from which arguments, its attributes and what was put into it by key."""
+    """An object that isn't made: what it is (`of`), its arguments, its attributes, and the items set in it by key."""
 
     of: str
     args: tuple[Any, ...] = ()
@@ -41,10 +41,10 @@ Builders = Mapping[str, Callable[..., Any]]
 
 
 class Machine:
-    """Reads one pickle. `persistent` resolves the ids of what lies outside of it: storages of tensors.
+    """Reads one pickle. `persistent` resolves the ids of what lies outside it: the tensors' storages.
 
-    `builders`: functions by the name they stand for. They are given arguments of any type, which they must check, and
-    may raise ValueError, LookupError, TypeError or ArithmeticError.
+    `builders`: functions by the name they stand for. They get arguments of any type, which they must check, and may
+    raise ValueError, LookupError, TypeError or ArithmeticError.
     """
 
     def __init__(self, builders: Builders, persistent: Callable[[Any], Any]) -> None:
@@ -54,15 +54,15 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def load(self, stream: Any) -> Any:
-        """The value of the pickle at the stream's position, which is left behind it.
+        """The value of the pickle at the stream's position; leaves the stream right behind it.
 
         Raises:
-            ValueError, LookupError, TypeError: it is no pickle, damaged, or larger than any checkpoint's.
+            ValueError, LookupError, TypeError: it is not a pickle, is damaged, or is larger than any checkpoint's.
         """
         plain: Any = _Plain(stream.read, stream.readline)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
             if count > STEPS_LIMIT:
-                raise ValueError(f"it holds more than {STEPS_LIMIT:,} objects beside its tensors")
+                raise ValueError(f"it holds more than {STEPS_LIMIT:,} objects besides its tensors")
             if opcode.name == "STOP":
                 break
             step = _STEPS.get(opcode.name)
@@ -103,7 +103,7 @@ class Machine:
     def make_tuple(self, length: int) -> None:
         items = self._stack[len(self._stack) - length :] if length else []
         if len(items) != length:
-            raise ValueError("its pickle is cut short")
+            raise ValueError("its pickle is truncated")
         del self._stack[len(self._stack) - length :]
         self._stack.append(tuple(items))
 
@@ -113,11 +113,11 @@ class Machine:
     def global_by_stack(self, _: Any) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("it names a class by something else than text")
+            raise ValueError("it names a class by something other than text")
         self._stack.append(Global(f"{module}.{name}"))
 
     def make(self, what: Any, args: Any) -> None:
-        """The result of calling or instantiating `what`, which is done for the names of `builders` alone."""
+        """The result of calling or instantiating `what`; only names in `builders` are really called."""
         arguments = args if isinstance(args, tuple) else (args,)
         name = what.name if isinstance(what, Global) else f"a result of {getattr(what, 'of', type(what).__name__)}"
         builder = self._builders.get(name) if isinstance(what, Global) else None
@@ -150,9 +150,9 @@ class Machine:
         held = self._stack[-1]
         pairs = held.pairs if isinstance(held, Standin) else held
         if not isinstance(pairs, dict) or len(items) % 2:
-            raise ValueError("it puts items by key into what has none")
+            raise ValueError("it sets items by key in something that has none")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Hashing nested tuples can take for ever, or more stack than there is; no tensor's name is one.
+            # Hashing nested tuples can take forever, or overflow the stack; no tensor's name is one.
             pairs[key if isinstance(key, _SCALARS) else Standin("a key")] = value
 
     def put_one(self, _: Any) -> None:
@@ -164,7 +164,7 @@ class Machine:
         if isinstance(held, list):
             held.extend(items)
         elif not isinstance(held, Standin):
-            raise ValueError("it appends to what is no list")
+            raise ValueError("it appends to something that is not a list")
 
     def append_one(self, _: Any) -> None:
         value = self._stack.pop()
@@ -180,14 +180,14 @@ class _Plain:
 
 
 class Bounded:
-    """A stream of a known rest: a read beyond it is refused before memory is set aside for it."""
+    """A stream with a known number of bytes left: a read beyond them is refused before memory is allocated."""
 
     def __init__(self, stream: Any, rest: int) -> None:
         self._stream, self._rest = stream, rest
 
     def read(self, length: int) -> bytes:
         if not 0 <= length <= self._rest:
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         self._rest -= length
         return self._stream.read(length)
 
@@ -198,7 +198,7 @@ class Bounded:
 
 
 def attributes_of(value: Any) -> Mapping[Any, Any]:
-    """What a dict holds, or a stand-in by keys and attributes; a module its parameters, buffers and modules by name."""
+    """A dict's items, or a stand-in's items and attributes; a module's parameters, buffers and submodules by name."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, Standin):

@@ -1,4 +1,4 @@
-"""LoRA's product added to the weight it adapts, where a file has both and alpha.
+"""Add LoRA's product to the weight it adapts, where a file has both and alpha.
 
 Source: Hu et al. 2021 (arXiv:2106.09685); names and shapes as Hugging Face's PEFT and kohya's scripts keep them for
 convolutions: down [r, c, y, x], up [n, r, 1, 1].
@@ -22,7 +22,7 @@ _ALPHAS = ("alpha", "lora_alpha", "lora_alpha.default")
 
 
 def with_adapters(made: Parts) -> Parts:
-    """Adapted weights in place of their parts; parts without their weight, and other adapters', with the reason."""
+    """Replace LoRA's parts by adapted weights; parts without their weight, and other adapters, get a reason."""
     parts_of: dict[str, dict[str, list[str]]] = {}
     for name in made:
         match = _PART.fullmatch(name)
@@ -34,7 +34,7 @@ def with_adapters(made: Parts) -> Parts:
         base = next((name for name in _under(layer, _BASES) if name in made), None)
         for name in (name for names in parts.values() for name in names):
             if base is None:
-                result[name] = replace(made[name], reason="a part of LoRA, whose own weight isn't in this file")
+                result[name] = replace(made[name], reason="part of a LoRA whose base weight isn't in this file")
             else:
                 del result[name]
         if base is not None:
@@ -44,7 +44,7 @@ def with_adapters(made: Parts) -> Parts:
         match = _OTHER_ADAPTERS.fullmatch(name)
         for base in _under(match["layer"], _BASES) if match is not None else ():
             if base in result:
-                result[base] = replace(result[base], reason="changed by an adapter of a kind that isn't known here")
+                result[base] = replace(result[base], reason="changed by an unknown kind of adapter")
     return {renamed.get(name, name): part for name, part in result.items()}
 
 
@@ -53,13 +53,13 @@ def _adapted(made: Parts, layer: str, weight: Made, parts: dict[str, list[str]])
     if weight.reason is not None:
         return weight
     if parts.keys() not in ({"A", "B"}, {"down", "up"}) or any(len(names) > 1 for names in parts.values()):
-        return replace(weight, reason=f"LoRA of a kind that isn't known here ({', '.join(sorted(parts))})")
+        return replace(weight, reason=f"an unknown kind of LoRA ({', '.join(sorted(parts))})")
     down, up = (made[parts[part][0]].entry for part in (("A", "B") if "A" in parts else ("down", "up")))
     alpha = next((made[name].entry for name in _under(layer, _ALPHAS) if name in made), None)
     if alpha is None or math.prod(alpha.shape) != 1:
-        return replace(weight, reason="adapted by LoRA, whose alpha isn't in the file: merge it into the weight")
+        return replace(weight, reason="adapted by a LoRA whose alpha isn't in the file: merge it into the weight")
     if not _fits(weight.entry.shape, down.shape, up.shape):
-        return replace(weight, reason=f"LoRA of shapes {list(down.shape)} and {list(up.shape)}, which don't fit it")
+        return replace(weight, reason=f"LoRA's shapes {list(down.shape)} and {list(up.shape)} don't fit the weight")
     return computed(weight.entry, lambda: _sum(weight.entry, down, up, alpha))
 
 
@@ -70,7 +70,7 @@ def _sum(weight: Entry, down: Entry, up: Entry, alpha: Entry) -> Tensor:
 
 
 def _fits(weight: tuple[int, ...], down: tuple[int, ...], up: tuple[int, ...]) -> bool:
-    """Whether up [n, r, 1, ...] times down [r, ...] is a weight of this shape."""
+    """Whether up [n, r, 1, ...] times down [r, ...] has this weight's shape."""
     return (
         min(len(weight), len(up)) > 1
         and down[1:] == weight[1:]

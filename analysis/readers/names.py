@@ -1,7 +1,7 @@
 """Which of a checkpoint's values are the weights, and what they are called.
 
 The same rules for every file: the usual wrappers are opened, averaged weights before the raw ones; an optimizer's
-tensors are left out; prefixes of data parallelism, compilation and training frameworks are taken off.
+tensors are left out; prefixes of data parallelism, compilation and training frameworks are removed.
 """
 
 import re
@@ -19,7 +19,7 @@ _WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "network", "net", "params", "module", "shadow",
 )  # fmt: skip
 _DEPTH = 60
-_NAMES_LIMIT = 64 * 2**20  # characters, of all names together: values may hold one another without end
+_NAMES_LIMIT = 64 * 2**20  # characters, of all names together: values may contain one another endlessly
 
 
 def tensors_by_name(file: UPath, content: Any) -> Entries:
@@ -34,7 +34,7 @@ def tensors_by_name(file: UPath, content: Any) -> Entries:
             if holder is not None:
                 return dict(_flat(holder, tensor_in))
     if isinstance(content, Standin) and content.of.startswith("__torch__."):
-        raise ValueError(f"{file} is a frozen TorchScript program: its weights have no names; save it before")
+        raise ValueError(f"{file} is a frozen TorchScript program: its weights have no names; save it before freezing")
     kind = content.of if isinstance(content, Standin) else type(content).__name__
     kind = "Tensor" if isinstance(content, Entry) else kind
     if attributes_of(content) or isinstance(content, dict):
@@ -43,7 +43,7 @@ def tensors_by_name(file: UPath, content: Any) -> Entries:
 
 
 def plainly_named(entries: Entries) -> Entries:
-    """Without what data parallelism, compilation and training frameworks put before or into names."""
+    """Remove what data parallelism, compilation and training frameworks add to names."""
     plain = [re.sub(r"(^|\.)_orig_mod\.", r"\1", re.sub(r"^(module\.)+", "", name)) for name in entries]
     for shared in ("module.", "model.", "net."):
         if plain and all(name.startswith(shared) for name in plain):
@@ -61,7 +61,7 @@ def _array_in(value: Any) -> Entry | None:
 
 
 class _Search:
-    """Looks into nested values, into each once: they may hold one another, or themselves."""
+    """Searches nested values, each only once: they may contain one another, or themselves."""
 
     def __init__(self, tensor_in: Callable[[Any], Entry | None]) -> None:
         self._tensor_in = tensor_in
@@ -78,7 +78,7 @@ class _Search:
             if inner is None:
                 return content
             content = held[inner]
-        raise ValueError("it wraps its tensors without end")
+        raise ValueError("it wraps its tensors endlessly")
 
     def _holds(self, value: Any, axes: int) -> bool:
         """Whether a wrapper has a tensor of that many axes; one of averages may have its decay alone."""
@@ -90,7 +90,7 @@ class _Search:
         if tensor is not None:
             return len(tensor.shape)
         if id(value) not in self._known:
-            self._known[id(value)] = -1  # until it is known: it may hold itself
+            self._known[id(value)] = -1  # until it is known: it may contain itself
             if depth < _DEPTH and isinstance(value, dict | Standin):
                 held = attributes_of(value).values()
                 self._known[id(value)] = max((self._most_axes(inner, depth + 1) for inner in held), default=-1)
@@ -108,7 +108,7 @@ def _flat(content: Any, tensor_in: Callable[[Any], Entry | None]) -> Iterator[tu
             continue
         spent += len(name) + 1
         if spent > _NAMES_LIMIT or len(open_values) > _DEPTH:
-            raise ValueError("its values hold one another without end")
+            raise ValueError("its values contain one another endlessly")
         tensor = tensor_in(value)
         if tensor is not None:
             yield name, tensor

@@ -1,4 +1,4 @@
-"""Convolution weights of ONNX files; the package onnx is needed for them alone (the extra `onnx`)."""
+"""Convolution weights of ONNX files; only they need the package onnx (the extra `onnx`)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from analysis.readers.entry import called_damaged, one_line
 
 _NODES = {
     "Conv": None,
-    "FusedConv": None,  # ONNX Runtime's, with the activation in it
+    "FusedConv": None,  # ONNX Runtime's, activation included
     "ConvTranspose": "a transposed convolution",
     "QLinearConv": "quantised",
     "ConvInteger": "quantised",
@@ -25,8 +25,8 @@ _CALLS_LIMIT = 100
 def onnx_convs(file: UPath) -> list[Conv]:
     """The convolutions of a graph in its order, subgraphs included.
 
-    A layer is named as its weight where that is a module's (`layer.weight`), else as its node. Weights that the graph
-    computes, and transposed and quantised convolutions, are given with the reason why they can't be scored.
+    A layer is named after its weight where that is a module's (`layer.weight`), else after its node. Weights that the
+    graph computes, and transposed and quantised convolutions, come with the reason why they can't be scored.
 
     Raises:
         ValueError: onnx is not installed, or the file is damaged.
@@ -56,10 +56,10 @@ def onnx_convs(file: UPath) -> list[Conv]:
 
 
 def _require_bounded(model: Any) -> None:
-    """Refuse functions that unfold into each other without end, which inlining them would.
+    """Refuse functions whose inlining would never end.
 
     Raises:
-        ValueError: they call one another in a circle, or unfold into more nodes than any network has.
+        ValueError: they call each other in a cycle, or expand to more nodes than any network has.
     """
     bodies = {(function.domain, function.name): function.node for function in model.functions}
     sizes: dict[tuple[str, str], int] = {}
@@ -69,23 +69,23 @@ def _require_bounded(model: Any) -> None:
         for node in nodes:
             called = (node.domain, node.op_type)
             if called in calling or len(calling) > _CALLS_LIMIT:
-                raise ValueError("its functions call one another without end")
+                raise ValueError("its functions call each other endlessly")
             if called in bodies and called not in sizes:
                 sizes[called] = size_of(bodies[called], (*calling, called))
             total += max(1, sizes.get(called, 0)) + sum(size_of(graph.node, calling) for graph in _subgraphs(node))
         return total
 
     if size_of(model.graph.node, ()) > _NODES_LIMIT:
-        raise ValueError(f"its functions unfold into more than {_NODES_LIMIT:,} nodes")
+        raise ValueError(f"its functions expand to more than {_NODES_LIMIT:,} nodes")
 
 
 def _nodes(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """All nodes of a graph and its subgraphs, each with the constants in sight by name."""
+    """All nodes of a graph and its subgraphs, each with the constants it can see by name."""
     constants = outer | {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
-            constants |= dict(zip(node.output, values, strict=False))  # none where the constant is no tensor
+            constants |= dict(zip(node.output, values, strict=False))  # none where the constant is not a tensor
         elif node.op_type == "Identity" and node.input[0] in constants:
             constants[node.output[0]] = constants[node.input[0]]
         yield node, constants
@@ -127,7 +127,7 @@ def _reader(tensor: Any, folder: str) -> Callable[[], Tensor]:
 
         try:
             array = numpy_helper.to_array(tensor, folder)
-        except checker.ValidationError as error:  # its numbers lie in a file of their own
+        except checker.ValidationError as error:  # its numbers are in a file of their own
             raise ValueError(one_line(error)) from error
         except Exception as error:  # damaged bytes make onnx raise nearly anything
             raise ValueError(f"its weight is damaged: {one_line(error)}") from error

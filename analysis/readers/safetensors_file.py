@@ -1,4 +1,4 @@
-"""Safetensors files and the index that joins several: the header is checked whole before a number is read."""
+"""Safetensors files and the index that joins several: the whole header is checked before any number is read."""
 
 import json
 import math
@@ -24,7 +24,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Span:
-    """A tensor as the header tells of it: `first` to `last` are bytes of the data."""
+    """A tensor as the header describes it: bytes `first` to `last` of the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -45,30 +45,30 @@ def read_header(file: UPath) -> SafetensorsHeader:
     """The header of a safetensors file, checked against the file's size.
 
     Raises:
-        ValueError: it is damaged or cut short.
+        ValueError: it is damaged or truncated.
     """
     size = file.stat().st_size
     with file.open("rb") as stream, called_damaged(file):
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= size - 8:
-            raise ValueError("it is cut short, or no safetensors file")
+            raise ValueError("it is truncated, or not a safetensors file")
         if length > _HEADER_LIMIT:
-            raise ValueError(f"its header has {length / 2**20:.0f} MiB; no network needs {_HEADER_LIMIT // 2**20}")
+            raise ValueError(f"its header has {length / 2**20:.0f} MiB, over {_HEADER_LIMIT // 2**20}")
         content = json.loads(stream.read(length))
         if not isinstance(content, dict):
             raise ValueError("its header names no tensors")
         metadata = content.pop("__metadata__", None) or {}
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("its metadata is not text by name")
+            raise ValueError("its metadata does not map names to text")
         tensors = {name: _span(name, entry) for name, entry in content.items()}
         end = max((span.last for span in tensors.values()), default=0)
         if end != size - 8 - length:
-            raise ValueError(f"it has {size} bytes where its header tells of {8 + length + end}")
+            raise ValueError(f"it has {size} bytes, but its header describes {8 + length + end}")
     return SafetensorsHeader(tensors=tensors, metadata=metadata, start=8 + length)
 
 
 def safetensors_weights(file: UPath) -> Weights:
-    """Each tensor is read by its range of bytes alone, on a local disk and on an object store."""
+    """Only a tensor's own range of bytes is read, from a local disk as from an object store."""
     header = read_header(file)
     entries = {
         name: Entry(
@@ -89,10 +89,10 @@ def shards_of(file: UPath) -> list[UPath]:
     """
     with called_damaged(file):
         if file.stat().st_size > _INDEX_LIMIT:
-            raise ValueError(f"an index of more than {_INDEX_LIMIT // 2**20} MiB")
+            raise ValueError(f"its index is larger than {_INDEX_LIMIT // 2**20} MiB")
         shards = set(json.loads(file.read_bytes())["weight_map"].values())
         if not all(isinstance(shard, str) and shard for shard in shards):
-            raise ValueError("it names files by something else than text")
+            raise ValueError("it names files by something other than text")
     for shard in sorted(shards):
         if shard in (".", "..", file.name) or any(mark in shard for mark in "/\\\0:"):
             raise ValueError(f"{file} names {shard!r}, which is not a file beside it")
@@ -102,7 +102,7 @@ def shards_of(file: UPath) -> list[UPath]:
 def _reader(file: UPath, start: int, span: _Span) -> Callable[[], Tensor]:
     def read() -> Tensor:
         if span.dtype not in _DTYPES:
-            raise ValueError(f"a part of it holds {span.dtype} numbers, which are not read")
+            raise ValueError(f"part of it holds {span.dtype} numbers, which are not supported")
         with file.open("rb") as stream:
             stream.seek(start + span.first)
             data = bytearray(stream.read(span.last - span.first))
@@ -115,9 +115,9 @@ def _span(name: str, entry: Any) -> _Span:
     dtype, shape = entry["dtype"], checked_shape(entry["shape"])
     first, last = checked_shape(entry["data_offsets"])
     if not isinstance(dtype, str):
-        raise ValueError(f"{name} has a type that is no text")
+        raise ValueError(f"the type of {name} is not text")
     if first > last:
-        raise ValueError(f"{name} lies at {first} to {last}")
+        raise ValueError(f"{name} ends before it begins: {first} to {last}")
     if dtype in _DTYPES and last - first != math.prod(shape) * _DTYPES[dtype].itemsize:
-        raise ValueError(f"{name} has {last - first} bytes, not those of {dtype} {entry['shape']}")
+        raise ValueError(f"{name} has {last - first} bytes, which does not fit {dtype} {entry['shape']}")
     return _Span(dtype=dtype, shape=shape, first=first, last=last)

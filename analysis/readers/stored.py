@@ -1,7 +1,7 @@
 """The values that an inert pickle may make: tensors over storages, NumPy's arrays, ordered dicts. Nothing else.
 
-Each function takes the arguments that PyTorch or NumPy would, from foreign bytes: of any type and any size. A tensor is
-an `Entry`, whose bytes are read when they are asked for.
+Each function takes the arguments that PyTorch or NumPy would, from untrusted bytes: of any type and any size. A tensor
+is an `Entry`, whose bytes are read when they are asked for.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from analysis.readers.entry import Entry, checked_shape, kind_of
 from analysis.readers.inert import Global, Standin
 
-_EXPANDED_LIMIT = 2**28  # numbers; a tensor may repeat few stored ones without end
+_EXPANDED_LIMIT = 2**28  # numbers; a tensor may repeat a few stored ones endlessly
 _STORAGES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
@@ -52,14 +52,14 @@ class Array:
 
 
 def storage_type(named: Any) -> torch.dtype | None:
-    """The type of number of `torch.FloatStorage` and its like.
+    """The number type of `torch.FloatStorage` and the like.
 
     Raises:
-        ValueError: it names no storage.
+        ValueError: it does not name a storage.
     """
     name = named.name if isinstance(named, Global) else ""
     if not name.startswith("torch.") or not name.endswith("Storage"):
-        raise ValueError("it has a storage of no known type")
+        raise ValueError("it has a storage of unknown type")
     return _STORAGES.get(name.rpartition(".")[2].removesuffix("Storage"))
 
 
@@ -92,7 +92,7 @@ def _view(
     count = math.prod(size)
     span = 1 + sum((length - 1) * step for length, step in zip(size, steps, strict=True)) if count else 0
     if first + span > storage.size:
-        raise ValueError(f"a tensor ends at {first + span} of a storage of {storage.size} numbers")
+        raise ValueError(f"a tensor ends at {first + span} in a storage of {storage.size} numbers")
     if dtype is None:
         return _unreadable(size, "quantised")
 
@@ -109,7 +109,7 @@ def _view(
 
 
 def _same(data: Any = None, *_: Any) -> Any:
-    """Wrappings of a tensor that leave its numbers as they are: a parameter, a copy for a device."""
+    """Wrappers of a tensor that leave its numbers unchanged: a parameter, a copy for a device."""
     return data if isinstance(data, Entry) else Standin("a parameter without a tensor")
 
 
@@ -141,7 +141,7 @@ def _sparse(layout: Any, data: Any) -> Entry:
     if not plain or not isinstance(layout, Global) or layout.name != "torch.sparse_coo":
         return _unreadable(size, "sparse")
     if math.prod(size) > _EXPANDED_LIMIT:
-        return _unreadable(size, values.kind, "a sparse tensor too large to be filled in")
+        return _unreadable(size, values.kind, "a sparse tensor too large to be made dense")
 
     def read() -> Tensor:
         try:
@@ -156,7 +156,7 @@ def _quantised(storage: Any, offset: Any, shape: Any, *_: Any) -> Entry:
     return _unreadable(checked_shape(shape), "quantised")
 
 
-def _unreadable(shape: Any, kind: str, reason: str = "its numbers are of a kind that is not read") -> Entry:
+def _unreadable(shape: Any, kind: str, reason: str = "its numbers are of an unsupported kind") -> Entry:
     def read() -> Tensor:
         raise ValueError(reason)
 
@@ -164,7 +164,7 @@ def _unreadable(shape: Any, kind: str, reason: str = "its numbers are of a kind 
 
 
 def _dtype(named: Any) -> torch.dtype | None:
-    """`torch.float32` and its like, by their name alone."""
+    """`torch.float32` and the like, by name alone."""
     return _DTYPES.get(named.name) if isinstance(named, Global) else None
 
 
@@ -180,7 +180,7 @@ def _size(lengths: Any = (), *_: Any) -> tuple[Any, ...]:
 
 
 def _layout(name: Any, *_: Any) -> Global:
-    """torch.serialization._get_layout, of torch.sparse_coo and its like."""
+    """torch.serialization._get_layout, of torch.sparse_coo and the like."""
     return Global(str(name)[:100])
 
 
@@ -192,7 +192,7 @@ def _encoded(text: Any, encoding: Any = "", *_: Any) -> bytes:
 
 
 def numpy_array(standin: Any) -> Array | None:
-    """The array that a stand-in keeps the parts of; None for anything else.
+    """The array whose parts a stand-in keeps; None for anything else.
 
     Its state is (version, shape, type, whether columns come first, bytes); protocol 5 gives bytes, type and shape as
     arguments.
@@ -216,7 +216,7 @@ def _array(data: Any, kind: Any, shape: Any, order: Any) -> Array | None:
         return None
     dtype, size = np.dtype(f"{endian}{code}"), checked_shape(shape)
     if math.prod(size) * dtype.itemsize != len(data):
-        raise ValueError(f"an array {list(size)} has {len(data)} bytes")
+        raise ValueError(f"an array of shape {list(size)} has {len(data)} bytes")
 
     def read() -> Tensor:
         array = np.frombuffer(data, dtype).reshape(size, order=order).astype(dtype.newbyteorder("="))

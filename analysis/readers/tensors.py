@@ -1,6 +1,6 @@
 """The tensors of any checkpoint, opened without running code in it or reading more than is asked for.
 
-A file's bytes decide what it is. A folder is understood where a library keeps a model in one.
+A file's bytes decide what it is. A folder is accepted where a library keeps a model in one.
 """
 
 from upath import UPath
@@ -21,15 +21,15 @@ _IN_FOLDERS = (
     "diffusion_pytorch_model.bin", "weights.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
     "model.onnx",
 )  # fmt: skip
-"""Hugging Face's names and others', the one to be preferred first."""
+"""Hugging Face's names and others', the preferred one first."""
 _NOT_READ = {
     "saved_model.pb": "a TensorFlow SavedModel; export it to ONNX (tf2onnx)",
     "tf_model.h5": "a Keras model; export it to ONNX (tf2onnx), or save it as safetensors",
     "flax_model.msgpack": "a Flax model; save it as safetensors (safetensors.flax)",
     "checkpoint": "a TensorFlow checkpoint; export it to ONNX (tf2onnx)",
-    ".metadata": "a distributed checkpoint of PyTorch; make one file of it by "
+    ".metadata": "a distributed PyTorch checkpoint; convert it to one file with "
     "python -m torch.distributed.checkpoint.format_utils dcp_to_torch",
-    "_METADATA": "a checkpoint of Orbax (JAX); save it as safetensors (safetensors.flax)",
+    "_METADATA": "an Orbax (JAX) checkpoint; save it as safetensors (safetensors.flax)",
 }
 
 
@@ -37,7 +37,7 @@ def weights_of(file: UPath) -> Weights:
     """All tensors of a checkpoint under their plain names.
 
     Raises:
-        ValueError: the file is missing, of a kind not read here or damaged.
+        ValueError: the file is missing, unsupported or damaged.
     """
     kind = kinds.kind_of_file(file)
     if kind is not kinds.INDEX:
@@ -58,7 +58,7 @@ def file_within(path: AnyPath) -> UPath:
     """The file that a path means: itself, or the one that holds the model in a folder.
 
     Raises:
-        ValueError: there is none, or several that may be meant.
+        ValueError: there is none, or more than one.
     """
     place = UPath(path)
     if not place.exists():
@@ -75,11 +75,11 @@ def file_within(path: AnyPath) -> UPath:
     several = sorted(name for name in names if name.lower().endswith(kinds.ENDINGS))
     if several:
         raise ValueError(f"{place} holds several checkpoints, give one: {one_line(', '.join(several))}")
-    raise ValueError(f"{place} holds no checkpoint read here, such as {', '.join(_IN_FOLDERS[:2])}")
+    raise ValueError(f"{place} holds no checkpoint that can be read, such as {', '.join(_IN_FOLDERS[:2])}")
 
 
 def model_in(folder: UPath) -> UPath | None:
-    """The file of a folder's model: one with a usual name, or the only one of a kind that is read; else None."""
+    """The file of a folder's model: one with a usual name, or the only one that can be read; else None."""
     names = {file.name.lower(): file for file in folder.iterdir()}
     usual = next((names[name] for name in _IN_FOLDERS if name in names), None)
     if usual is not None:
@@ -89,12 +89,12 @@ def model_in(folder: UPath) -> UPath | None:
 
 
 def holds_usual_model(folder: UPath) -> bool:
-    """Whether a folder has a file by whose name alone it is a model's."""
+    """Whether a folder has a file with one of the usual model names."""
     return any(file.name.lower() in _IN_FOLDERS for file in folder.iterdir())
 
 
 def looks_like_a_model(folder: UPath) -> bool:
-    """Whether a folder has any file that `file_within` would take, or say what it is."""
+    """Whether a folder has any file that `file_within` would take or can name."""
     return any(file.name.lower().endswith(kinds.ENDINGS) or file.name in _NOT_READ for file in folder.iterdir())
 
 
@@ -102,7 +102,7 @@ def _of_one_file(file: UPath, kind: kinds.Kind) -> Weights:
     kinds.require_readable(file, kind)
     reader = _READERS.get(kind)
     if reader is None:
-        raise ValueError(f"{file} is of another kind than a shard of weights")
+        raise ValueError(f"{file} is not a shard of weights")
     return reader(file)
 
 

@@ -1,6 +1,6 @@
 """The files of torch.save, TorchScript and pickle, read without running anything in them (see inert).
 
-Two containers are known: a zip archive, and the one before it, a row of pickles with the storages behind them.
+There are two containers: a zip archive, and its predecessor, a row of pickles followed by the storages.
 """
 
 import zipfile
@@ -19,7 +19,7 @@ from analysis.readers.names import tensors_by_name
 from analysis.readers.stored import BUILDERS, Storage, storage_type
 
 _PICKLE = "data.pkl"
-_PICKLE_LIMIT = 256 * 2**20  # the numbers lie outside of it; a large model's has 1 MiB
+_PICKLE_LIMIT = 256 * 2**20  # the numbers lie outside it; a large model's has 1 MiB
 _RATIO_LIMIT = 100  # of a compressed storage; weights hardly compress, zeros a thousandfold
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -29,7 +29,7 @@ Fetch = Callable[[int, int], bytes]
 
 
 def torch_weights(file: UPath) -> Weights:
-    """The tensors of a file by torch.save, a TorchScript program or a pickle; only what is asked for is read.
+    """The tensors of a torch.save file, a TorchScript program or a pickle; only what is asked for is read.
 
     Raises:
         ValueError: it is damaged, or has no tensors by name.
@@ -76,9 +76,9 @@ def _zipped(file: UPath, stream: Any) -> Any:
 
 
 def _read(archive: ZipFile, info: ZipInfo) -> bytes:
-    """A small entry. Its checksum is not looked at: torch.save can be told to leave it out."""
+    """A small entry. Its checksum is not checked: torch.save can be told to omit it."""
     if info.file_size > _PICKLE_LIMIT or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError(f"{info.filename} has {info.file_size} bytes, or is packed in an unknown way")
+        raise ValueError(f"{info.filename} has {info.file_size} bytes, or is compressed in an unknown way")
     info.CRC = None  # type: ignore[assignment]  # so zipfile leaves it out
     return archive.read(info)
 
@@ -99,7 +99,7 @@ def _deflated(file: UPath, info: ZipInfo) -> Fetch:
     def fetch(first: int, length: int) -> bytes:
         with _called_damaged(file), file.open("rb") as stream, ZipFile(stream) as archive:
             if info.compress_type != ZIP_DEFLATED or info.file_size > _RATIO_LIMIT * info.compress_size + 2**20:
-                raise ValueError(f"{info.filename} is packed as no weights are")
+                raise ValueError(f"{info.filename} is compressed more than weights can be")
             with archive.open(info) as unpacked:
                 unpacked.seek(first)
                 return _whole(unpacked.read(length), length)
@@ -108,7 +108,7 @@ def _deflated(file: UPath, info: ZipInfo) -> Fetch:
 
 
 def _in_a_row(file: UPath, stream: Any) -> Any:
-    """A pickle by itself, or five of them, the fourth the value, with each storage's size and bytes behind them."""
+    """A single pickle, or five of them, the fourth being the value, followed by each storage's size and bytes."""
     size = file.stat().st_size
     rest = Bounded(stream, min(size, _PICKLE_LIMIT))
     places: dict[Any, tuple[int, int]] = {}
@@ -127,14 +127,14 @@ def _in_a_row(file: UPath, stream: Any) -> Any:
 
     def persistent(identity: Any) -> Any:
         if isinstance(identity, tuple) and identity[:1] == ("module",):
-            return identity[1]  # a class, with its source code behind it
+            return identity[1]  # a class, followed by its source code
         dtype, key, count, view = _storage_id(identity)
         width = widths.setdefault(key, 1 if dtype is None else dtype.itemsize)
         shift = 0
         if isinstance(view, tuple):
             _, shift, count = view
             if type(shift) is not int or type(count) is not int or min(shift, count) < 0:
-                raise ValueError("it has a view of a storage that is none")
+                raise ValueError("it has an invalid view of a storage")
         if (shift + count) * width > size:
             raise ValueError(f"storage {key} is longer than the file")
         return Storage(dtype=dtype, size=count, fetch=fetch_from(key, width, shift))
@@ -155,7 +155,7 @@ def _in_a_row(file: UPath, stream: Any) -> Any:
 
 
 def _places(stream: Any, size: int, keys: Any, widths: dict[Any, int]) -> dict[Any, tuple[int, int]]:
-    """Where each storage's bytes begin and end: behind 8 bytes that count its numbers, in the order of the keys."""
+    """Where each storage's bytes begin and end: after 8 bytes that count its numbers, in the order of the keys."""
     if not isinstance(keys, list):
         raise ValueError("it doesn't list its storages")
     places = {}
@@ -165,7 +165,7 @@ def _places(stream: Any, size: int, keys: Any, widths: dict[Any, int]) -> dict[A
         count = int.from_bytes(_whole(stream.read(8), 8), "little", signed=True)
         end = place + 8 + count * widths[key]
         if not place + 8 <= end <= size:
-            raise ValueError(f"storage {key} is cut short")
+            raise ValueError(f"storage {key} is truncated")
         places[key] = (place + 8, end)
         place = end
     return places
@@ -174,7 +174,7 @@ def _places(stream: Any, size: int, keys: Any, widths: dict[Any, int]) -> dict[A
 def _storage_id(identity: Any) -> tuple[Any, str, int, Any]:
     """The type, key, length and view of a persistent id ("storage", type, key, device, length[, view])."""
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] not in ("storage", b"storage"):
-        raise ValueError("it refers to something outside that is no storage")
+        raise ValueError("it refers to something outside that is not a storage")
     _, kind, key, _, size, *view = identity
     if not isinstance(key, str | int) or type(size) is not int or size < 0:
         raise ValueError("it refers to a storage without a size")
@@ -182,7 +182,7 @@ def _storage_id(identity: Any) -> tuple[Any, str, int, Any]:
 
 
 def _swapping(fetch: Fetch, width: int) -> Fetch:
-    """For the files of machines that write the highest byte first."""
+    """For files of big-endian machines."""
 
     def swapped(first: int, length: int) -> bytes:
         data = fetch(first, length)
@@ -193,5 +193,5 @@ def _swapping(fetch: Fetch, width: int) -> Fetch:
 
 def _whole(data: bytes, length: int) -> bytes:
     if len(data) != length:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return data

@@ -18,14 +18,14 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images that are read one by one, since all at once may not fit in memory; `shape` is that of each."""
+    """Images that are read one by one, since together they may not fit in memory; `shape` is the shape of each."""
 
     paths: list[Path]
     shape: tuple[int, int, int]
     load: Callable[[Path], np.ndarray]
 
     def chunks(self, advance: Callable[[int], None]) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
-        """All images in their order; `advance` is told how many more are done."""
+        """All images in order; calls `advance` with the number of images just read."""
         with decoders() as pool:
             for start in range(0, len(self.paths), _CHUNK):
                 chunk = self.paths[start : start + _CHUNK]
@@ -37,7 +37,7 @@ class Pictures:
 class Arrays:
     """Training and validation images with their labels; classes are numbered from 0.
 
-    `fingerprints` are those that the list of pictures they are read from has: now, and by earlier definitions.
+    `fingerprints` are those of the list of pictures they are read from: the current one, then by earlier definitions.
     """
 
     train_images: UInt8[np.ndarray, "n 3 h w"] | Pictures

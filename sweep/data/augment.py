@@ -1,4 +1,4 @@
-"""Random changes that several data sets share; all randomness is the generator's.
+"""Random changes that several data sets share; all randomness comes from the generator.
 
 Axis letters: `b` images, `h w` image rows and columns, `s` side of the window taken.
 """
@@ -11,13 +11,13 @@ Images = Float[Tensor, "b 3 h w"]
 
 
 def mirror(images: Images, generator: Generator) -> tuple[Images, Bool[Tensor, " b"]]:
-    """Mirror each image left-right with probability 1/2; also gives which were mirrored."""
+    """Mirror each image left-right with probability 1/2; also returns which were mirrored."""
     mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images), mirrored
 
 
 def random_window(images: Images, side: int, generator: Generator) -> Float[Tensor, "b 3 s s"]:
-    """A square window of each image at a random place; images of that side stay whole and draw nothing."""
+    """A square window of each image at a random place; images of that size stay whole and draw nothing."""
     b, _, h, w = images.shape
     if (h, w) == (side, side):
         return images

@@ -21,7 +21,7 @@ def open_cifar(kind: type[torchvision.datasets.CIFAR10], root: Path, train: bool
     """torchvision's CIFAR from its extracted files.
 
     Raises:
-        ValueError: they are not there; the message says what to put where.
+        ValueError: the files are missing; the message says what to put where.
     """
     try:
         return kind(str(root), train=train, download=False)

@@ -21,7 +21,7 @@ from sweep.data.policy import fingerprint, named, usable
 from sweep.data.walk import pictures_below
 
 MIN_PICTURES = 10
-_KEPT_SIDE = 320  # pixels of the shorter side kept in memory: a crop of 0.45 of it still has 144
+_KEPT_SIDE = 320  # pixels of the shorter side kept in memory: the smallest crop, 0.45 of it, still has 144
 
 
 class CropsOptions(BaseModel):
@@ -48,7 +48,7 @@ class CropsOptions(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """The usable pictures of a folder, in order of name; `unreadable` maps the others to the reason."""
+    """The usable pictures of a folder, in order of name; `unreadable` maps the others to their reasons."""
 
     root: Path
     pictures: tuple[Path, ...]
@@ -61,7 +61,7 @@ def scan_folder(root: Path) -> Folder:
     """Find the pictures below `root`, check that each can be decoded, and hash their names and bytes.
 
     Raises:
-        ValueError: the folder is missing, holds fewer than 10 usable pictures, or more that can't be used.
+        ValueError: the folder is missing, holds fewer than 10 usable pictures, or more unusable ones than usable ones.
     """
     if not root.is_dir():
         raise ValueError(f"data.root={shown(root)!r} is not a folder; give a folder of pictures")
@@ -69,7 +69,7 @@ def scan_folder(root: Path) -> Folder:
     if len(chosen.examined) < MIN_PICTURES:
         others = f" ({named(chosen.left_out, 5)} can't be used)" if chosen.left_out else ""
         raise ValueError(
-            f"{shown(root)} holds {len(chosen.examined)} usable pictures{others}, at least {MIN_PICTURES} are needed; "
+            f"{shown(root)} holds {len(chosen.examined)} usable pictures{others}; at least {MIN_PICTURES} are needed: "
             "add pictures"
         )
     return Folder(
@@ -82,11 +82,11 @@ def scan_folder(root: Path) -> Folder:
 
 
 def _differs_within(seen: Examined) -> str | None:
-    return "one flat colour: its crops can't be told from other flat ones'" if seen.flat else None
+    return "one flat colour: its crops look like those of any other flat picture" if seen.flat else None
 
 
 def make_crops(options: CropsOptions, image_size: int, seed: int, pictures: Sequence[Path]) -> Arrays:
-    """Draw training and validation crops, the same number from each picture up to one."""
+    """Draw training and validation crops, the same number from each picture, give or take one."""
     crops_of = partial(_crops_of, options, image_size, seed, len(pictures))
     with decoders() as pool:
         parts = list(pool.map(crops_of, range(len(pictures)), pictures))
@@ -114,7 +114,7 @@ def _labels(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _crops_of(
     options: CropsOptions, image_size: int, seed: int, classes: int, label: int, path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation crops of one picture, each uint8[n, 3, h, w] with 128 for zero and 32 for one."""
+    """Training and validation crops of one picture, each uint8[n, 3, h, w]: 128 is zero, 32 levels are one."""
     picture = _load(path)
     rng = np.random.default_rng([seed, label])
     shares = [len(range(label, total, classes)) for total in (options.train_images, options.val_images)]
@@ -132,7 +132,7 @@ def _crop(options: CropsOptions, picture: Image.Image, image_size: int, rng: np.
     rgb = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
     grey = rgb.mean(axis=0, keepdims=True)
     mixed = grey + rng.uniform(0, options.colour) * (rgb - grey)
-    standard = (mixed - mixed.mean()) / (mixed.std() + 1.0)  # a flat crop stays flat instead of blowing up noise
+    standard = (mixed - mixed.mean()) / (mixed.std() + 1.0)  # a flat crop stays flat; its noise isn't blown up
     contrast = rng.uniform(options.contrast_low, options.contrast_high)
     crop = standard * contrast + rng.uniform(-options.brightness, options.brightness)
     return np.clip(np.rint(crop * 32 + 128), 0, 255).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Labelled pictures on disk in class folders: anybody's, ImageNet, Imagenette. Never downloads anything.
+"""Labelled pictures on disk in class folders: your own, ImageNet, Imagenette. Never downloads anything.
 
-A folder is scanned into one list of pictures, which is both what is fingerprinted and what is read.
-Pictures are stored as squares of 8/7 of the training size; training takes random windows of them and mirrors,
-validation the window in the middle. Square, share and policy are ours: the article does not say which it used.
+A folder is scanned into one list of pictures; that list is both fingerprinted and read.
+Pictures are stored as squares of 8/7 of the training size; training takes random windows and mirrors them at random,
+validation takes the window in the middle. Square, share and policy are ours: the article does not say which it used.
 Axis letters: `h w` image rows and columns.
 """
 
@@ -31,7 +31,7 @@ Labelled = list[tuple[Path, int]]
 
 
 class FolderOptions(BaseModel):
-    """`val_share`: part of each class held out where the folder has no `train` and `val` of its own."""
+    """`val_share`: share of each class held out where the folder has no `train` and `val` of its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class FolderOptions(BaseModel):
 
 
 class Item(NamedTuple):
-    """A picture: its name below the root, the number of its class, what it holds."""
+    """A picture: its name relative to the root, the number of its class, what it holds."""
 
     name: str
     label: int
@@ -48,7 +48,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolders:
-    """The pictures of a data set, class by class in order of name; `val` is None where some are to be held out."""
+    """The pictures of a data set, class by class in order of name; `val` is None where some must be held out."""
 
     root: Path
     split: Split
@@ -59,7 +59,7 @@ class ClassFolders:
 
     @property
     def fingerprint(self) -> str:
-        """Of the names and contents of all pictures; how the folders of the parts are spelt doesn't enter."""
+        """A digest of the names and contents of all pictures; how the split's folders are spelt doesn't matter."""
         parts = {"train": self.train, "val": self.val} if self.val is not None else {"": self.train}
         folders = {"train": self.split.train, "val": self.split.val or "", "": ""}
         return fingerprint(
@@ -70,7 +70,7 @@ class ClassFolders:
 
     @property
     def former_fingerprint(self) -> str | None:
-        """As sweeps were planned until contents counted: of names and sizes; None where levels were read otherwise."""
+        """The digest before contents counted: of names and sizes; None where levels used to be read differently."""
         items = self.train + (self.val or [])
         if any(item.examined.levels for item in items):
             return None
@@ -85,13 +85,13 @@ class ClassFolders:
         return (train, val) if self.val is not None else _held_out(train, val_share)
 
     def understood(self, val_share: float) -> list[str]:
-        """What the folder was taken for, in words."""
+        """How the folder was understood, in words."""
         names, split = self.split.classes, self.split
         train, val = self.parts(val_share)
         where = (
             f"training from {shown(split.train)}, validation from {shown(split.val)}"
             if split.val is not None
-            else f"no parts of its own: about {val_share:.0%} of each class held out for validation"
+            else f"no split of its own: about {val_share:.0%} of each class held out for validation"
         )
         return [
             f"{len(names):,} classes: {listed(names)}; {where}",
@@ -103,8 +103,8 @@ def scan_classes(root: Path, name: str, classes: int | None) -> ClassFolders:
     """Find and examine the pictures of class folders below `root`, or below its folders for training and validation.
 
     Raises:
-        ValueError: the folder is missing or not laid out so, or a class has no picture to train on; the message says
-            what to put where.
+        ValueError: the folder is missing or has another layout, or a class has no picture to train on; the message
+            says what to put where.
     """
     layout = f"{name} needs a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"
     if classes is None:
@@ -160,13 +160,13 @@ def _require_classes(root: Path, split: Split, classes: int | None, layout: str)
 
 
 def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
-    """The usable pictures of each part, and what was left out of all."""
+    """The usable pictures of each part, and everything that was left out."""
     parts = [part for part in (split.train, split.val) if part is not None]
     belongs: dict[str, tuple[str, int]] = {}
     for part in parts:
         for label, name in enumerate(split.classes):
             folder = split.folder(part, name)
-            if (root / folder).is_dir():  # a class that validation lacks is among the remarks
+            if (root / folder).is_dir():  # a class missing from validation is among the remarks
                 inside = pictures_below(root, folder)
                 belongs.update(dict.fromkeys(inside.names, (part, label)))
                 split.found.add(inside)
@@ -181,7 +181,7 @@ def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
 def _require_pictures(
     root: Path, split: Split, train: list[Item], val: list[Item] | None, left_out: dict[str, str]
 ) -> None:
-    """Refuse a class that nothing could be learned about: where some are held out, one picture is too few."""
+    """Refuse a class with no picture to learn from; where some are held out, one picture is too few."""
     least = 2 if val is None else 1
     counts = Counter(item.label for item in train)
     lacking = [name for label, name in enumerate(split.classes) if counts[label] < least]
@@ -202,19 +202,19 @@ def _require_pictures(
 
 
 def _without_validation(split: Split, val: list[Item] | None) -> list[str]:
-    """Said of classes that have a folder for validation but nothing in it."""
+    """A remark about classes whose validation folder holds no picture."""
     labels = {item.label for item in val or []}
     lacking = [name for label, name in enumerate(split.classes) if val is not None and label not in labels]
     return [f"classes without a picture in {shown(str(split.val))}: {listed(lacking)}"] if lacking else []
 
 
 def _counted(pictures: Labelled, names: Sequence[str]) -> str:
-    """How many pictures there are, and how many of the classes with the fewest and the most."""
+    """How many pictures there are, and how many in the smallest and the largest class."""
     counts = Counter(label for _, label in pictures)
     few, many = (choose(range(len(names)), key=lambda label: counts[label]) for choose in (min, max))
     if counts[few] == counts[many]:
-        return f"{len(pictures):,} pictures ({counts[few]:,} a class)"
-    spread = f"{counts[few]:,} ({shown(names[few])}) to {counts[many]:,} ({shown(names[many])}) a class"
+        return f"{len(pictures):,} pictures ({counts[few]:,} per class)"
+    spread = f"{counts[few]:,} ({shown(names[few])}) to {counts[many]:,} ({shown(names[many])}) per class"
     return f"{len(pictures):,} pictures ({spread})"
 
 

@@ -1,7 +1,7 @@
-"""What the picture files of a folder hold, remembered per machine: each is read once, then only asked for its stamp.
+"""What the picture files of a folder hold, cached per machine: each is read once, then only its stamp is checked.
 
-The memory is a table under `$SWEEP_CACHE/pictures`, one for each folder. It saves time and nothing else: where it is
-missing, damaged or made by another version, the files are read again.
+The cache is a table under `$SWEEP_CACHE/pictures`, one for each folder. It only saves time: where it is missing,
+damaged or written by another version, the files are read again.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from upath import UPath
 from analysis.write import write_bytes
 from sweep.data.pictures import Examined, decoders, examine
 
-_RULES = "1"  # raise it when a file's verdict may change: what is remembered is then forgotten
+_RULES = "1"  # raise it when the judgement of a file may change: old caches are then ignored
 _CHUNK = 4096
 _SAVE_EVERY_S = 60.0
 _RACY_NS = 2 * 10**9  # the coarsest clock of a file system (FAT); a file may change twice within a tick
@@ -41,21 +41,21 @@ class Known:
 
 @dataclass(frozen=True)
 class Examination:
-    """What files hold, and which of them held something else when they were last read."""
+    """What files hold, and which of them have changed since they were last read."""
 
     examined: dict[str, Examined]
     changed: list[str]
 
 
 Watch = Callable[[int, int], None]
-"""Told, while files are read, how many are done and how many there are to read."""
+"""Called while files are read, with the number done and the number to read."""
 
 
 def silent(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
-# Data sets are inspected through one signature, whatever they are read from; a terminal looks on beside it.
+# All data sets are inspected through one signature, so progress takes this side channel to the terminal.
 _watch: ContextVar[Watch] = ContextVar("watch", default=silent)
 
 
@@ -65,7 +65,7 @@ def cache_folder() -> Path:
         return Path(said)
     try:
         return Path.home() / ".cache" / "weight-banding"
-    except RuntimeError as error:  # a container's user often has neither
+    except RuntimeError as error:  # users in containers often have neither
         raise ValueError("this user has no home folder; set SWEEP_CACHE to a folder for prepared data") from error
 
 
@@ -76,14 +76,14 @@ def stamp_of(path: Path) -> str:
 
 
 def is_settled(stamp: str, read_ns: int) -> bool:
-    """Whether a file was old enough when it was read for any later change to have another time."""
+    """Whether a file was old enough when it was read that any later change gets a new time."""
     _, modified, changed, _ = (int(part) for part in stamp.split())
     return read_ns - max(modified, changed) > _RACY_NS
 
 
 @contextmanager
 def watched_by(watch: Watch) -> Iterator[None]:
-    """Tell `watch` how far the reading of pictures is that happens meanwhile."""
+    """Report the progress of reading pictures within this block to `watch`."""
     token = _watch.set(watch)
     try:
         yield
@@ -92,7 +92,7 @@ def watched_by(watch: Watch) -> Iterator[None]:
 
 
 def examine_all(root: Path, names: Sequence[str]) -> Examination:
-    """What each file below `root` holds; those that are remembered are not read."""
+    """What each file below `root` holds; cached ones are not read again."""
     file = cache_folder() / "pictures" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known = _read(file)
     before = {name: row.examined.sha256 for name, row in known.items()}
@@ -114,24 +114,24 @@ def examine_all(root: Path, names: Sequence[str]) -> Examination:
                 saved = time.monotonic()
     examined = {name: fleeting.get(name) or known[name].examined for name in names}
     if stale:
-        forgotten = len(known) > 2 * len(names) + 1000  # of files that are gone, mostly
+        forgotten = len(known) > 2 * len(names) + 1000  # mostly of files that are gone
         _write(file, {name: known[name] for name in names if name in known} if forgotten else known)
     changed = [name for name in stale if before.get(name, examined[name].sha256) != examined[name].sha256]
     return Examination(examined, changed)
 
 
 def _look(root: Path, name: str) -> Known | Examined:
-    """What a file holds; not to be remembered where it can't be read, which may be different the next time."""
+    """What a file holds; not cached where it can't be read, which may work the next time."""
     try:
         stamp, read_ns = stamp_of(root / name), time.time_ns()
         known = Known(stamp, read_ns, examine(root / name))
-        return known if stamp_of(root / name) == stamp else Examined("", "it changes while it is read")
+        return known if stamp_of(root / name) == stamp else Examined("", "it changed while it was read")
     except OSError as error:
         return Examined("", f"it can't be read: {error.strerror}")
 
 
 def _stamp_or_reason(path: Path) -> str:
-    """A stamp, or what no stamp is like: the reading will tell."""
+    """A stamp, or an empty text, which matches none: reading the file will then give the reason."""
     try:
         return stamp_of(path)
     except OSError:
@@ -156,10 +156,10 @@ def _write(file: Path, known: dict[str, Known]) -> None:
         for seen in (row.examined,)
     }
     body = json.dumps(rows, separators=(",", ":")).encode()
-    with suppress(OSError):  # a cache that is full or can't be written costs time at the next reading, no more
+    with suppress(OSError):  # a full or unwritable cache only costs time at the next reading
         write_bytes(UPath(file), json.dumps(_head(body)).encode() + b"\n" + body)
 
 
 def _head(body: bytes) -> dict[str, str]:
-    """What must agree for a memory to count."""
+    """What must match for a cache to be used."""
     return {"rules": _RULES, "pillow": PIL.__version__, "sha256": hashlib.sha256(body).hexdigest()}

@@ -1,7 +1,7 @@
-"""Read a picture file as a viewer shows it: turned as its EXIF data says, transparency over white.
+"""Read a picture file as a viewer shows it: rotated by its EXIF data, transparency over white.
 
-Whatever Pillow decodes is read, whatever its suffix says; what it can't decode, or what has no levels of its own that
-could be kept, is unusable for a stated reason.
+Whatever Pillow decodes is read, whatever its suffix; what it can't decode, or what has levels of unknown range, is
+unusable, with the reason.
 Axis letters: `h w` image rows and columns.
 """
 
@@ -19,21 +19,21 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow knows these by name but has no decoder of its own: EPS is drawn by running Ghostscript on the file.
+# Pillow knows these by name but has no decoder of its own: for EPS, it runs Ghostscript on the file.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-# What people take for pictures and Pillow does not decode (HEIC and JPEG XL in plug-ins only, camera raw not at all).
+# Files that people consider pictures and Pillow does not decode (HEIC, JPEG XL need plug-ins; camera raw has none).
 _FOREIGN = frozenset({
     ".arw", ".avif", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".heic", ".heics", ".heif", ".hif", ".jxl", ".nef", ".orf",
     ".raf", ".raw", ".rw2", ".svg", ".wmf",
 })  # fmt: skip
-_MOST_PIXELS = 89_478_485  # Pillow's own limit, 256 MiB of RGB; from twice as many on it refuses by itself
+_MOST_PIXELS = 89_478_485  # Pillow's own limit, 256 MiB of RGB; it refuses twice as many by itself
 _WEB_PAGES = (b"<!doctype html", b"<html")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that Pillow decodes here, by its names, the usual ones first as Pillow tries them."""
+    """The formats that Pillow decodes here, by its names, the usual ones first, in the order Pillow tries them."""
     Image.preinit()
     Image.init()
     return tuple(name for name in Image.ID if name not in _NOT_DECODED)
@@ -50,7 +50,7 @@ def suffixes() -> frozenset[str]:
 class Examined:
     """What a picture file holds: a digest of its bytes, why it can't be used (None: it can), whether it is flat.
 
-    `levels` counts how often the way its levels are read has been mended; it is part of a data set's fingerprint.
+    `levels` counts how often the way its levels are read has been fixed; it is part of a data set's fingerprint.
     """
 
     sha256: str
@@ -61,9 +61,9 @@ class Examined:
 
 @contextmanager
 def decoders() -> Iterator[ThreadPoolExecutor]:
-    """Threads that decode pictures. Pillow's warnings are not shown: what matters of them is a reason here."""
+    """Threads that decode pictures. Pillow's warnings are hidden: those that matter become reasons."""
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
-        warnings.simplefilter("ignore")  # here and not in each thread: the filters are the process's
+        warnings.simplefilter("ignore")  # here and not in each thread: the filters belong to the process
         yield pool
 
 
@@ -71,8 +71,8 @@ def open_picture(path: Path, side: int) -> Image.Image:
     """A picture in RGB; a JPEG may be decoded at a fraction of its size, with at least `side` pixels either way.
 
     Raises:
-        Exception: Pillow can't read the file (its decoders raise whatever they stumble over), or `ValueError`: it is
-            too large, or has no levels that could be kept.
+        Exception: Pillow can't read the file (its decoders raise anything), or `ValueError`: it is too large, or its
+            levels have an unknown range.
     """
     return _opened(path, side)[0]
 
@@ -81,12 +81,12 @@ def reopen_picture(path: Path, side: int) -> Image.Image:
     """`open_picture` for one that could be read when it was examined.
 
     Raises:
-        ValueError: it can't be any more.
+        ValueError: it can no longer be read.
     """
     try:
         return open_picture(path, side)
     except Exception as error:
-        raise ValueError(f"can't read {shown(path)} any more ({error}); mend or remove it and launch again") from error
+        raise ValueError(f"can no longer read {shown(path)} ({error}); fix or remove it and launch again") from error
 
 
 def shown(name: str | Path) -> str:
@@ -98,7 +98,7 @@ def examine(path: Path) -> Examined:
     """Hash a file and decode it.
 
     Raises:
-        OSError: it can't be read at all, which may be different the next time.
+        OSError: it can't be read at all, which may work the next time.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,7 +108,7 @@ def examine(path: Path) -> Examined:
         picture, levels = _opened(path, 64)
     except MemoryError:
         raise
-    except Exception as error:  # hostile bytes make Pillow raise anything; its row tells
+    except Exception as error:  # hostile bytes make Pillow raise anything; the reason says what
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return Examined(digest, _reason(path, head, error))
@@ -117,7 +117,7 @@ def examine(path: Path) -> Examined:
 
 
 def _opened(path: Path, side: int) -> tuple[Image.Image, int]:
-    """A picture in RGB, and how often the way its levels are read has been mended."""
+    """A picture in RGB, and how often the way its levels are read has been fixed."""
     with Image.open(path, formats=formats()) as file:
         if file.width * file.height > _MOST_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are decoded")
@@ -132,9 +132,9 @@ def _opened(path: Path, side: int) -> tuple[Image.Image, int]:
 
 
 def _deep(file: Image.Image) -> Image.Image | None:
-    """A picture of more than 8 bits a level in 8 bits; None where Pillow's own conversion keeps the levels.
+    """A picture with more than 8 bits per level, in 8 bits; None where Pillow's own conversion keeps the levels.
 
-    Grey of 16 bits goes from 0 to 65535 (TIFF: to what its bits allow), floating-point grey up to 1 or up to 255.
+    16-bit grey goes from 0 to 65535 (TIFF: to what its bits allow), floating-point grey up to 1 or up to 255.
 
     Raises:
         ValueError: nothing says which level is white.
@@ -163,12 +163,12 @@ def _white(file: Image.Image, levels: Float[np.ndarray, "h w"]) -> float | None:
     if file.mode.startswith("I;16"):
         bits = _tag(file, _BITS_PER_SAMPLE)
         return float(2**bits - 1) if isinstance(bits, int) and 8 < bits < 16 else 65535.0
-    if file.mode == "I" and file.format == "PPM":  # Pillow has spread them over 16 bits
+    if file.mode == "I" and file.format == "PPM":  # Pillow has scaled them to 16 bits
         return 65535.0
     least, most = float(levels.min()), float(levels.max())
     if least < 0 or most > 255:
         raise ValueError(
-            f"its levels go from {least:g} to {most:g}, and nothing says which one is white; save it with 8 or 16 bits"
+            f"its levels go from {least:g} to {most:g}, and nothing says which is white; save it with 8 or 16 bits"
         )
     return 1.0 if file.mode == "F" and most <= 1 else None
 
@@ -188,7 +188,7 @@ def _reason(path: Path, head: bytes, error: Exception) -> str:
     if not head:
         return "an empty file"
     if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the picture: git lfs pull"
+        return "a Git LFS pointer, not the picture: run git lfs pull"
     if head.lstrip().lower().startswith(_WEB_PAGES):
         return "a web page, not a picture"
     if isinstance(error, UnidentifiedImageError):

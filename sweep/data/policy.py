@@ -1,4 +1,4 @@
-"""One policy for pictures that can't be used: left out and named, all at once; too many of them are an error."""
+"""One policy for pictures that can't be used: all are left out and listed; too many of them are an error."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,13 +9,13 @@ from sweep.data.index import examine_all
 from sweep.data.pictures import Examined, shown
 from sweep.data.walk import Found
 
-MOST_UNUSABLE = 0.5  # of the files that should be pictures: beyond it the folder is not what its owner thinks
-_NAMED = 10  # of one reason, and reasons, in one line of a terminal
+MOST_UNUSABLE = 0.5  # of the files that should be pictures: above it, the folder isn't what its owner thinks
+_NAMED = 10  # files per reason, and reasons, in one line of a terminal
 
 
 @dataclass(frozen=True)
 class Usable:
-    """The pictures that can be used, in order of name, and what was not used and why."""
+    """The pictures that can be used, in order of name, and what was left out and why."""
 
     examined: dict[str, Examined]
     left_out: dict[str, str]
@@ -27,7 +27,7 @@ def _accept(seen: Examined) -> str | None:
 
 
 def usable(root: Path, found: Found, accepts: Callable[[Examined], str | None] = _accept) -> Usable:
-    """Examine what was found below `root` and leave out what can't be used; `accepts` may know a further reason.
+    """Examine what was found below `root` and leave out what can't be used; `accepts` may give a further reason.
 
     Raises:
         ValueError: more than half of the files can't be used.
@@ -45,13 +45,13 @@ def usable(root: Path, found: Found, accepts: Callable[[Examined], str | None] =
     if len(left_out) > MOST_UNUSABLE * total:
         raise ValueError(
             f"{len(left_out)} of {total} pictures in {shown(root)} can't be used, more than {MOST_UNUSABLE:.0%}: "
-            f"{named(left_out, 5)}; mend or remove them"
+            f"{named(left_out, 5)}; fix or remove them"
         )
     return Usable(examined, left_out, _remarks(found, left_out, looked.changed, total))
 
 
 def fingerprint(pictures: Iterable[tuple[str, Examined]]) -> str:
-    """A digest of names and contents in their order, and of how their levels are read where that has been mended."""
+    """A digest of names and contents in order, and of how levels are read where that has been fixed."""
     digest = hashlib.sha256()
     for name, seen in pictures:
         digest.update(name.encode() + b"\0" + bytes.fromhex(seen.sha256))
@@ -61,7 +61,7 @@ def fingerprint(pictures: Iterable[tuple[str, Examined]]) -> str:
 
 
 def named(reasons: Mapping[str, str], most: int = _NAMED) -> str:
-    """Files with the reasons why they can't be used, those of one reason together, on one line."""
+    """Files with the reasons why they can't be used, grouped by reason, on one line."""
     alike: dict[str, list[str]] = {}
     for name, reason in sorted(reasons.items()):
         alike.setdefault(reason, []).append(name)
@@ -81,11 +81,11 @@ def _and_more(number: int) -> str:
 def _remarks(found: Found, left_out: dict[str, str], changed: list[str], total: int) -> list[str]:
     remarks = []
     if changed:
-        remarks.append(f"changed since they were last read, so trials get other ids: {listed(changed)}")
+        remarks.append(f"changed since they were last read, so trials get new ids: {listed(changed)}")
     if found.skipped:
-        remarks.append(f"skipped, hidden or made by tools: {listed(sorted(found.skipped))}")
+        remarks.append(f"skipped, hidden or created by tools: {listed(sorted(found.skipped))}")
     if found.others:
-        remarks.append(f"skipped, not named like pictures: {listed(sorted(found.others))}")
+        remarks.append(f"skipped, not named like a picture: {listed(sorted(found.others))}")
     if left_out:
         remarks.append(f"left out {len(left_out):,} of {total:,} pictures: {named(left_out)}")
     return remarks

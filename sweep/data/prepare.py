@@ -1,4 +1,4 @@
-"""Prepare a data set once per machine: decoded arrays in files that all trials memory-map and share."""
+"""Prepare a data set once per machine: decoded arrays in files that all trials share by memory-mapping."""
 
 import errno
 import logging
@@ -32,7 +32,7 @@ from sweep.data.registry import DATASETS
 from sweep.spec import DataSpec
 
 Stored = UInt8[Tensor, "b 3 stored_h stored_w"]
-_logger = logging.getLogger("sweep.data")  # a trial's log.txt takes what it says; elsewhere it goes to standard error
+_logger = logging.getLogger("sweep.data")  # goes to a trial's log.txt, elsewhere to standard error
 _FILES = ("train_images", "train_labels", "val_images", "val_labels")
 
 
@@ -58,11 +58,11 @@ class PreparedData:
 
 
 def prepare(spec: DataSpec, root: Path | None, report: Watch = silent) -> PreparedData:
-    """Open a data set's arrays, making them first where this machine does not have them yet, or has damaged ones.
+    """Open a data set's arrays; create them first if this machine lacks them or has damaged ones.
 
     Raises:
-        ValueError: the content of `root` is not what the spec was made from.
-        CacheError: there is no space for them, or no right to write them.
+        ValueError: the content of `root` has changed since the spec was made.
+        CacheError: there is no space for them, or no permission to write them.
     """
     cache = cache_folder()
     folder = cache / spec.key
@@ -71,13 +71,13 @@ def prepare(spec: DataSpec, root: Path | None, report: Watch = silent) -> Prepar
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 _make_sure(spec, root, folder, report)
-        except OSError as error:  # the cache's: what is wrong with pictures is a ValueError
+        except OSError as error:  # from the cache: errors in pictures are ValueErrors
             _raise_unless_intact(folder, error)
     return _open(spec, folder)
 
 
 def _raise_unless_intact(folder: Path, error: OSError) -> None:
-    """Say what is wrong with the cache, unless what is needed lies there already: it may be meant to be read only."""
+    """Report what is wrong with the cache, unless the data is there already: it may be read-only on purpose."""
     if flaw(folder) is None:
         return
     cache = folder.parent
@@ -86,19 +86,19 @@ def _raise_unless_intact(folder: Path, error: OSError) -> None:
     if isinstance(error, CacheError):
         raise error
     raise CacheError(
-        f"can't write to {cache}: {error.strerror or error}; set SWEEP_CACHE to a folder that can be written"
+        f"can't write to {cache}: {error.strerror or error}; set SWEEP_CACHE to a writable folder"
     ) from error
 
 
 def _make_sure(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> None:
-    """Check what there is unless another process just has, and make it where there is nothing of use."""
+    """Check the data unless another process just did, and prepare it if it is missing or damaged."""
     if is_checked(folder):
         return
     wrong = flaw(folder) if folder.exists() else "there is none"
     if wrong is None:
         return
     if folder.exists():
-        _logger.warning("the prepared data %s is damaged (%s) and is made again", folder, wrong)
+        _logger.warning("the prepared data in %s is damaged (%s); preparing it again", folder, wrong)
     _make(spec, root, folder, report)
 
 
@@ -109,7 +109,7 @@ def _make(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> Non
     arrays = dataset.make(options, spec.image_size, spec.seed, root)
     found = arrays.fingerprints if arrays.fingerprints != (None,) else (dataset.inspect(options, root).fingerprint,)
     _require_unchanged(spec.fingerprint, found, root)
-    shutil.rmtree(folder, ignore_errors=True)  # damaged; its space is needed
+    shutil.rmtree(folder, ignore_errors=True)  # it is damaged, and its space is needed
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _write(arrays, unfinished, report)
@@ -122,7 +122,7 @@ def _make(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> Non
 
 
 def _remove_remains(folder: Path) -> None:
-    """Remove what a process left that was killed; the lock is ours."""
+    """Remove what a killed process left behind; we hold the lock."""
     for left in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -130,7 +130,7 @@ def _remove_remains(folder: Path) -> None:
 def _require_unchanged(fingerprint: str | None, found: tuple[str | None, ...], root: Path | None) -> None:
     if fingerprint not in found:
         raise ValueError(
-            f"{root} is not the folder this sweep was planned with: its pictures have changed; launch anew"
+            f"{root} is not the folder this sweep was planned with: its pictures have changed; launch again"
         )
 
 
@@ -161,7 +161,7 @@ def _layout(content: np.ndarray | Pictures) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _open(spec: DataSpec, folder: Path) -> PreparedData:
-    # Copy-on-write maps: PyTorch wants writable memory, the file stays untouched, untouched pages stay shared.
+    # Copy-on-write maps: PyTorch wants writable memory; the file never changes, and unchanged pages stay shared.
     load = partial(np.load, mmap_mode="c", allow_pickle=False)
     tensors = {name: torch.from_numpy(load(folder / f"{name}.npy")) for name in _FILES}
     return PreparedData(spec=spec, **tensors)

@@ -1,7 +1,7 @@
 """The files of prepared data: space reserved before they are written, digests kept with them, checked on first use.
 
-A folder of prepared data appears under its name whole and on disk, with a record of its files' digests. A node checks
-the digests once after each boot and whenever a file's stamp has changed; what was checked is noted beside the record.
+A folder of prepared data gets its name once it is complete and on disk, with a record of its files' digests. A node
+checks the digests once after each boot and whenever a file's stamp has changed, and notes that beside the record.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class CacheError(OSError):
 
 
 def reserve(folder: Path, size: int) -> None:
-    """Fail at once where so many bytes don't fit into a folder of the cache, before anything is decoded.
+    """Fail before anything is decoded if this many bytes don't fit into a folder of the cache.
 
     Raises:
         CacheError: they don't.
@@ -48,16 +48,16 @@ def full(cache: Path, why: str) -> CacheError:
 
 
 def write_array(file: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[Shaped[np.ndarray, "..."]]) -> str:
-    """Write an .npy file part by part and give its sha256. Its space is reserved first, and it is on disk at the end.
+    """Write an .npy file part by part and return its sha256. Its space is reserved first; at the end it is on disk.
 
-    Not through a memory map: on a full disk that ends the process instead of raising an error.
+    A memory map would not do: on a full disk it kills the process instead of raising an error.
     """
     header = BytesIO()
     layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, layout)
     digest = hashlib.sha256()
     with file.open("xb") as stream:
-        if hasattr(os, "posix_fallocate"):  # macOS has none
+        if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(stream.fileno(), 0, len(header.getvalue()) + size_of(shape, dtype))
         for content in chain([header.getvalue()], (np.ascontiguousarray(part, dtype).tobytes() for part in parts)):
             digest.update(content)
@@ -72,15 +72,15 @@ def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 def write_record(folder: Path, digests: Mapping[str, str], facts: Mapping[str, Any]) -> None:
-    """Write the digests of a folder's files, last of all, and facts for people."""
+    """Write the digests of a folder's files, last of all, and some facts for human readers."""
     text = json.dumps({"sha256": dict(digests), **facts}, indent=1) + "\n"
     write_bytes(UPath(folder / RECORD), text.encode())
     sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a folder's entries last; a file's own sync doesn't."""
-    with suppress(OSError):  # not every file system can
+    """Make a folder's entries durable; syncing a file doesn't."""
+    with suppress(OSError):  # not every file system supports it
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -104,7 +104,7 @@ def is_checked(folder: Path) -> bool:
 
 
 def flaw(folder: Path) -> str | None:
-    """What is wrong with prepared data, after reading all of it; None if nothing is, which is noted for later."""
+    """What is wrong with prepared data, after reading all of it. None if nothing is; that is noted for later."""
     try:
         digests = _digests(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -120,7 +120,7 @@ def flaw(folder: Path) -> str | None:
             return f"{name}: {error.strerror}"
     stamps[RECORD] = stamp_of(folder / RECORD)
     note = {"boot": _boot(), "checked_ns": checked_ns, "stamps": stamps}
-    with suppress(OSError):  # on a disk that is read only each process checks for itself
+    with suppress(OSError):  # on a read-only disk, each process checks for itself
         write_bytes(UPath(_note(folder)), json.dumps(note).encode())
     return None
 

@@ -26,8 +26,8 @@ from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_cla
 class Source:
     """What was found where the images come from.
 
-    `understood` says what it was taken for, `remarks` what else the user should know. `left_out` maps files that
-    should be pictures and can't be used to the reason; names are relative to the root.
+    `understood` says how it was read, `remarks` what else the user should know. `left_out` maps pictures that can't be
+    used to the reason; names are relative to the root.
     """
 
     num_classes: int
@@ -40,7 +40,8 @@ class Source:
         """Raise a `ValueError` that names all files that would be left out."""
         if self.left_out:
             every = named(self.left_out, len(self.left_out))
-            raise ValueError(f"{len(self.left_out)} pictures can't be used: {every}; mend or remove them")
+            pictures = "1 picture" if len(self.left_out) == 1 else f"{len(self.left_out)} pictures"
+            raise ValueError(f"{pictures} can't be used: {every}; fix or remove them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Dataset:
     source: str
 
     def read_options(self, values: dict[str, Any]) -> BaseModel:
-        """Options from their values; an unknown key is an error, whatever the model says of such keys.
+        """Options from their values; an unknown key is an error, whatever the model allows.
 
         Raises:
             ValidationError: a key or a value is wrong.
@@ -73,7 +74,7 @@ class Dataset:
 
 def _inspect_scenes(options: ScenesOptions, root: Path | None) -> Source:
     if root is not None:
-        raise ValueError("this data set is drawn, not read; remove data.root")
+        raise ValueError("this data set is generated, not read; remove data.root")
     return Source(num_classes=len(scene_classes(options)))
 
 
@@ -142,7 +143,7 @@ def _cifar(kind: type[CIFAR10], classes: int) -> Dataset:
 
 DATASETS: dict[str, Dataset] = {
     "scenes": Dataset(
-        what="synthetic scenes of three textured discs, drawn, not read",
+        what="synthetic scenes of three textured discs, generated, not read",
         options=ScenesOptions, inspect=_inspect_scenes, make=_make_scenes, augment=flip_scenes,
         level_zero=128.0, level_unit=42.0, source="ours",
     ),

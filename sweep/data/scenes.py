@@ -1,8 +1,8 @@
-"""Synthetic scenes in which banding appears within a minute on a CPU.
+"""Synthetic scenes on which banding appears within a minute on a CPU.
 
 Three vertical zones, one textured disc in each; the class is the ordered triple of textures. Discs stand near the
 horizontal centre, as subjects do in photographs, so that a network may read positions instead of pooling evidence.
-Clutter near the left and right borders carries textures without meaning.
+Clutter near the left and right borders carries meaningless textures.
 
 Source: ours; the measurements behind each choice are in docs/decisions.md.
 Axis letters: `n` images, `h w` image rows and columns.
@@ -31,11 +31,11 @@ _CLUTTER = 2
 
 
 class ScenesOptions(BaseModel):
-    """The three knobs of the scenes, and their number.
+    """The three settings of the scenes, and the number of images.
 
     `position`: `centred` discs lie within 5 pixels of the vertical axis, `scattered` ones anywhere.
     `zones`: with `ordered` ones the class is the triple of textures from top to bottom (27 classes), with
-    `shuffled` ones their unordered set (10 classes), which leaves the vertical direction without meaning.
+    `shuffled` ones their unordered set (10 classes), which makes the vertical direction meaningless.
     `noise`: standard deviation of the pixel noise added to each training and validation image (contrast is about 1).
     """
 

@@ -40,7 +40,7 @@ def find_split(root: Path) -> Split:
     A folder counts as a part by its name and by what lies in it: a class may well be called "train".
 
     Raises:
-        ValueError: it can be read in two ways.
+        ValueError: it is ambiguous.
     """
     folders, found = folders_in(root)
     parts = _parts(root, folders)
@@ -64,10 +64,10 @@ def _below(root: Path, part: str, found: Found) -> list[str]:
 
 
 def _in_no_class(found: Found) -> list[str]:
-    """Take out pictures that lie beside the class folders, and say so."""
+    """Remove pictures that lie beside the class folders, and report them."""
     loose = sorted(found.names)
     found.names.clear()
-    return [f"not used, since they lie in no class's folder: {listed(loose)}"] if loose else []
+    return [f"not used, since they are in no class folder: {listed(loose)}"] if loose else []
 
 
 def _differences(classes: list[str], val_classes: list[str], train: str, val: str) -> list[str]:
@@ -90,7 +90,7 @@ def _parts(root: Path, folders: list[str]) -> tuple[str, str] | None:
             return _chosen(root, loose)
         if len(loose) == len(folders):
             raise ValueError(
-                f"{shown(root)}: {listed(list(loose))} are named like the parts of a split but hold no class folders; "
+                f"{shown(root)}: {listed(list(loose))} are named like parts of a split but hold no class folders; "
                 "put their pictures into train/CLASS and val/CLASS"
             )
         return None
@@ -99,18 +99,18 @@ def _parts(root: Path, folders: list[str]) -> tuple[str, str] | None:
         half = (halves or list(exact))[0]
         raise ValueError(
             f"{shown(root)} has a folder {shown(half)} but not the other of train and val; "
-            "add it, or give the folder whose folders are the classes"
+            "add it, or give the folder that contains the class folders"
         )
     return None
 
 
 def _chosen(root: Path, roles: dict[str, Role]) -> tuple[str, str]:
-    """One folder for each part; validation is what is called so, else the test set."""
+    """One folder for each part; validation is the part named so, else the test set."""
     by_role = {role: [name for name, its in roles.items() if its == role] for role in ("train", "val", "test")}
     trains, vals = by_role["train"], by_role["val"] or by_role["test"]
     for names in (trains, vals):
         if len(names) > 1:
-            raise ValueError(f"{shown(root)} has {listed(names)}, which mean the same part; keep one of them")
+            raise ValueError(f"{shown(root)} has {listed(names)}, which are the same part; keep one of them")
     return trains[0], vals[0]
 
 

@@ -1,4 +1,4 @@
-"""Find the picture files below a folder: one rule for all data sets of what is a picture and what is passed over.
+"""Find the picture files below a folder: one rule for all data sets of what is a picture and what is skipped.
 
 Links are followed, those to a folder too. Hidden files and folders and those of tools and trash are skipped.
 Names are relative to the data set's root, with slashes.
@@ -18,7 +18,7 @@ _TOOLS = frozenset({
 
 @dataclass(frozen=True)
 class Found:
-    """Picture files in order of name; `left_out` are others that should be ones, `skipped` those passed over by rule.
+    """Picture files in order of name; `left_out` should be pictures but can't be used; `skipped` are ignored by rule.
 
     `others` are files that don't look like pictures.
     """
@@ -36,7 +36,7 @@ class Found:
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a name is hidden, or that of a folder which a system or a tool has made."""
+    """Whether a name is hidden, or that of a folder created by a system or a tool."""
     return name.startswith(".") or name.lower() in _TOOLS
 
 
@@ -69,7 +69,7 @@ def pictures_below(root: Path, below: str) -> Found:
         try:
             identity = _identity(root / name)
             if identity in above:
-                found.left_out[name] = "a link to a folder that it lies in"
+                found.left_out[name] = "a link to a folder that contains it"
                 continue
             entries = _entries(root / name)
         except OSError as error:
@@ -89,7 +89,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _components(name: str) -> list[str]:
-    """Names in the order in which `Path` has them: folder by folder."""
+    """Sorts names as `Path` does: folder by folder."""
     return name.split("/")
 
 
@@ -120,7 +120,7 @@ def _sort_in(entry: os.DirEntry[str], name: str, found: Found) -> bool:
     elif _is_file(entry):
         (found.names if pictured else found.others).append(name)
     else:
-        found.left_out[name] = "a link to nothing" if entry.is_symlink() else "not a regular file"
+        found.left_out[name] = "a broken link" if entry.is_symlink() else "not a regular file"
     return False
 
 

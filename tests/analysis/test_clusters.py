@@ -104,7 +104,7 @@ def test_large_sets_are_fitted_to_a_part_and_assigned_whole() -> None:
 
 
 def test_mistakes_say_what_to_do() -> None:
-    with pytest.raises(ValueError, match="2 different neurons can't make 4 clusters"):
+    with pytest.raises(ValueError, match="2 distinct neurons can't make 4 clusters"):
         cluster(np.repeat(kinds(1)[:2], 50, axis=0), 4)
     assert possible_ks(np.repeat(kinds(2), 50, axis=0)) == [4, 5, 6]
     with pytest.raises(ValueError, match="3 neurons in all, but 2"):

@@ -73,7 +73,7 @@ def test_layers_that_have_no_bands_are_named_with_their_reason(tmp_path: Path) -
         ("bits.weight", torch.zeros(8, 4, 3, 3, dtype=torch.int8), "int8"),
         ("none.weight", torch.zeros(0, 4, 3, 3), "empty"),
         ("grey.weight", torch.zeros(8, 1, 3, 3), "two features"),
-        ("decoder.deconv1.weight", torch.zeros(8, 4, 3, 3), "named as a transposed"),
+        ("decoder.deconv1.weight", torch.zeros(8, 4, 3, 3), "named like a transposed"),
     ],
 )
 def test_what_is_no_spatial_conv_is_shown_with_the_reason(tmp_path: Path, name: str, tensor, reason: str) -> None:
@@ -206,8 +206,8 @@ def test_a_safetensors_header_that_does_not_fit_its_data_is_called_damaged(tmp_p
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "pointer of Git LFS"),
-        (b"\n<!DOCTYPE html><title>404</title>", "a page of the web"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a web page"),
         (b"", "is empty"),
     ],
 )

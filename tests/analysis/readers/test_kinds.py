@@ -44,22 +44,22 @@ def tarred() -> bytes:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
-        (b"\n<!DOCTYPE html><title>404</title>", "is a page of the web"),
-        (b"\xef\xbb\xbf<html>", "is a page of the web"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><title>404</title>", "is a web page"),
+        (b"\xef\xbb\xbf<html>", "is a web page"),
         (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "is XML"),
         (b'{"error": "Repository not found"}', "is JSON"),
         (b"Entry not found", "holds text"),
         (b"", "is empty"),
         (bytes(600), "zeros"),
-        (b"GGUF\x03\0\0\0", "is GGUF"),
+        (b"GGUF\x03\0\0\0", "is a GGUF file"),
         (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
         (b"\x93NUMPY\x01\0", "a NumPy array"),
         (arrays(), r"a NumPy archive \(\.npz\)"),
         (zipped(a=b"b"), "a zip archive of 1 files"),
-        (zipped(a=b"b")[:-30], "cut short"),
-        (tarred(), "an archive by tar"),
-        (gzip.compress(b"a", mtime=0), "compressed by gzip"),
+        (zipped(a=b"b")[:-30], "truncated"),
+        (tarred(), "a tar archive"),
+        (gzip.compress(b"a", mtime=0), "compressed with gzip"),
         (b"\x7fELF", "a program"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (zipped(**{"model.weights.h5": b""}), "a Keras model"),
@@ -159,7 +159,7 @@ def test_folders_of_other_kinds_say_what_they_are(tmp_path: Path) -> None:
 def test_a_pointer_among_the_shards_is_named(tmp_path: Path) -> None:
     sharded(tmp_path, "safetensors")
     (tmp_path / "model-00001.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ValueError, match=r"model-00001\.safetensors is a pointer of Git LFS"):
+    with pytest.raises(ValueError, match=r"model-00001\.safetensors is a Git LFS pointer"):
         spatial_convs(tmp_path)
 
 

@@ -134,5 +134,5 @@ def test_functions_that_unfold_without_end_are_refused_before_they_do(tmp_path: 
         model.functions.append(onnx.helper.make_function("local", f"F{i}", ["x"], ["y"], calls, opset))
     model.graph.node.append(onnx.helper.make_node("F0", ["image"], ["unfolded"], domain="local"))
     onnx.save(model, file)
-    with pytest.raises(ValueError, match=r"call one another without end|unfold into more than 1,000,000 nodes"):
+    with pytest.raises(ValueError, match=r"call each other endlessly|expand to more than 1,000,000 nodes"):
         spatial_convs(file)

@@ -102,7 +102,7 @@ def test_a_folder_without_enough_pictures_says_what_is_needed(pictures: Path, tm
     (tmp_path / "few").mkdir()
     for path in scan_folder(pictures).pictures[:9]:
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match=r"not a folder|holds 9 usable pictures, at least 10 are needed"):
+    with pytest.raises(ValueError, match=r"not a folder|holds 9 usable pictures; at least 10 are needed"):
         scan_folder(tmp_path / folder)
 
 
@@ -131,7 +131,7 @@ def test_prepared_data_is_made_once_and_refused_when_the_folder_has_changed(pict
     assert data.train_images.shape == (24, 3, 56, 56)
     assert torch.equal(prepare(spec, Path("/gone")).train_images, data.train_images)
     changed = spec.model_copy(update={"fingerprint": "0" * 64})
-    with pytest.raises(ValueError, match="its pictures have changed; launch anew"):
+    with pytest.raises(ValueError, match="its pictures have changed; launch again"):
         prepare(changed, pictures)
 
 

@@ -96,7 +96,7 @@ def test_a_picture_that_changes_while_it_is_decoded_is_named(classes: Path, monk
         return found
 
     monkeypatch.setattr(registry, "scan_classes", then_spoil)
-    with pytest.raises(ValueError, match=r"can't read .*3\.png any more"):
+    with pytest.raises(ValueError, match=r"can no longer read .*3\.png"):
         prepare(spec, classes)
 
 
@@ -108,7 +108,7 @@ def test_a_picture_exchanged_while_others_are_decoded_is_noticed(
     def exchange(done: int, total: int) -> None:
         picture(classes / "cats" / "3.png", 60)
 
-    with pytest.raises(ValueError, match="its pictures have changed; launch anew"):
+    with pytest.raises(ValueError, match="its pictures have changed; launch again"):
         prepare(spec, classes, exchange)
     assert not list(cache_folder().glob(f"*{spec.key}-*"))
     assert not (cache_folder() / spec.key).exists()

@@ -73,10 +73,10 @@ def test_links_to_files_and_within_folders_are_read_and_loops_are_named(tmp_path
         "a/more/p0.png", "a/more/p1.png", "a/one.png", "a/p0.png", "a/p1.png", "a/p2.png",
     ]  # fmt: skip
     assert found.left_out == {
-        "a/loop": "a link to a folder that it lies in",
-        "a/more/up": "a link to a folder that it lies in",
-        "b/gone.png": "a link to nothing",
-        "b/itself": "a link to nothing",
+        "a/loop": "a link to a folder that contains it",
+        "a/more/up": "a link to a folder that contains it",
+        "b/gone.png": "a broken link",
+        "b/itself": "a broken link",
     }
 
 
@@ -94,7 +94,7 @@ def test_exchanged_pictures_of_one_size_change_the_fingerprint_and_are_told(tmp_
         os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))  # as rsync and tar leave them
     after = scan(tmp_path)
     assert after.fingerprint != before.fingerprint
-    assert after.remarks == ["changed since they were last read, so trials get other ids: a/0.png, b/0.png"]
+    assert after.remarks == ["changed since they were last read, so trials get new ids: a/0.png, b/0.png"]
     assert scan(tmp_path).remarks == []
 
 
@@ -170,7 +170,7 @@ def test_a_test_set_beside_a_validation_set_is_not_used_and_told(tmp_path: Path)
     assert scan(tmp_path).remarks == [
         "classes without a folder in val: d",
         "not used, since train has no such class: val/c",
-        "not used, since they lie in no class's folder: train/p0.png",
+        "not used, since they are in no class folder: train/p0.png",
         "not used, beside train and val: test",
         "classes without a picture in val: d",
     ]
@@ -179,10 +179,10 @@ def test_a_test_set_beside_a_validation_set_is_not_used_and_told(tmp_path: Path)
 @pytest.mark.parametrize(
     ("folders", "complaint"),
     [
-        (["train/a", "train/b", "Train/a", "val/a", "val/b"], "Train, train, which mean the same part"),
-        (["train/a", "val/a", "validation/a"], "val, validation, which mean the same part"),
+        (["train/a", "train/b", "Train/a", "val/a", "val/b"], "Train, train, which are the same part"),
+        (["train/a", "val/a", "validation/a"], "val, validation, which are the same part"),
         (["train", "val"], "train holds 0 class folders"),
-        (["train_images", "val_images"], "named like the parts of a split but hold no class folders"),
+        (["train_images", "val_images"], "named like parts of a split but hold no class folders"),
         (["Train/a", "Train/b"], "has a folder Train but not the other of train and val"),
         (["validation", "test"], "but not the other of train and val"),
         (["imagenette2/train/a", "imagenette2/val/a"], "did you mean .*imagenette2"),
@@ -220,7 +220,7 @@ def odd(root: Path) -> dict[str, str]:
     shutil.copy(root / "a" / "p0.png", os.fsencode(root / "a") + b"/caf\xe9.png")
     return {
         "a/cut.png": "truncated", "a/empty.jpg": "an empty file", "a/text.JPG": "not a picture",
-        "a/phone.HEIC": "no decoder for .heic", "a/vast.png": "pixels", "a/gone.png": "a link to nothing",
+        "a/phone.HEIC": "no decoder for .heic", "a/vast.png": "pixels", "a/gone.png": "a broken link",
         "a/folder.jpg": "a folder, not a picture", "a/pipe.png": "not a regular file",
         "a/socket.png": "not a regular file", "a/caf\udce9.png": "its name is not UTF-8",
     }  # fmt: skip
@@ -282,8 +282,8 @@ def test_folders_of_tools_and_hidden_ones_are_skipped_by_rule(tmp_path: Path) ->
     (root / "notes.txt").write_text("of people")
     found = scan(root)
     assert (found.fingerprint, found.left_out) == (before, {})
-    assert found.remarks[0].startswith("skipped, hidden or made by tools: $RECYCLE.BIN, .Trash-1000, .git")
-    assert found.remarks[1] == "skipped, not named like pictures: notes.txt"
+    assert found.remarks[0].startswith("skipped, hidden or created by tools: $RECYCLE.BIN, .Trash-1000, .git")
+    assert found.remarks[1] == "skipped, not named like a picture: notes.txt"
 
 
 def test_formats_and_upper_case_suffixes_are_read(tmp_path: Path) -> None:
@@ -313,8 +313,8 @@ def test_what_was_understood_is_said(tmp_path: Path) -> None:
         fill(tmp_path / f"c{number}", 4 + number, seed=20 * number)
     assert load_data("folder", str(tmp_path), ["options.val_share=0.25"])[2].understood == [
         "7 classes: c0, c1, c2, c3, c4 and 2 more; "
-        "no parts of its own: about 25% of each class held out for validation",
-        "34 pictures (3 (c0) to 7 (c6) a class) for training, 15 pictures (1 (c0) to 3 (c5) a class) for validation",
+        "no split of its own: about 25% of each class held out for validation",
+        "34 pictures (3 (c0) to 7 (c6) per class) for training, 15 pictures (1 (c0) to 3 (c5) per class) for validation",
     ]
 
 

@@ -203,12 +203,12 @@ def test_the_command_line_says_what_it_took_a_folder_for(tmp_path: Path, printed
     (root / "a" / "bad\x1b[31m.png").write_bytes(b"no")
     cli.launch("demo", [f"data={{name: folder, root: {root}}}"], dry_run=True)
     dry = printed[0].getvalue()
-    assert dry.startswith("2 classes: a, b; no parts of its own")
+    assert dry.startswith("2 classes: a, b; no split of its own")
     assert "left out 1 of 11 pictures: a/bad\\x1b[31m.png (not a picture)" in dry
     with pytest.raises(ValueError, match=r"1 pictures can't be used: a/bad\\x1b\[31m.png \(not a picture\)"):
         cli.prepare("folder", str(root), ["image_size=16"], strict=True)
     cli.prepare("folder", str(root), ["image_size=16"])
-    assert printed[0].getvalue().removeprefix(dry).startswith("2 classes: a, b; no parts of its own")
+    assert printed[0].getvalue().removeprefix(dry).startswith("2 classes: a, b; no split of its own")
     assert printed[1].getvalue().startswith("left out 1 of 11 pictures")
 
 
