@@ -1,11 +1,11 @@
-"""Do everything to a running sweep that can happen to one, and see that nothing is lost.
+"""Do to a running sweep everything that can happen to one, and check that nothing is lost.
 
     python benchmarks/chaos.py [--faults 56] [--seed 0] [--epochs 24] [--only KIND ...] [--json FILE]
 
 About 15 minutes on 2 CPU cores. Trains the demo grid, small and with two seeds, on a Ray cluster of one head and two
-workers on this machine while faults of ten kinds strike it in random order. Then `sweep resume` runs until all is
+workers on this machine, while faults of ten kinds strike in random order. Then `sweep resume` runs until everything is
 complete, and weights, rows and analyses are compared with those of an undisturbed run: every sha256 must be the same.
-The storage is a small tmpfs of its own, which needs root; without it the storage faults are left out, and said so.
+The storage is a small tmpfs, which needs root; without root the storage faults are skipped, and the output says so.
 """
 
 import argparse
@@ -40,7 +40,7 @@ STORAGE_MIB = 256
 OUTAGE_S = 4.0
 WAIT_S = 60.0
 
-# Loaded by every process of the cluster: a trial that writes a checkpoint's file looks whether it is to die at it.
+# Loaded by every process of the cluster: a trial that writes a checkpoint's file checks whether it has to die there.
 KILLER = """
 import importlib.abc, importlib.util, json, os, pathlib, signal, sys
 KILLS = pathlib.Path(os.environ["CHAOS_KILLS"])
@@ -81,7 +81,7 @@ sys.meta_path.insert(0, Finder())
 
 
 class Storage:
-    """A folder of its own for the sweep: a small tmpfs where that is allowed, which can be filled and cut off."""
+    """The sweep's own folder: a small tmpfs, where that is allowed, which can be filled and cut off."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -124,7 +124,7 @@ class Storage:
 
 
 class MissError(Exception):
-    """There was nothing that the fault could strike."""
+    """There was nothing for the fault to strike."""
 
 
 class Chaos:
@@ -150,7 +150,7 @@ class Chaos:
         self.launches = 0
 
     def drive(self) -> None:
-        """See that a driver runs, unless all is complete."""
+        """Make sure that a driver runs, unless everything is complete."""
         if self.driver is not None and self.driver.poll() is None:
             return
         command = ["launch", "demo", *self.arguments] if self.launches == 0 else ["resume", "demo"]
@@ -163,7 +163,7 @@ class Chaos:
         return self.driver is not None and self.driver.poll() == 0
 
     def progress(self) -> tuple[int, ...]:
-        """Where the trials stand; changes when one comes on."""
+        """How far the trials are; changes when one makes progress."""
         return tuple(max(checkpoint_steps(trial.checkpoints), default=-1) for trial in self.sweep.trials())
 
     def kill_worker(self) -> str:
@@ -191,7 +191,7 @@ class Chaos:
         client = ray._raylet.GcsClient(address=self.cluster.address)
         client.drain_node(node.node_id, reason, "spot", int(time.time() * 1000) + 15_000)
         self.workers.append(self._add_node())
-        time.sleep(8)  # seconds that a spot notice leaves to those who listen
+        time.sleep(8)  # seconds that a spot notice leaves those who listen
         self.cluster.remove_node(node, allow_graceful=False)
         return node.node_id[:12]
 
@@ -289,7 +289,7 @@ def faults(chaos: Chaos) -> dict[str, tuple[int, Callable[[], str]]]:
 
 
 def strike(chaos: Chaos, count: int, only: list[str]) -> list[dict[str, str]]:
-    """Strike until `count` faults have hit or the sweep is complete; between two faults the sweep comes on."""
+    """Strike until `count` faults have hit or the sweep is complete; between two faults the sweep makes progress."""
     kinds = {kind: fault for kind, fault in faults(chaos).items() if not only or kind in only}
     share = count / sum(number for number, _ in kinds.values())
     order = [kind for kind, (number, _) in kinds.items() for _ in range(max(1, round(number * share)))]
@@ -315,7 +315,7 @@ def strike(chaos: Chaos, count: int, only: list[str]) -> list[dict[str, str]]:
 
 
 def finish(chaos: Chaos) -> int:
-    """Resume until all is complete; gives the number of resumes that took."""
+    """Resume until everything is complete; returns the number of resumes it took."""
     before = chaos.launches
     for _ in range(10):
         chaos.drive()
@@ -326,7 +326,7 @@ def finish(chaos: Chaos) -> int:
 
 
 def facts(sweep: SweepDir) -> dict[str, Any]:
-    """All of a sweep that must not depend on what happened to it."""
+    """Everything about a sweep that must not depend on what happened to it."""
     found: dict[str, Any] = {}
     for trial in sweep.trials():
         weights = {

@@ -1,9 +1,9 @@
-"""Speed and quality of the batched NMF against scikit-learn's, one neuron after another, and a plain torch one.
+"""Speed and quality of the batched NMF against scikit-learn's, neuron by neuron, and a plain torch one.
 
     python benchmarks/nmf.py [--json FILE]
 
-About 2 minutes on 2 CPU cores. Expect at least 8 times scikit-learn's speed on layers of 512x512x5x5 at a mean
-objective (squared Frobenius norm of what three factors leave out) at most 1.0005 of its. Banded weights are made of
+About 2 minutes on 2 CPU cores. Expect at least 8 times scikit-learn's speed on layers of 512x512x5x5 with a
+mean objective (squared Frobenius norm of what three factors leave out) of at most 1.0005 times its. Banded weights are
 three patterns over channels whose mixture depends on the row, plus noise; random ones are Gaussian.
 """
 
@@ -89,7 +89,7 @@ def measure(contender: str, x: Tensor) -> dict[str, Any]:
     part = x[:SAMPLE] if slow else x
     times = []
     if not slow:
-        CONTENDERS[contender](part)  # the first call sets things up, on a GPU for a second
+        CONTENDERS[contender](part)  # the first call sets things up, which takes a second on a GPU
     for _ in range(1 if slow else REPEATS):
         began = time.perf_counter()
         objective = CONTENDERS[contender](part)
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", module="sklearn")  # not converged in 200 iterations: that is its default
+    warnings.filterwarnings("ignore", module="sklearn")  # not converged in 200 iterations, its default
     torch.set_num_threads(os.cpu_count() or 1)
     rows = []
     for n, c, size in SHAPES:

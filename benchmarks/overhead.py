@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py [--json FILE]
 
-About 4 minutes on 2 CPU cores. Each way is run in a process of its own and the CPU time of its whole process tree is
-summed. Start-up (interpreter, imports, Ray's own processes, a process a trial) is measured by the same number of trials
+About 4 minutes on 2 CPU cores. Each way runs in its own process, and the CPU time of its whole process tree is summed.
+Start-up (interpreter, imports, Ray's own processes, one process per trial) is measured with the same number of trials
 that take no step, and subtracted. Expect at most 15% more through Ray.
 """
 
@@ -66,7 +66,7 @@ def cpu_s(way: Callable[[list[str], str], None], settings: list[str]) -> float:
                 except psutil.NoSuchProcess:
                     continue
                 used[member.pid] = times.user + times.system
-            time.sleep(0.1)  # the sampling interval: what a process does after its last sample is lost
+            time.sleep(0.1)  # the sampling interval: time after a process's last sample is lost
         process.join()
         if process.exitcode:
             sys.exit(f"{way.__name__} failed")
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    by_plain_calls(IDLE, tempfile.mkdtemp())  # prepares the data, so that nobody's time holds it
+    by_plain_calls(IDLE, tempfile.mkdtemp())  # prepares the data, so that it counts for neither
     seconds = {}
     for way in (by_plain_calls, through_ray):
         start_up, whole = cpu_s(way, IDLE), cpu_s(way, DEMO)

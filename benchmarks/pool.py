@@ -4,7 +4,7 @@
 
 About 10 minutes for 500 checkpoints on 2 idle CPU cores, and 0.8 GB of disk. Expect at least 1.7 times the throughput
 from two actors. Ten full checkpoints of 18.5 million parameters are written as the project writes them, one network
-a seed, and hard-linked into as many folders as asked for. The last three convs of every second network are banded
+per seed, and hard-linked into the requested number of folders. The last three convs of every second network are banded
 (benchmarks/nmf.py says how), the other networks are as initialised. One actor analyses the first `--sample` folders,
 two actors analyse all; actors are started, and have analysed one checkpoint each, before the clock starts.
 """
@@ -32,7 +32,7 @@ NETWORKS = 10
 
 
 def write_network(folder: Path, seed: int) -> None:
-    """A checkpoint as `sweep` keeps it for the analysis; of an odd seed, its last convs are banded."""
+    """A checkpoint as `sweep` keeps it for the analysis; with an odd seed, its last convs are banded."""
     net = models.build("simplified", "baseline", 1001, 224, seed)
     state = dict(net.state_dict())
     if seed % 2:
@@ -44,7 +44,7 @@ def write_network(folder: Path, seed: int) -> None:
 
 
 def spread(networks: list[Path], folder: Path, count: int) -> list[Path]:
-    """So many folders, each with a hard link to one of the networks' files."""
+    """`count` folders, each with a hard link to one of the networks' files."""
     files = []
     for index in range(count):
         file = folder / f"{index:04}" / MODEL

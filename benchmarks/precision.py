@@ -1,10 +1,10 @@
-"""How much a layer's banding score owes to rounding, and so to the machine; a GPU's beside a CPU's, if there is one.
+"""How much a layer's banding score depends on rounding, and so on the machine, a GPU included if there is one.
 
     python benchmarks/precision.py [--json FILE] [CHECKPOINT ...]
 
 Half a minute on 2 CPU cores. Each layer is scored again with its input channels in another order (which changes the
 order of every sum), with every result of every operation off by up to 4 units in its last place, in float64, and on
-a GPU where there is one. Expect no score to move by more than 0.005. Checkpoints given add their layers.
+a GPU where there is one. Expect no score to move by more than 0.005. The layers of given checkpoints are added.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def layers(checkpoints: list[Path]) -> Iterator[tuple[str, Tensor]]:
 
 
 def measure(name: str, w: Tensor) -> dict[str, Any]:
-    """A layer's scores, and for each machine how far the one that differs more lies from them."""
+    """A layer's scores, and for each machine how far off the worse of its two scores is."""
     ours = band_scores(plain(w).reduced)
     row = {"layer": name, "horizontal": round(ours.horizontal, 3), "vertical": round(ours.vertical, 3)}
     for machine, reduce in MACHINES.items():

@@ -3,8 +3,8 @@
     python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
     python benchmarks/publish.py photos photos --set data.root=FOLDER
 
-`make results` runs both and renews the documents. Takes as long as the grid: about 9 and 7 minutes for these on 2 CPU
-cores. A sweep that is complete in runs/published/ is only read again; its time is then the one measured when it ran.
+`make results` runs both and updates the documents. Takes as long as the grid: about 9 and 7 minutes for these on 2 CPU
+cores. A sweep that is already complete in runs/published/ is only read; its time is then the one measured when it ran.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""Random weights: how often is a band seen where there is none, and is chance 0?
+"""Random weights: how often is a band found where there is none, and is chance 0?
 
     python benchmarks/random_weights.py [--layers 1000] [--json FILE]
 
 About 5 minutes on 2 CPU cores. Layers of all combinations of kernel size, neurons and kind of initialisation in turn,
-each of its own seed. Expect no verdict but `none`, and a mean score that is 0 within its error (|z| < 3) in both
+each with its own seed. Expect no verdict but `none`, and a mean score that is 0 within its error (|z| < 3) in both
 directions; the same for the mean of each layer's shuffle null. Then the bootstrap interval: layers of 64 neurons are
-drawn from 4,096 banded ones of which each has noise of its own strength; expect about 95% of the intervals to hold
+drawn from 4,096 banded ones, each with noise of a different strength; expect about 95% of the intervals to hold
 the score of all 4,096.
 """
 
@@ -47,7 +47,7 @@ def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def sparse(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Normal, nine in ten weights zero, as after pruning."""
+    """Normal, with nine in ten weights zero, as after pruning."""
     keep = torch.rand(shape, generator=generator) < 0.1
     return torch.randn(shape, generator=generator) * keep
 
@@ -92,7 +92,7 @@ def summary(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def coverage(draws: int) -> dict[str, Any]:
-    """How often the 95% interval of a layer of 64 neurons holds the score of those that it was drawn from."""
+    """How often the 95% interval of a 64-neuron layer holds the score of the neurons it was drawn from."""
     rng = np.random.default_rng(0)
     rows = rng.random((4096, 5, 1, 3))
     population = rows + rng.random((4096, 1, 1, 1)) * rng.random((4096, 5, 5, 3))

@@ -1,11 +1,11 @@
-"""Which convolutions the reader finds in state dicts of all models of torchvision and timm, beside what they have.
+"""Which convolutions the reader finds in the state dicts of all torchvision and timm models, against what they have.
 
     python benchmarks/readers.py [--json FILE]
 
-Six minutes on one CPU core. Each model is built without memory, its state dict saved by torch.save, and the file read
-as `sweep analyze` reads it: by names and shapes alone. The model's own modules say what is right. Expect none missed
-and none left out without need; a transposed convolution with as many inputs as outputs and a name that says nothing of
-it can't be told from a convolution.
+Six minutes on one CPU core. Each model is built without memory, its state dict saved with torch.save, and the file read
+as `sweep analyze` reads it: by names and shapes alone. The model's own modules are the truth. Expect none missed and
+none skipped needlessly; a transposed convolution with as many inputs as outputs and a name that doesn't give it away
+can't be told from a convolution.
 """
 
 import argparse
@@ -44,7 +44,7 @@ LIBRARIES: dict[str, tuple[Callable[[], list[str]], Callable[[str], nn.Module]]]
 
 
 def built(make: Callable[[str], nn.Module], name: str) -> nn.Module:
-    """A model without memory, or with it where its construction reads its own weights."""
+    """A model without memory, or with it if its constructor reads its own weights."""
     try:
         with torch.device("meta"):
             return make(name)
@@ -57,7 +57,7 @@ def can_be_scored(module: nn.Module) -> bool:
 
 
 def compare(net: nn.Module, file: Path) -> tuple[Counter[str], list[str]]:
-    """Counts of a model's convolutions, and the names of those that the reader has wrong."""
+    """Counts of a model's convolutions, and the names of those that the reader gets wrong."""
     modules = {name: module for name, module in net.named_modules() if isinstance(module, KINDS)}
     state = {name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in net.state_dict().items()}
     torch.save(state, file)
@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")  # old names of models, and of what they are built from
+    warnings.filterwarnings("ignore")  # deprecated names of models and of their parts
     rows: list[dict[str, Any]] = []
     remarks: list[str] = []
     for library in LIBRARIES:

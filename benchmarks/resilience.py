@@ -3,7 +3,7 @@
     python benchmarks/resilience.py [--json FILE]
 
 About 3 minutes on 2 CPU cores. Expect at most 3% of the training time for checkpoints, and under 5 s until `sweep
-resume` has decided that nothing is to do (start of Python included; without tables it reads every trial's files).
+resume` knows that there is nothing to do (Python's start included; without tables it reads every trial's files).
 """
 
 import argparse
@@ -38,7 +38,7 @@ TRIALS = 10_000
 
 
 def checkpoint_cost(folder: Path) -> dict[str, float]:
-    """Train the demo's baseline with a checkpoint at least every 30 s, timing each; the share of time that they took.
+    """Train the demo's baseline with a checkpoint at least every 30 s, timing each; their share of the time.
 
     The demo's epochs are shorter than that and each ends with a checkpoint, so that more are written.
     """
@@ -76,7 +76,7 @@ def checkpoint_cost(folder: Path) -> dict[str, float]:
 
 
 def finished_sweep(storage: Path) -> SweepDir:
-    """A sweep of 10,000 finished and analysed trials: every file that a real one has, with tiny weights."""
+    """A sweep of 10,000 finished and analysed trials: with every file that a real one has, but tiny weights."""
     grid = load_grid("demo", [f"seeds={list(range(TRIALS // 4))}"])
     sweep = SweepDir(UPath(storage / "demo"))
     plans = expand(grid).plans

@@ -2,7 +2,7 @@
 
     python benchmarks/smoke_full.py [--storage FOLDER] [--json FILE]
 
-50 minutes on 2 CPU cores that had much else to do, and 40 GB in FOLDER (default: a temporary one), which is removed
+50 minutes on 2 busy CPU cores, and 40 GB in FOLDER (default: a temporary one), which is removed
 afterwards. Expect every cell finished or excluded, and every layer of every checkpoint analysed without an error.
 """
 
@@ -28,7 +28,7 @@ GRID = "smoke-full"
 
 
 def measure(storage: Path) -> dict[str, Any]:
-    """Launch the grid into an empty folder and say what came of it."""
+    """Launch the grid into an empty folder and report the outcome."""
     began = time.perf_counter()
     launched = subprocess.run([*SWEEP, "launch", GRID, "--storage", str(storage)], check=False)
     wall_s = time.perf_counter() - began

@@ -1,9 +1,9 @@
 """Choices that live in the page's address, so that a link shows what its sender saw.
 
-The address is the truth: a widget shows what it says and writes into it what its user picks. What was picked is
-remembered for the session too, because a link of the navigation opens its page without the address's choices.
-Streamlit's own `bind="query-params"` does not serve: it forbids `st.switch_page` to name the choices of the page it
-opens, and the choice of a sweep is lost on the way (Streamlit 1.67).
+The address is the truth: a widget shows what it says and writes the user's choice into it. Choices are also remembered
+for the session, because navigation links open a page without the address's choices. Streamlit's own
+`bind="query-params"` does not work here: with it, `st.switch_page` can't pass choices to the page it opens, and the
+chosen sweep is lost on the way (Streamlit 1.67).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ import streamlit as st
 
 
 def choose_one(label: str, options: Sequence[str], name: str, in_words: Callable[[str], str] = str) -> str:
-    """A select box over options, of which there is at least one; the first one unless the address names another."""
+    """A select box over at least one option; shows the first one unless the address names another."""
     asked = st.query_params.get(name)
     wanted = [value for value in _wanted(name) if value in options] or [options[0]]
     if asked is not None and asked not in options:
-        st.warning(f"There is no {label.lower()} {asked}; this is {wanted[0]}.")
+        st.warning(f"There is no {label.lower()} {asked}; showing {wanted[0]}.")
     st.session_state[name] = wanted[0]
     _write(name, wanted[:1])
     write = partial(_write_chosen, name)
@@ -26,7 +26,7 @@ def choose_one(label: str, options: Sequence[str], name: str, in_words: Callable
 
 
 def choose_some(label: str, options: Sequence[str], name: str) -> list[str]:
-    """A box for several of the options; none chosen means all."""
+    """A box for choosing several options; choosing none means all."""
     wanted = [value for value in _wanted(name) if value in options]
     st.session_state[name] = wanted
     _write(name, wanted)

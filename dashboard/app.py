@@ -8,9 +8,9 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
-import sweep  # noqa: F401  # first: it sees to it that the project's packages are found, not others of their names
+import sweep  # noqa: F401  # first: it makes sure that the project's packages are found, not others with the same names
 
-VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve past this file
+VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve without this file
 FIRST = "overview"
 ICONS = {"overview": "grid_view", "seeds": "difference", "trial": "monitoring"}
 

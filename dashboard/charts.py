@@ -7,7 +7,7 @@ from analysis.banding import THRESHOLD
 from sweep.results.cells import COLOURS
 
 ROOMY, CROWDED = 4, 10
-"""Up to so many architectures a cell has room for the spread over seeds, and for a number at all."""
+"""Up to this many architectures, a cell has room for the spread over seeds, and for any number at all."""
 _LIGHT = ["none", "unscored", "excluded", "waiting", "running"]
 
 
@@ -53,7 +53,7 @@ def cell_chart(cells: pd.DataFrame) -> alt.LayerChart:
 
 
 def cell_chart_height(cells: pd.DataFrame) -> int:
-    """Pixels that the grid needs: a row for each intervention, and the axis."""
+    """The height of the grid in pixels: a row for each intervention, and the axis."""
     rows = int(cells["intervention"].nunique())
     return (44 if rows <= 2 * ROOMY else 28) * rows + (40 if cells["architecture"].nunique() <= ROOMY else 100)
 
@@ -89,7 +89,7 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
 
 
 def differences(values: pd.DataFrame) -> alt.LayerChart:
-    """Mean differences to the baseline with their intervals, a row for each intervention and direction."""
+    """Mean differences from the baseline with their intervals, a row for each intervention and direction."""
     base = alt.Chart(values).encode(
         y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
         yOffset=alt.YOffset("direction:N"),
@@ -134,7 +134,7 @@ def curve(values: pd.DataFrame, title: str) -> alt.Chart:
 
 
 def neurons(scores: pd.DataFrame) -> alt.Chart:
-    """How the neurons of a layer spread over the score."""
+    """How the scores of a layer's neurons are distributed."""
     long = scores.melt(value_vars=["horizontal", "vertical"], var_name="direction", value_name="score")
     return (
         alt.Chart(long)

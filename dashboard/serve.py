@@ -10,13 +10,13 @@ _THEME = {"base": "light", "primaryColor": "#0072B2", "font": "sans-serif"}
 def command(storage: str, port: int | None) -> list[str]:
     """The command line that serves a storage (or one sweep) to this machine only.
 
-    There is no login: behind a proxy that has one, let the proxy reach this address. `-P`: the working directory may
-    hold packages of the same names.
+    There is no login: to add one, put a proxy in front of this address. `-P`: the working directory may hold packages
+    with the same names.
     """
     options = {
         "server.headless": "true",
         "server.address": "127.0.0.1",
-        "server.fileWatcherType": "none",  # nobody edits the pages, and watches may be few (inotify)
+        "server.fileWatcherType": "none",  # nobody edits the pages, and inotify watches may be scarce
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     } | {f"theme.{name}": value for name, value in _THEME.items()}
@@ -30,4 +30,4 @@ def command(storage: str, port: int | None) -> list[str]:
 if __name__ == "__main__":
     storage, *port = sys.argv[1:]
     served = command(storage, int(port[0]) if port else None)
-    os.execv(served[0], served)  # in this process's place, so that whatever stops it stops the server
+    os.execv(served[0], served)  # replaces this process, so that whatever stops it stops the server

@@ -1,4 +1,4 @@
-"""From results tables to what the pages show. Pure functions of frames; no drawing."""
+"""From results tables to what the pages show. Pure functions of data frames; no drawing."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import pandas as pd
 
 from sweep.results.words import decimal
 
-STALE_S = 600.0  # a trial gives a sign at each epoch's end
+STALE_S = 600.0  # a trial sends a heartbeat at each epoch's end
 
 
 def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
-    """The trials whose columns have one of the values wanted of them; an empty list wants all."""
+    """The trials whose columns have one of the wanted values; an empty list means all."""
     for column, values in wanted.items():
         if values:
             trials = trials[trials[column].isin(values)]
@@ -18,7 +18,7 @@ def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
 
 
 def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
-    """The trials as a reader wants them: the worrying ones first, columns in words; `now` in seconds since 1970."""
+    """The trials for the reader: problems first, columns in words; `now` in seconds since 1970."""
     urgency = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
     order = last.assign(urgency=last["status"].map(urgency))
     order = order.sort_values(["urgency", "architecture", "intervention", "seed"])
@@ -40,7 +40,7 @@ def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
         "reached": "Epochs",
         "attempts": "Attempts",
         "host": "Host",
-        "sign": "Last sign",
+        "sign": "Last heartbeat",
         "trial_id": "Trial",
     }
     if order["remark"].isna().all():
@@ -51,7 +51,7 @@ def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
 
 
 def ago(seconds: float) -> str:
-    """A time that has passed, in the unit a reader would choose."""
+    """A time that has passed, in the unit one would say it in."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit} ago"
@@ -65,14 +65,14 @@ def trial_names(trials: pd.DataFrame) -> list[str]:
 
 
 def may_be_retried(trial: pd.Series, now: float) -> bool:
-    """Whether a trial failed, was interrupted, or has claimed to run without a sign of life for `STALE_S`."""
+    """Whether a trial failed, was interrupted, or is marked as running without a heartbeat for `STALE_S`."""
     if trial["status"] == "running":
         return bool(pd.isna(trial["heartbeat_at"]) or now - trial["heartbeat_at"] > STALE_S)
     return bool(trial["status"] == "failed" or (trial["status"] == "pending" and trial["attempts"] > 0))
 
 
 def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `sweep.results.statistics.over_seeds` as a reader wants them, the last conv first."""
+    """The rows of `sweep.results.statistics.over_seeds` for the reader, the last conv first."""
     ordered = summary.sort_values("position", kind="stable")
     columns = {
         "Architecture": ordered["architecture"],
@@ -94,7 +94,7 @@ def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `sweep.results.statistics.paired_differences` as a reader wants them."""
+    """The rows of `sweep.results.statistics.paired_differences` for the reader."""
     rows = differences[["mean", "low", "high", "p_holm"]].itertuples(index=False, name=None)
     numbers = [
         (f"{mean:+.2f}", "" if pd.isna(low) else f"{low:+.2f} to {high:+.2f}", "" if pd.isna(p) else f"{p:.3f}")
@@ -140,9 +140,9 @@ def _spreads(summary: pd.DataFrame, quantity: str) -> list[str]:
 
 
 def narrowed(names: Sequence[str], part: str, most: int, keep: str | None) -> list[str]:
-    """The first of the names that contain a part, at most so many; all names' first where none does.
+    """The first `most` names that contain `part`, or the first of all names where none does.
 
-    `keep` stays among them where it is one of the names, so that what is looked at remains chosen.
+    `keep`, if it is one of the names, is always included, so that the trial on screen stays chosen.
     """
     fitting = [name for name in names if part.lower() in name.lower()] or list(names)
     shown = fitting[:most]

@@ -1,4 +1,4 @@
-"""What the pages read: the sweep that is looked at, its tables, its pictures.
+"""What the pages read: the chosen sweep, its tables, its pictures.
 
 Tables are read again when they change.
 """
@@ -30,7 +30,7 @@ def chosen_sweep() -> UPath:
         return path
     names = sweep_names(path)
     if not names:
-        st.info(f"There is no sweep in `{argument}` yet. Launch one, then reload this page:")
+        st.info(f"There are no sweeps in `{argument}` yet. Launch one, then reload this page:")
         st.code(f"sweep launch demo --storage {argument}", language="shell")
         st.stop()
     with st.sidebar:
@@ -39,18 +39,18 @@ def chosen_sweep() -> UPath:
 
 
 def table(sweep: UPath, name: TableName) -> pd.DataFrame:
-    """A results table as it is now; ends the page if it is damaged."""
+    """A results table in its current state; ends the page if it is damaged."""
     with _damage_told():
         return _table(str(sweep), name, _version(sweep, name))
 
 
 def trials(sweep: UPath) -> pd.DataFrame:
-    """The trials as they stand: none runs while no driver works on the sweep."""
+    """The trials as they are: none runs while no driver works on the sweep."""
     return cells.standing(table(sweep, "trials"), holder(sweep))
 
 
 def last_convs(sweep: UPath) -> pd.DataFrame:
-    """Each trial as it stands, with its last conv's newest scores (`cells.last_convs`); ends the page at damage."""
+    """Each trial with its last conv's newest scores (`cells.last_convs`); ends the page if a table is damaged."""
     with _damage_told():
         last = _last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers"))
     return cells.standing(last, holder(sweep))
@@ -58,7 +58,7 @@ def last_convs(sweep: UPath) -> pd.DataFrame:
 
 @contextmanager
 def _damage_told() -> Iterator[None]:
-    """Say which table is damaged and which command makes it again: the dashboard writes nothing but requests."""
+    """Say which table is damaged and which command rewrites it: the dashboard itself writes only requests."""
     try:
         yield
     except DamagedTableError as error:
@@ -72,7 +72,7 @@ def reduced_layer(sweep: UPath, trial_id: str, step: int, layer: str) -> Reduced
 
 
 def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.Image:
-    """A picture of a layer's neurons, evenly chosen along their order of similarity."""
+    """A picture of a layer's neurons, evenly spaced along their order by similarity."""
     chosen = evenly(layer.order, neurons)
     return neuron_tiles(layer.reduced, chosen, min(columns, len(chosen)), scale)
 
@@ -93,6 +93,6 @@ def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: float) -
 
 
 def _version(sweep: UPath, name: TableName) -> float:
-    """Changes when a table is written anew."""
+    """Changes when a table is rewritten."""
     path = SweepDir(sweep).table(name)
     return float(path.stat().st_mtime) if path.exists() else 0.0

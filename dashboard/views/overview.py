@@ -17,7 +17,7 @@ FILTERS = {"architecture": "Architecture", "intervention": "Intervention", "stat
 
 
 def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
-    """What the reader wants to see: for each column of `FILTERS` some values, or none for all."""
+    """What the reader wants to see: some values for each column of `FILTERS`, or none for all."""
     varied = [column for column in FILTERS if len(trials[column].unique()) > 1]
     wanted = {}
     for column, slot in zip(varied, st.columns(len(varied)) if varied else [], strict=True):
@@ -28,7 +28,7 @@ def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
 
 @st.fragment(run_every=f"{source.REFRESH_S}s")
 def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
-    """All of the page that changes while a sweep runs."""
+    """The part of the page that changes while a sweep runs."""
     trials = source.trials(sweep)
     if trials.empty:
         st.info("The sweep has just been launched; its first results appear here within seconds.")
@@ -37,12 +37,12 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
     show_counts(trials)
     last = shape.chosen(source.last_convs(sweep), wanted)
     if last.empty:
-        st.info("No trial is of the kinds chosen above.")
+        st.info("No trial matches the filters above.")
         return
     grid = cells.cells(last)
     st.caption(
         "☰ horizontal · ☷ vertical · ○ none (the larger score) · ≠ not as expected · ✕ failed trials · ! failed "
-        "analyses · over finished seeds · point at a cell for more"
+        "analyses · over finished seeds · hover over a cell for details"
     )
     for _, part in grid.groupby("title", sort=False):
         st.subheader(f"Banding in the last convolution · {part['title'].iloc[0] or part['data'].iloc[0]}")
@@ -53,12 +53,12 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
 
 
 def show_driver(sweep: UPath) -> None:
-    """Whether anything works on the sweep at this moment."""
+    """Whether a driver works on the sweep right now."""
     driver = holder(sweep)
     if driver is None:
-        st.caption("No driver works on this sweep now.")
+        st.caption("No driver is working on this sweep.")
     else:
-        st.caption(f"Driver: {driver.host}, process {driver.pid}, last sign {shape.ago(driver.age_s)}")
+        st.caption(f"Driver: {driver.host}, process {driver.pid}, last heartbeat {shape.ago(driver.age_s)}")
 
 
 def show_counts(trials: pd.DataFrame) -> None:
@@ -73,7 +73,7 @@ def show_counts(trials: pd.DataFrame) -> None:
 def show_excluded(grid: pd.DataFrame) -> None:
     excluded = grid[grid["outcome"] == "excluded"]
     if len(excluded):
-        with st.expander(f"Cells left out since they make no sense: {len(excluded)}"):
+        with st.expander(f"Cells left out because they make no sense: {len(excluded)}"):
             for cell in excluded.itertuples():
                 st.markdown(f"**{cell.architecture} x {cell.intervention}**: {cell.reason}")
 
@@ -81,12 +81,12 @@ def show_excluded(grid: pd.DataFrame) -> None:
 def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
     analysed = last.dropna(subset="verdict").drop_duplicates(["title", "architecture", "intervention"])
     if analysed.empty:
-        st.info("Nothing is analysed yet; each trial's first checkpoint is analysed as soon as it is written.")
+        st.info("Nothing has been analysed yet; each trial's first checkpoint is analysed as soon as it is written.")
         return
     st.subheader("Weights of the last convolution")
     st.caption(
-        "Each tile is one neuron's kernel, reduced by NMF to three colours, which mean the same within a row only; "
-        "neurons are sorted by similarity, and 24 of them are shown, evenly chosen. One seed of each cell."
+        "Each tile is one neuron's kernel, reduced by NMF to three colours, which are comparable only within a row. "
+        "Neurons are sorted by similarity; 24 are shown, evenly spaced, for one seed of each cell."
     )
     shown = analysed.iloc[page_of(len(analysed), PICTURES, "pictures")]
     for row in shown.to_dict("records"):
@@ -102,7 +102,7 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
 
 def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.subheader("Trials")
-    st.caption("Tick a row's box to open the trial.")
+    st.caption("Tick a row to open its trial.")
     table = shape.trial_table(last, time.time())
     table = table.iloc[page_of(len(table), ROWS, "trials")]
     number = st.column_config.NumberColumn(format="%.2f", width="small")
@@ -123,10 +123,10 @@ def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
             "Horizontal": number,
             "Vertical": number,
             "Attempts": small,
-            "Last sign": small,
+            "Last heartbeat": small,
         },
     )
-    # A row is counted in the table that was on the screen; by now the trials may stand in another order.
+    # The row number refers to the table that was on screen; the order may have changed since.
     on_screen = st.session_state.get("trials on screen", [])
     st.session_state["trials on screen"] = table["Trial"].tolist()
     if event.selection.rows and event.selection.rows[0] < len(on_screen):
@@ -135,7 +135,7 @@ def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
 
 
 def page_of(length: int, size: int, name: str) -> slice:
-    """The part of a long list that is shown, chosen by the reader where there is more than one."""
+    """The shown part of a long list; the reader chooses the page if there is more than one."""
     pages = -(-length // size)
     if pages <= 1:
         return slice(0, size)

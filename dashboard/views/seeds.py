@@ -1,4 +1,4 @@
-"""Over seeds: mean and spread of each cell's scores, and what an intervention changes against its baseline."""
+"""Over seeds: mean and spread of each cell's scores, and what an intervention changes relative to its baseline."""
 
 import pandas as pd
 import streamlit as st
@@ -23,13 +23,13 @@ def show_means(rows: pd.DataFrame) -> None:
 
 def show_differences(rows: pd.DataFrame) -> None:
     differences = paired_differences(rows)
-    st.subheader("Difference to the baseline")
+    st.subheader("Difference from the baseline")
     if differences.empty:
         st.info("Nothing can be compared yet: a pair needs a finished baseline and a finished trial of the same seed.")
         return
     st.caption(
-        "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), each by itself; p is corrected "
-        "for all differences of the sweep (Holm). One pair alone has neither."
+        "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), each for itself; p is corrected "
+        "for all differences in the sweep (Holm). A single pair has neither."
     )
     positions = sorted(differences["position"].unique())
     names = {f"last conv - {position - 1}" if position > 1 else "last conv": position for position in positions}
@@ -46,7 +46,7 @@ st.title(f"Over seeds · {sweep.name}")
 trials = source.table(sweep, "trials").fillna({"data_key": "", "recipe_key": ""})
 found = scored(trials, source.table(sweep, "layers"))
 if found.empty:
-    st.info("No trial is finished and analysed yet; reload the page when one is.")
+    st.info("No trial is finished and analysed yet; reload this page once one is.")
     st.stop()
 show_means(found)
 show_differences(found)

@@ -1,4 +1,4 @@
-"""One trial: what it is, how it went, what its weights look like, and its error if it has one."""
+"""One trial: what it is, how it went, what its weights look like, and its error, if any."""
 
 import time
 
@@ -18,11 +18,11 @@ STARTS: dict[Start, str] = {"checkpoint": "its last checkpoint", "scratch": "scr
 
 
 def choose(trials: pd.DataFrame) -> str:
-    """The trial of the address (`?trial=`), or one chosen in the sidebar, of many after a part of its id is said."""
+    """The address's trial (`?trial=`), or one chosen in the sidebar; long lists are searched by part of the id."""
     names = trials["trial_id"].tolist()
     with st.sidebar:
         if len(names) > LISTED:
-            part = st.text_input("Find a trial", placeholder="a part of its id", key="part").strip()
+            part = st.text_input("Find a trial", placeholder="part of its id", key="part").strip()
             shown = shape.narrowed(names, part, LISTED, keep=st.query_params.get("trial"))
             st.caption(f"{len(shown):,} of {len(names):,} trials are listed.")
             names = shown
@@ -32,7 +32,7 @@ def choose(trials: pd.DataFrame) -> str:
 
 @st.fragment(run_every=f"{source.REFRESH_S}s")
 def show(sweep: UPath, trial_id: str) -> None:
-    """All of the page that changes while the trial runs."""
+    """The part of the page that changes while the trial runs."""
     trials = source.trials(sweep)
     trial = trials[trials["trial_id"] == trial_id].iloc[0]
     show_header(trial)
@@ -48,7 +48,8 @@ def show(sweep: UPath, trial_id: str) -> None:
 
 def show_header(trial: pd.Series) -> None:
     st.title(f"{trial['architecture']} · {trial['intervention']}")
-    sign = "" if pd.isna(trial["heartbeat_at"]) else f" · last sign {shape.ago(time.time() - trial['heartbeat_at'])}"
+    at = trial["heartbeat_at"]
+    sign = "" if pd.isna(at) else f" · last heartbeat {shape.ago(time.time() - at)}"
     st.caption(
         f"{trial['trial_id']} · seed {trial['seed']} · data set {trial['data']} · host {text(trial['host'])}{sign}"
     )
@@ -85,19 +86,19 @@ def show_retry(sweep: UPath, trial_id: str) -> None:
     if request is not None:
         since = shape.ago(time.time() - request.requested_at)
         st.info(
-            f"A retry from {STARTS[request.start]} was asked for {since}. The driver that runs this sweep picks it up, "
-            f"or the next `sweep resume {sweep}`."
+            f"A retry from {STARTS[request.start]} was requested {since}. The running driver or the next "
+            f"`sweep resume {sweep}` picks it up."
         )
         return
     with st.container(horizontal=True):
         for start, words in STARTS.items():
             label = "Retry" if start == "checkpoint" else "Retry from scratch"
             st.button(label, help=f"Run this trial again from {words}.", on_click=ask, args=(sweep, trial_id, start))
-    st.caption(f"The running driver picks it up, or the next resume. By hand: `sweep resume {sweep} --only {trial_id}`")
+    st.caption(f"The running driver or the next resume picks it up. By hand: `sweep resume {sweep} --only {trial_id}`")
 
 
 def ask(sweep: UPath, trial_id: str, start: Start) -> None:
-    """Leave a request, or say why it can't be left."""
+    """Write a request, or say why it could not be written."""
     try:
         request_retry(sweep, trial_id, start)
     except (OSError, ValueError) as error:
@@ -105,7 +106,7 @@ def ask(sweep: UPath, trial_id: str, start: Start) -> None:
 
 
 def show_recipe(sweep: UPath, trial: pd.Series) -> None:
-    """All that the trial's result depends on."""
+    """Everything that the trial's result depends on."""
     spec = read_spec(SweepDir(sweep).trial(trial["trial_id"]))
     if spec is not None:
         with st.expander("Recipe, data, versions"):
@@ -118,7 +119,7 @@ def show_trajectory(sweep: UPath, trial_id: str) -> None:
     epochs, layers = source.table(sweep, "epochs"), source.table(sweep, "layers")
     scores = shape.trajectory(layers, trial_id)
     if scores.empty:
-        st.info("Nothing is analysed yet; the first checkpoint is analysed as soon as it is written.")
+        st.info("Nothing has been analysed yet; the first checkpoint is analysed as soon as it is written.")
     else:
         st.subheader("Banding over training")
         st.altair_chart(charts.trajectory(scores), width="stretch")

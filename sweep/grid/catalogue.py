@@ -1,6 +1,6 @@
-"""What a grid can name, read from a catalogue that comes with the package, so that `sweep list` needs no torch.
+"""What a grid can name, read from a catalogue shipped with the package, so that `sweep list` needs no torch.
 
-`make docs` writes catalogue.json. It holds the hash of the sources it was made from; where they have changed since, the
+`make docs` writes catalogue.json. It holds the hash of the sources it was made from; if they have changed since, the
 rows come from the registries themselves.
 """
 
@@ -27,7 +27,7 @@ def rows(what: str) -> Rows:
 
 
 def written() -> str:
-    """The text of catalogue.json as the registries are now."""
+    """The text of catalogue.json for the current registries."""
     from sweep.grid import registries
 
     listed = {what: make() for what, make in registries.ROWS.items()}
@@ -62,9 +62,9 @@ def sources() -> Iterator[tuple[str, Path]]:
 
 
 def _shipped() -> dict[str, Rows] | None:
-    """The catalogue's rows; None unless it was made from the sources as they are."""
+    """The catalogue's rows; None unless it was made from the current sources."""
     try:
         catalogue = json.loads(FILE.read_text(encoding="utf-8"))
         return catalogue["rows"] if catalogue["sha256"] == sources_hash() else None
-    except (FileNotFoundError, KeyError, ValueError):  # not made yet, or a merge has left its marks in it
+    except (FileNotFoundError, KeyError, ValueError):  # not written yet, or with merge markers in it
         return None

@@ -20,7 +20,7 @@ from sweep.spec import DataSpec, Plan, TrialSpec
 
 @dataclass(frozen=True)
 class Expansion:
-    """All trials of a grid, excluded cells among them, and what was found where the images come from."""
+    """All trials of a grid, excluded cells included, and what was found where the images come from."""
 
     plans: list[Plan]
     source: Source
@@ -84,7 +84,7 @@ def data_spec(data: GridData, options: BaseModel, source: Source, image_size: in
 
 
 def _plan(spec: TrialSpec, root: Path | None) -> Plan:
-    """A trial as it enters the sweep directory; networks are built without memory, for their facts alone."""
+    """A trial as it enters the sweep directory; networks are built without memory, only to be measured."""
     intervention = INTERVENTIONS[spec.intervention]
     baseline = _baseline_of(spec)
     excluded = _undefined(spec) or intervention.meaningless(baseline)
@@ -103,7 +103,7 @@ def _plan(spec: TrialSpec, root: Path | None) -> Plan:
 
 
 def _undefined(spec: TrialSpec) -> str | None:
-    """Why a cell has no definition, or None: models from elsewhere have a few interventions only."""
+    """Why a cell is undefined, or None: models from elsewhere have only a few interventions."""
     defined = architecture_named(spec.architecture).interventions
     if defined is None or spec.intervention in defined:
         return None
@@ -114,7 +114,7 @@ def _baseline_of(spec: TrialSpec) -> ConvNet:
     """The architecture of a spec, unchanged.
 
     Raises:
-        ValueError: it can't take images of that size.
+        ValueError: the architecture can't take images of that size.
     """
     net = _ran_on_meta(spec.architecture, "baseline", spec.data.num_classes, spec.data.image_size)
     if isinstance(net, ConvNet):
@@ -133,7 +133,7 @@ def _changed(spec: TrialSpec) -> ConvNet | str:
 
 
 class _ShapesAlone(TorchFunctionMode):
-    """Batch norms give their input back: the shapes are the same, and each takes PyTorch 4 ms on the meta device."""
+    """Makes batch norms return their input: shapes stay the same, and each costs PyTorch 4 ms on the meta device."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if function is torch.nn.functional.batch_norm else function(*args, **(kwargs or {}))
@@ -141,7 +141,7 @@ class _ShapesAlone(TorchFunctionMode):
 
 @lru_cache(maxsize=256)
 def _ran_on_meta(architecture: str, intervention: str, num_classes: int, image_size: int) -> ConvNet | str:
-    """A network built and run once without memory, or what PyTorch says where a map is too small for a layer."""
+    """A network built and run once without memory, or PyTorch's error where a map is too small for a layer."""
     try:
         with torch.device("meta"), _ShapesAlone(), torch.no_grad():
             net = models.build(architecture, intervention, num_classes, image_size, seed=0)

@@ -1,4 +1,4 @@
-"""Read a grid or a data set by its name or from a file, with settings over it."""
+"""Read a grid or a data set by name or from a file, and apply settings to it."""
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -29,7 +29,7 @@ def preset_names(key: str) -> list[str]:
 
 
 def load_grid(name_or_file: str, settings: list[str]) -> Grid:
-    """Read a grid by its name or from a YAML file, with `key=value` settings over it.
+    """Read a grid by name or from a YAML file, and apply `key=value` settings.
 
     Raises:
         ValueError: it is unknown, or a key or value in it is wrong; one line with the allowed ones and the nearest.
@@ -48,7 +48,7 @@ def load_grid(name_or_file: str, settings: list[str]) -> Grid:
 def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridData, DataSpec, Source]:
     """A data set by itself, with settings such as `image_size=224` or `options.val_share=0.2`.
 
-    Gives what was asked for, what a trial sees of it, and what was found where its images come from.
+    Returns what was asked for, what a trial sees of it, and what was found where its images come from.
 
     Raises:
         ValueError: a name or a value is wrong, or the folder does not hold such a data set.
@@ -77,7 +77,7 @@ def _read_document(name_or_file: str) -> dict[str, Any]:
             raise ValueError(f"grid file {path} is neither a file nor a folder")
         document = read_yaml(UPath(path), f"grid file {path}")
     elif name_or_file not in grid_names() and Path(name_or_file).is_file():
-        raise ValueError(f"{name_or_file} is a file, and a grid's file ends in .yaml or .yml; rename it")
+        raise ValueError(f"{name_or_file} is a file, but a grid file must end in .yaml or .yml; rename it")
     else:
         require_known("grid", name_or_file, grid_names())
         document = _shipped("sweep.grids", f"{name_or_file}.yaml")
@@ -87,7 +87,7 @@ def _read_document(name_or_file: str) -> dict[str, Any]:
 
 
 def _fill_presets(document: dict[str, Any]) -> None:
-    """Put the shipped recipe or data of a name in the name's place."""
+    """Replace the name of a shipped recipe or data set by its content."""
     for key in ("recipe", "data"):
         name = document.get(key)
         if isinstance(name, str):
@@ -101,7 +101,7 @@ def _shipped(package: str, *parts: str) -> Any:
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:
-    """Put one `a.b=value` into a document; the value is read as YAML."""
+    """Apply one `a.b=value` setting to a document; the value is read as YAML."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise ValueError(f"--set {setting!r} must look like recipe.epochs=3")

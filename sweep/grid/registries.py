@@ -1,6 +1,6 @@
-"""What a grid can name, from the registries themselves: loads torch, so that `sweep list` reads a catalogue instead.
+"""What a grid can name, from the registries themselves. This loads torch, so `sweep list` reads a catalogue instead.
 
-Each function gives a header and rows of text, the name first.
+Each function returns a header and rows of text, the name first.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _CLASSES = 1001  # of the article's classifier
 
 
 def architectures() -> Rows:
-    """The architectures, with the parameters that they have for the article's 1001 classes."""
+    """The architectures, with their number of parameters for the article's 1001 classes."""
     rows = []
     for name, architecture in ARCHITECTURES.items():
         net = _on_meta(name, "baseline")
@@ -38,7 +38,7 @@ def architectures() -> Rows:
 
 
 def interventions() -> Rows:
-    """The interventions, with parameters and expected findings of `simplified` under each, for 1001 classes."""
+    """The interventions, with `simplified`'s parameters (for 1001 classes) and expected findings under each."""
     rows = []
     for name, intervention in INTERVENTIONS.items():
         net = _on_meta("simplified", name)
@@ -120,7 +120,7 @@ def _value(value: Any) -> str:
 
 
 def _on_meta(architecture: str, intervention: str) -> ConvNet:
-    """A network without memory, for its numbers alone."""
+    """A network without memory, only to be measured."""
     with torch.device("meta"):
         return models.build(architecture, intervention, _CLASSES, ARCHITECTURES[architecture].image_size, seed=0)
 

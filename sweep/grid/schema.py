@@ -1,4 +1,4 @@
-"""Grids as a researcher writes them, and what is allowed in them."""
+"""Grids as a researcher writes them, and what they may contain."""
 
 import difflib
 import re
@@ -33,7 +33,7 @@ def _known_architecture(name: str) -> str:
 class GridData(Frozen):
     """Which data set; `root` is the folder it is read from, `image_size` in pixels (default: the architecture's).
 
-    `unusable` files among its pictures are left out and named, or refused.
+    Picture files that are `unusable` are left out and listed, or refused.
     """
 
     name: Annotated[str, _known("data set", DATASETS)]
@@ -49,7 +49,7 @@ class GridData(Frozen):
 
 
 class _WrittenRecipe(Recipe):
-    """A recipe as it is written: one number is a batch size for all epochs."""
+    """A recipe as it is written: a single number is the batch size for all epochs."""
 
     @field_validator("batch_size", mode="before")
     @classmethod
@@ -58,12 +58,12 @@ class _WrittenRecipe(Recipe):
 
 
 class GridRecipe(_WrittenRecipe):
-    """A recipe for all of a grid's architectures; `of` gives single ones values of their own."""
+    """A recipe for all of a grid's architectures; `of` gives some of them their own values."""
 
     of: dict[Annotated[str, AfterValidator(_known_architecture)], dict[str, JsonValue]] = Field(default_factory=dict)
 
     def of_architecture(self, name: str) -> Recipe:
-        """The recipe of one architecture, with nothing left of the others'."""
+        """The recipe of one architecture, without the others' values."""
         values = self.model_dump(exclude={"of"}) | self.of.get(name, {})
         return Recipe.model_validate(_WrittenRecipe.model_validate(values).model_dump())
 
@@ -90,11 +90,11 @@ class Analysis(Frozen):
     layers: Literal["final", "all"] = "final"
 
 
-_MOST_CPUS = 1024  # of the largest machines; a thread for each of more is a slip of the pen
+_MOST_CPUS = 1024  # of the largest machines; more threads are a typo
 
 
 class Resources(Frozen):
-    """What one trial occupies: CPUs, which are its threads too, and at most one GPU, which small trials may share.
+    """What one trial takes: CPUs, also its number of threads, and at most one GPU, which small trials may share.
 
     A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
     """
@@ -111,8 +111,8 @@ Seeds = tuple[Annotated[int, Field(ge=0, lt=SEEDS)], ...]
 class Grid(Frozen):
     """Architectures x interventions x seeds on one data set with one recipe.
 
-    `architectures` and `interventions` may be `all`, which stands for those that the project names itself, without
-    timm's; `seeds_of` gives single interventions seeds of their own.
+    `architectures` and `interventions` may be `all`, which means all that the project names itself, without timm's;
+    `seeds_of` gives some interventions their own seeds.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -147,13 +147,13 @@ class Grid(Frozen):
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first complaint of a validation as one line: where, what, and what would be allowed."""
+    """A validation's first error as one line: where, what, and what is allowed."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = list(_model_at(model, first["loc"][:-1]).model_fields)
         if not allowed:
-            return f"unknown key {where!r}; there are none"
+            return f"unknown key {where!r}; no keys are allowed here"
         nearest = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1, cutoff=0.0)[0]
         return f"unknown key {where!r}; did you mean {nearest!r}? Allowed: {', '.join(allowed)}"
     if first["type"] == "literal_error":
@@ -180,10 +180,10 @@ _KINDS = {
     "tuple_type": "must be a list, such as [0, 1]",
     "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE,
     "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "must be a finite number",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "model_type": _MAPPING, "dict_type": _MAPPING, "model_attributes_type": _MAPPING,
 }  # fmt: skip
-"""What is said of a value of the wrong kind, by pydantic's name for the error."""
+"""Messages for a value of the wrong kind, by pydantic's name for the error."""
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

@@ -14,7 +14,7 @@ from sweep.results.statistics import CONDITION, DIRECTIONS, finished
 from sweep.results.tables import Row, read_reduced, records
 
 SEEDS_DRAWN = 3
-"""Pictures of so many seeds a cell; the others are in the export."""
+"""At most this many seeds per cell are drawn; the others are in the export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Cell:
 
     @property
     def remark(self) -> str:
-        """How many of its trials are not finished, and how many have no scores although they are."""
+        """How many of its trials are not finished, and how many are finished but have no scores."""
         states = [state for state in self.row["state"].split(", ") if state and not state.endswith(" finished")]
         return ", ".join([*states, *([f"{self.row['unscored']} unscored"] if self.row["unscored"] else [])])
 
@@ -59,7 +59,7 @@ def cell_grids(
     summary: pd.DataFrame,
     firsts: pd.DataFrame,
 ) -> list[CellGrid]:
-    """One grid for each data set and recipe of a sweep, in the order in which trials stand; `cells` gives all cells."""
+    """One grid for each data set and recipe of a sweep, in the order of the trials; `cells` gives all cells."""
     trajectories = layers[layers["error"].isna() & layers["epoch"].notna() & layers["horizontal"].notna()]
     by_trial = {str(key): part for key, part in trajectories.groupby("trial_id", sort=False)}
     keys = [*CONDITION, "intervention"]
@@ -109,7 +109,7 @@ def _layers(
 
 
 def _epochs(epochs: Sequence[Any]) -> str:
-    """The first epoch of each seed, `never` for a seed that ends without banding; nothing where all do."""
+    """The first epoch of each seed, `never` for a seed that ends without banding; empty where all do."""
     if all(pd.isna(epoch) for epoch in epochs):
         return ""
     return ", ".join("never" if pd.isna(epoch) else f"{epoch:g}" for epoch in epochs)
@@ -127,7 +127,7 @@ def _pictures(sweep: UPath, of_layer: Sequence[tuple[Row, pd.DataFrame]]) -> lis
 
 
 def trajectory_lines(trajectories: Sequence[pd.DataFrame]) -> list[Line]:
-    """For each direction a thin line for each seed and, where there are several, a thick one for their mean.
+    """For each direction, a thin line per seed and, where there are several, a thick one for their mean.
 
     The mean is taken at the epochs that all seeds have.
     """

@@ -14,7 +14,7 @@ from sweep.report.drawings import strip
 from sweep.results.statistics import CONDITION, condition_titles, finished
 from sweep.results.tables import Row, read_centres, read_table
 
-_FAINT = 0.5  # ours: of random neurons' own scores the mean is about 0, of banded ones' at least 2/3
+_FAINT = 0.5  # ours: random neurons' own scores average about 0, banded ones' at least 2/3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,7 @@ class Centre:
 class ClusterRow:
     """A layer's neurons over the clusters, in percent, as the mean over its finished seeds: by cluster; by what each
     neuron shows by itself (in the order of `LABELS`); and the article's four for the same intervention and position,
-    or none. `condition`: data set and recipe in words
-    where the sweep has several."""
+    or none. `condition`: data set and recipe in words, where the sweep has several."""
 
     condition: str
     architecture: str
@@ -89,7 +88,7 @@ def cluster_section(sweep: UPath, trials: pd.DataFrame, clusters: pd.DataFrame) 
 
 
 def _own_verdicts(neurons: pd.DataFrame) -> pd.DataFrame:
-    """For each analysed layer the percentage of its neurons that are vertical, horizontal or unbanded by themselves."""
+    """For each analysed layer the percentage of neurons that are vertical, horizontal or unbanded by themselves."""
     banded = neurons[["horizontal", "vertical"]].ge(THRESHOLD).astype(float)
     shown = neurons[["trial_id", "step", "layer"]].assign(**banded)
     shares = 100 * shown.groupby(["trial_id", "step", "layer"], sort=False)[["horizontal", "vertical"]].mean()
@@ -99,7 +98,7 @@ def _own_verdicts(neurons: pd.DataFrame) -> pd.DataFrame:
 def published_percents(architecture: str, intervention: str, position: int) -> list[float]:
     """The article's four percentages, the mean over its models; none where it has no such layer.
 
-    The article's table is of its simplified network; ours after it is shown beside the same rows.
+    The article's table is about its simplified network; our miniature of it is compared with the same rows.
     """
     if not architecture.startswith("simplified"):
         return []

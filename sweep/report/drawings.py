@@ -38,7 +38,7 @@ def trajectory_svg(lines: Sequence[Line]) -> Markup:
     marks = [_rule(THRESHOLD, "4 3"), _rule(0.0, ""), *(_y_label(value) for value in (0.0, 0.5, 1.0))]
     marks += [_x_label(tick, last) for tick in _ticks(last)]
     marks += [_polyline(line, last) for line in sorted(lines, key=lambda line: line.thick)]
-    return Markup(  # built of numbers and of the names of directions
+    return Markup(  # built from numbers and names of directions
         f'<svg class="trajectory" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="banding scores over epochs">'
         + "".join(marks)
         + "</svg>"
@@ -46,7 +46,7 @@ def trajectory_svg(lines: Sequence[Line]) -> Markup:
 
 
 def interval_svg(mean: float, interval: tuple[float, float] | None, colour: str) -> Markup:
-    """A mean and its interval on an axis from -1.5 to 1.5, cut off there; a dot alone where there is no interval."""
+    """A mean and its interval on an axis from -1.5 to 1.5, cut off there; just a dot where there is no interval."""
 
     def x(value: float) -> float:
         return round(90 + 58 * min(max(value, -1.5), 1.5), 1)
@@ -60,7 +60,7 @@ def interval_svg(mean: float, interval: tuple[float, float] | None, colour: str)
 
 
 def strip(reduced: np.ndarray, order: np.ndarray, neurons: int = NEURONS) -> str:
-    """Neurons evenly spaced along their order, side by side, one pixel a kernel position; the page enlarges it."""
+    """Neurons evenly spaced along their order, side by side, one pixel per kernel position; the page enlarges it."""
     chosen = evenly(order, neurons)
     return data_uri(neuron_tiles(reduced, chosen, len(chosen), scale=1))
 
@@ -81,7 +81,7 @@ def _y(score: float) -> float:
 
 
 def _ticks(last: float) -> list[float]:
-    """Round epochs up to the last one, which is named itself; none so near to it that the numbers would touch."""
+    """Round epochs, and the last one; none so close to it that the numbers would touch."""
     round_ones = [tick for tick in _TICKS if _x(last, last) - _x(tick, last) > 20]
     return [*round_ones, last]
 

@@ -26,7 +26,7 @@ _COLUMNS, _SCALE = 32, 6
 
 
 def export(sweep: UPath, folder: UPath) -> int:
-    """Write tables and pictures of a sweep into a folder; gives the number of files written."""
+    """Write a sweep's tables and pictures into a folder; returns the number of files written."""
     tables = {name: read_table(sweep, name) for name in COLUMNS}
     rows = scored(tables["trials"], tables["layers"])
     derived = {
@@ -47,7 +47,7 @@ def _write_table(folder: UPath, name: str, table: pd.DataFrame) -> None:
 
 
 def _write_weights(sweep: UPath, folder: UPath, row: dict[str, object]) -> int:
-    """The picture of one layer; gives the number of files written."""
+    """The picture of one layer; returns the number of files written."""
     trial_id, layer = str(row["trial_id"]), str(row["layer"])
     reduced = read_reduced(sweep, trial_id, int(str(row["step"])), layer)
     if reduced is None:
@@ -57,7 +57,7 @@ def _write_weights(sweep: UPath, folder: UPath, row: dict[str, object]) -> int:
 
 
 def _write_centres(sweep: UPath, folder: UPath) -> int:
-    """The centres for each k in one row; gives the number of files written."""
+    """The centres for each k in one row; returns the number of files written."""
     written = 0
     for k in KS:
         centres = read_centres(sweep, k)

@@ -1,4 +1,4 @@
-"""One self-contained HTML file about a sweep: nothing is loaded from elsewhere, all numbers are the results tables'."""
+"""One self-contained HTML file about a sweep: it loads nothing, and all numbers come from the results tables."""
 
 import time
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ class Difference:
 
 
 def write_report(sweep: UPath, file: UPath) -> None:
-    """Write the report of a sweep, whatever state it is in."""
+    """Write the report of a sweep, in whatever state it is."""
     write_text(file, render(sweep))
 
 
 def render(sweep: UPath) -> str:
     """The report's HTML."""
     trials, layers, clusters, probes = (read_table(sweep, name) for name in ("trials", "layers", "clusters", "probes"))
-    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
+    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions lack them
     trials = standing(trials, holder(sweep))
     rows = scored(trials, layers)
     summary = over_seeds(rows)
@@ -110,7 +110,7 @@ def spread(row: Row, quantity: str) -> str:
 
 
 def _agreement(summary: pd.DataFrame) -> tuple[int, int]:
-    """Layers that show what was expected, and layers of which something was expected."""
+    """How many layers show what was expected, and for how many something was expected."""
     known = summary[summary["expected"] != "unknown"]
     return int((~known["surprising"].astype(bool)).sum()), len(known)
 
@@ -126,7 +126,7 @@ def _difference(row: Row) -> Difference:
 
 
 def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """R^2 over the seeds that are finished for each intervention and map, the last map first."""
+    """R^2 over the finished seeds for each intervention and map, the last map first."""
     positions = layers[["trial_id", "layer", "position"]].drop_duplicates()
     table = probes.merge(finished(trials)[["trial_id", "step", *CONDITION, "intervention"]], on=["trial_id", "step"])
     table = table.merge(positions, on=["trial_id", "layer"], how="left").fillna({"position": 0})
@@ -141,7 +141,7 @@ def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame
 
 
 def _failures(sweep: UPath, trials: pd.DataFrame) -> list[Row]:
-    """Failed trials with the last line of their errors, the first ones with their tracebacks."""
+    """Failed trials with the last line of their errors; the first ones also with their tracebacks."""
     failed = trials.loc[trials["status"] == "failed", ["trial_id", "attempts", "epoch", "error", "host"]]
     return [
         row | {"traceback": read_error(SweepDir(sweep).trial(str(row["trial_id"]))) if index < _TRACEBACKS else None}

@@ -1,7 +1,7 @@
-"""How each trial and each cell of the grid stands: the one truth that overview, report, `status` and picture draw.
+"""The state of each trial and each cell of the grid: the one source for overview, report, `status` and picture.
 
-A trial's result is what its newest analysed checkpoint shows; where that analysis failed there is none, whatever older
-checkpoints had shown. A cell is an architecture under an intervention; its verdict is its finished seeds'.
+A trial's result is what its newest analysed checkpoint shows; if that analysis failed, there is none, whatever older
+checkpoints showed. A cell is an architecture under an intervention; its verdict is its finished seeds'.
 Pure functions of the results tables.
 """
 
@@ -26,13 +26,13 @@ COLOURS = {
 }  # fmt: skip
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 CELL = ("title", *CONDITION, "intervention")
-"""What makes a cell; `title` tells its data set and recipe from the sweep's others."""
+"""What identifies a cell; `title` tells its data set and recipe from the sweep's others."""
 
 _NEWEST = ("layer", "horizontal", "vertical", "verdict", "expected", "step", "error")
 
 
 def standing(trials: pd.DataFrame, driver: Holder | None) -> pd.DataFrame:
-    """Trials as they stand: one that claims to run while no driver works on the sweep was cut off, and is pending."""
+    """Trials as they are: one marked as running while no driver works on the sweep was interrupted, and is pending."""
     if driver is not None:
         return trials
     cut_off = trials["status"] == "running"
@@ -49,20 +49,20 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
 
 
 def newest(layers: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each trial's newest analysed checkpoint, those of failed analyses among them, the last conv first."""
+    """The rows of each trial's newest analysed checkpoint, those of failed analyses included, the last conv first."""
     latest = layers.groupby("trial_id", sort=False)["step"].transform("max")
     return layers[layers["step"] == latest].sort_values("position", kind="stable")
 
 
 def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: its facts and, where analysed, the last conv of its newest analysed checkpoint.
+    """One row per trial: its facts and, where analysed, the last conv of its newest analysed checkpoint.
 
-    `analysed_step` is that checkpoint's, `analysis_error` why it has no scores.
+    `analysed_step` is that checkpoint's step, `analysis_error` says why it has no scores.
     """
     last = newest(layers)
     last = last.loc[last["position"] == 1, ["trial_id", *_NEWEST]].drop_duplicates("trial_id")
     last = last.rename(columns={"step": "analysed_step", "error": "analysis_error"})
-    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions do not have them
+    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions lack them
     titles = condition_titles(trials)
     keys = trials[list(CONDITION[:3])].itertuples(index=False, name=None)
     return trials.assign(title=[titles[key] for key in keys]).merge(last, on="trial_id", how="left")
@@ -71,10 +71,10 @@ def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 def cells(last: pd.DataFrame) -> pd.DataFrame:
     """The grid: a row for each cell (`CELL`) of the trials of `last_convs`, over its finished seeds.
 
-    `outcome` is the verdict most seeds share, or failed, unscored, running, waiting, excluded; `agreement` says how
-    many share it, if not all; `score` the mean of the score that the verdict is about (of none, the larger one;
-    `direction` says which), `spread` its standard deviation over seeds (missing with one seed), `scored` their number;
-    `label` is what the cell says, `brief` the same where there is little room, `sign` where there is next to none.
+    `outcome` is the verdict most seeds share, or failed, unscored, running, waiting, excluded. `agreement` says how
+    many share it, if not all; `score` is the mean of the score that the verdict is about (for none, the larger one;
+    `direction` says which), `spread` its standard deviation over seeds (missing with one seed), `scored` their number.
+    `label` is the cell's text, `brief` its short form, `sign` the shortest.
     """
     keys = list(CELL)
     ended = last[(last["status"] == "finished") & (last["analysed_step"] == last["step"])]
@@ -102,7 +102,7 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
 
 
 def _facts(last: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """For each cell the first finding expected, reason and trial."""
+    """For each cell, the first expected finding, reason and trial."""
     found = last.groupby(keys, sort=False)[["expected", "reason", "error", "analysis_error", "trial_id"]].first()
     found = found.astype(object)
     found["reason"] = found["reason"].fillna(found["error"]).fillna(found["analysis_error"])
@@ -111,7 +111,7 @@ def _facts(last: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _states(last: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """For each cell the number of trials in each state."""
+    """For each cell, the number of trials in each state."""
     flags = pd.DataFrame({state: last["status"] == state for state in STATES})
     return flags.groupby([last[key] for key in keys], sort=False).sum()
 
@@ -128,7 +128,7 @@ def _outcomes(with_verdict: pd.DataFrame, keys: list[str], states: pd.DataFrame,
 
 
 def _with_scores(found: pd.DataFrame, with_verdict: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Cells with direction, score, spread and agreement of their seeds."""
+    """Cells with the direction, score, spread and agreement of their seeds."""
     analysed = with_verdict.groupby(keys, sort=False)
     scores = {name: analysed[name].agg(["mean", "std"]).reindex(found.index) for name in DIRECTIONS}
     means = [scores[name]["mean"].astype(float) for name in DIRECTIONS]

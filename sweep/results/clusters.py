@@ -1,4 +1,4 @@
-"""The clusters of a sweep: all analysed layers of one kernel size together, each trial at its newest checkpoint.
+"""The clusters of a sweep: all analysed layers with one kernel size together, each trial at its newest checkpoint.
 
 Writes `results/clusters.parquet` and `results/centres.npz`; needs neither torch nor Ray.
 """
@@ -39,9 +39,9 @@ _FINGERPRINT = "fingerprint"
 
 
 def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisation: Normalisation = "position") -> bool:
-    """Make the table `clusters` anew unless it is of the newest layers, this kernel size and this normalisation.
+    """Rewrite the table `clusters` unless it already has the newest layers, this kernel size and this normalisation.
 
-    k goes from 4 to 19, as far as there are neurons that differ. Gives whether it was made anew.
+    k goes from 4 to 19, as far as there are enough distinct neurons. Returns whether it was rewritten.
     """
     layers = read_table(sweep, "layers")
     latest = newest(layers)
@@ -62,7 +62,7 @@ def update_clusters(sweep: UPath, kernel: tuple[int, int] = (5, 5), normalisatio
         )
     write_table(sweep, "clusters", table_of("clusters", table))
     buffer = BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its allow_pickle is no array
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its allow_pickle is not an array
     write_bytes(SweepDir(sweep).centres, buffer.getvalue())
     return True
 
@@ -110,7 +110,7 @@ def _fingerprint(newest: pd.DataFrame, kernel: tuple[int, int], normalisation: s
 
 
 def _known_fingerprint(sweep: UPath) -> str | None:
-    """What the clusters are of; None where their table or their centres are missing or damaged."""
+    """What the clusters were made from; None where their table or their centres are missing or damaged."""
     try:
         known = read_clusters_array(sweep, _FINGERPRINT)
         read_table(sweep, "clusters")

@@ -1,7 +1,7 @@
 """Keep the results tables up to date with the trial directories.
 
-A settled trial, finished and analysed, is read from its files once; from then on its rows are those of the tables. So
-looking at a sweep costs what its unsettled trials cost. Remove `results/` to have everything read again.
+A settled trial, finished and analysed, is read from its files once; after that, its rows come from the tables. So a
+look at a sweep costs only what its unsettled trials cost. Remove `results/` to have everything read again.
 Every row carries its trial's id; the trial's row carries code and library versions.
 """
 
@@ -29,7 +29,7 @@ SMALL: tuple[TableName, ...] = ("epochs", "layers", "trials")
 
 @dataclass(frozen=True)
 class Survey:
-    """A sweep as it stands: its tables, and plans and statuses of the trials that are not settled."""
+    """The state of a sweep: its tables, and the plans and statuses of unsettled trials."""
 
     tables: dict[TableName, pd.DataFrame]
     unsettled: Trials
@@ -58,16 +58,16 @@ def survey(sweep: SweepDir) -> Survey:
 
 
 def compact(sweep: SweepDir) -> None:
-    """Write the small tables anew, each file as a whole."""
+    """Rewrite the small tables, each file as a whole."""
     tables = survey(sweep).tables
     for name in SMALL:
         write_table(sweep.path, name, tables[name])
 
 
 def mend(sweep: SweepDir) -> list[str]:
-    """Write the tables again that are missing or damaged; gives the damaged ones' names.
+    """Rewrite the tables that are missing or damaged; returns the names of the damaged ones.
 
-    Clusters and probes have commands of their own: theirs are removed, and read as not made yet.
+    Clusters and probes have their own commands: their tables are removed, and then count as not made yet.
     """
     tables: list[TableName] = [*SMALL, "neurons", "clusters", "probes"]
     damaged = [name for name in tables if sweep.table(name).exists() and _table(sweep, name) is None]
@@ -81,7 +81,7 @@ def mend(sweep: SweepDir) -> list[str]:
 
 
 def compact_all(sweep: SweepDir) -> None:
-    """Write all tables anew, the neurons' too."""
+    """Rewrite all tables, the neurons' too."""
     tables = survey(sweep).tables
     write_table(sweep.path, "neurons", _neurons(sweep, tables["layers"]))
     for name in SMALL:
@@ -89,7 +89,7 @@ def compact_all(sweep: SweepDir) -> None:
 
 
 def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
-    """Have trials read from their files again; call it before these change."""
+    """Have trials read from their files again; call this before the files change."""
     known, settled = _known(sweep)
     if settled & trial_ids:
         tables: dict[TableName, pd.DataFrame | None] = {"trials": known["trials"], "neurons": _table(sweep, "neurons")}
@@ -99,7 +99,7 @@ def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
 
 
 def settled_trials(sweep: SweepDir) -> Set[str]:
-    """Ids of the trials that the tables know to be finished and analysed."""
+    """Ids of the trials that are finished and analysed according to the tables."""
     return _known(sweep)[1]
 
 
@@ -123,27 +123,27 @@ def layer_rows(trial: TrialDir, plan: Plan) -> list[Row]:
 
 
 def _results(file: UPath) -> list[Row]:
-    """The rows of one checkpoint; where its file is damaged, one row that says so, as of an analysis that failed."""
+    """The rows of one checkpoint; if its file is damaged, one row that says so, as for a failed analysis."""
     try:
         rows = read_json(file)
     except ValueError:
         rows = None
     if isinstance(rows, list) and all(_fits(row, "layers") for row in rows):
         return rows
-    return [{"layer": "", "position": 1, "error": f"{file} is damaged; `sweep analyze SWEEP` makes it again"}]
+    return [{"layer": "", "position": 1, "error": f"{file} is damaged; `sweep analyze SWEEP` rewrites it"}]
 
 
 def _fits(row: object, name: TableName) -> bool:
-    """Whether a row of a file can stand in a table: it names its layer, and its values are of the columns' kinds."""
+    """Whether a row of a file fits a table: it names its layer, and its values have the columns' types."""
     if not isinstance(row, dict) or not isinstance(row.get("layer"), str):
         return False
     return all(row.get(column) is None or _is(row[column], kind) for column, kind in COLUMNS[name].items())
 
 
 def _is(value: object, kind: str) -> bool:
-    """Whether a value out of a JSON file can stand in a column of a kind."""
+    """Whether a value from a JSON file fits a column of this type."""
     if kind == "string":
-        return isinstance(value, str) and value == value.encode(errors="replace").decode()  # no half characters
+        return isinstance(value, str) and value == value.encode(errors="replace").decode()  # no lone surrogates
     if isinstance(value, float):
         return kind == "Float64" or value.is_integer()
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
@@ -157,7 +157,7 @@ def gather_probes(sweep: SweepDir) -> None:
 
 
 def probe_rows(trial: TrialDir) -> list[Row]:
-    """What was probed of a trial; nothing where its file is missing or damaged, since probing writes it again."""
+    """A trial's probe results; none where their file is missing or damaged, since probing rewrites it."""
     file = trial.path / "probe.json"
     try:
         rows = read_json(file) if file.exists() else []
@@ -167,7 +167,7 @@ def probe_rows(trial: TrialDir) -> list[Row]:
 
 
 def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
-    """The tables as they were written, and the trials settled in them; none where a table is missing or damaged."""
+    """The tables as written, and the trials settled in them; all empty where a table is missing or damaged."""
     found = {name: _table(sweep, name) for name in SMALL}
     tables = {name: table for name, table in found.items() if table is not None}
     if len(tables) < len(found):
@@ -177,7 +177,7 @@ def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
 
 
 def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
-    """A table as it was written; None where it is missing or damaged."""
+    """A table as written; None where it is missing or damaged."""
     if not sweep.table(name).exists():
         return None
     try:
@@ -196,7 +196,7 @@ def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, lis
 
 
 def trial_row(plan: Plan, status: Status) -> Row:
-    """A trial's row: what it is and how it stands."""
+    """A trial's row: what it is and its state."""
     spec = plan.spec
     return {
         "trial_id": plan.trial_id,
@@ -242,5 +242,5 @@ def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
         facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
         frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
         return frame.astype(COLUMNS["neurons"])
-    except DAMAGE:  # `sweep analyze SWEEP` makes it again
+    except DAMAGE:  # `sweep analyze SWEEP` rewrites it
         return table_of("neurons", [])

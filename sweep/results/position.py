@@ -36,7 +36,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """What came of one trial: `outcome` is probed, there already, no checkpoint, or the error's last line."""
+    """The result for one trial: `outcome` is probed, there already, no checkpoint, or the error's last line."""
 
     trial_id: str
     outcome: str
@@ -44,9 +44,9 @@ class Probed:
 
 
 def probe_sweep(sweep: SweepDir, images: int = IMAGES) -> Iterator[Probed]:
-    """Probe each trial that has a checkpoint and is not probed at it already, and gather the table at the end.
+    """Probe each trial whose newest checkpoint is not probed yet, and gather the table at the end.
 
-    A trial that fails is told of with its error, and the others go on.
+    A trial that fails is reported with its error, and the others go on.
     """
     try:
         for trial in sweep.trials():
@@ -58,7 +58,7 @@ def probe_sweep(sweep: SweepDir, images: int = IMAGES) -> Iterator[Probed]:
 def probe_trial(trial: TrialDir, plan: Plan, step: int, images: int) -> list[Row]:
     """R^2 of row and column, read from the last map and from the output of each conv to analyse (before batch norm).
 
-    Uses `images` validation images, evenly chosen among all, changed by the intervention as in validation.
+    Uses `images` validation images, evenly spaced among all, changed by the intervention as in validation.
     """
     spec = plan.spec
     data = prepare(spec.data, None if plan.root is None else Path(plan.root))
@@ -81,7 +81,7 @@ def feature_maps(net: ConvNet, images: Tensor) -> dict[str, np.ndarray]:
     parts: dict[str, list[Tensor]] = {MAP: [], **{name: [] for name in net.final_convs}}
 
     def keep(name: str) -> Any:
-        # A ReLU in place behind it would change what is kept: a copy.
+        # An in-place ReLU after it would change what is kept, so copy.
         return net.get_submodule(name).register_forward_hook(lambda _, __, output: parts[name].append(output.clone()))
 
     hooks = [keep(name) for name in net.final_convs]
@@ -103,7 +103,7 @@ def _probed(trial: TrialDir, images: int) -> Probed:
     try:
         rows = probe_trial(trial, trial.plan(), steps[0], images)
         write_json(trial.probe_file, [row | {"asked": images} for row in rows])
-    except (ValueError, OSError, RuntimeError) as error:  # a torn checkpoint, data that are gone, no memory
+    except (ValueError, OSError, RuntimeError) as error:  # a corrupt checkpoint, missing data, no memory
         said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         return Probed(trial_id=trial.trial_id, outcome=said, failed=True)
     return Probed(trial_id=trial.trial_id, outcome="probed")
@@ -111,5 +111,5 @@ def _probed(trial: TrialDir, images: int) -> Probed:
 
 def _images(data: PreparedData, intervention: str, images: int) -> Tensor:
     every = torch.linspace(0, len(data.val_images) - 1, min(images, len(data.val_images))).long()
-    stored = data.val_images[every]  # evenly chosen: folders are ordered by class
+    stored = data.val_images[every]  # evenly spaced: folders are ordered by class
     return INTERVENTIONS[intervention].transform(data.validation_images(stored))

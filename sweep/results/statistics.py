@@ -24,7 +24,7 @@ def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """One row for each finished trial and layer analysed at its last step: the trial's facts, the layer's scores.
 
     Unfinished trials are left out, and finished ones whose last checkpoint is not analysed: what half-trained networks
-    show is no result.
+    show is not a result.
     """
     facts = ["trial_id", "step", *CONDITION, "intervention", "seed", "val_accuracy"]
     good = layers[layers["error"].isna() & layers["horizontal"].notna()].sort_values("position")
@@ -40,8 +40,8 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `scored`, one for each condition, intervention and layer: mean and spread over its seeds.
 
     `n` seeds; `<quantity>_mean` and `<quantity>_std` of the scores and of the validation accuracy, the standard
-    deviation with n - 1, missing with one seed; `verdict` the one that most seeds share, where several do that of the
-    mean scores, `agreeing` how many seeds have it; `surprising` if it is not the one expected.
+    deviation with n - 1, missing with one seed; `verdict` the one that most seeds share, in a tie that of the mean
+    scores, `agreeing` how many seeds have it; `surprising` if it is not the one expected.
     """
     keys = [*CONDITION, "intervention", "layer", "position"]
     rows = rows.assign(_group=rows.groupby(keys, sort=False, dropna=False).ngroup())
@@ -62,10 +62,10 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def condition_titles(trials: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    """For each data set (its name, the key of its content) and recipe the words that tell it from a sweep's others.
+    """For each data set (its name, the key of its content) and recipe, the words that tell it from a sweep's others.
 
-    All are empty where nothing is to be told apart. Contents are, only where one architecture has several: networks of
-    other image sizes have data of their own.
+    All are empty where there is nothing to tell apart. Contents are named only where one architecture has several:
+    networks with other image sizes have data of their own.
     """
     kinds = trials[list(CONDITION)].drop_duplicates()
     contents = kinds.groupby(["data", "recipe_key", "architecture"])["data_key"].nunique()
@@ -100,7 +100,7 @@ def shared_verdicts(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def told_direction(verdict: str, horizontal: float, vertical: float) -> str:
-    """The direction whose score a verdict is about: its own; of `none`, the larger of the two."""
+    """The direction whose score a verdict is about: its own; for `none`, the larger of the two."""
     if verdict in DIRECTIONS:
         return verdict
     return "vertical" if vertical > horizontal else "horizontal"
@@ -111,8 +111,8 @@ def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataF
 
     Trials are paired by seed under the same condition at the same layer position. `n` pairs; `mean` and `std` of their
     differences; `low`, `high`: 95% interval of the mean, Student's t with n - 1 degrees of freedom; `p`: probability of
-    a mean this far from 0 by chance (two-sided, the same t), `p_holm` the same corrected for all differences of the
-    table (Holm 1979). With one pair nothing is known of the spread, and the last four are missing. Interventions
+    a mean this far from 0 by chance (two-sided, the same t); `p_holm`: the same, corrected for all differences of the
+    table (Holm 1979). With one pair, nothing is known about the spread, and the last four are missing. Interventions
     without a pair are left out.
     """
     keys = [*CONDITION, "position", "seed"]
@@ -150,7 +150,7 @@ def p_value(mean: float, std: float, n: int) -> float:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """Probabilities corrected for their number: of m, the i-th smallest times m - i + 1, made rising, at most 1.
+    """Probabilities corrected for their number: of m, the i-th smallest times m - i + 1, non-decreasing, at most 1.
 
     Missing ones stay missing and are not counted.
 

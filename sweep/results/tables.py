@@ -1,6 +1,6 @@
 """Read the results of a sweep: tables, pictures' data and errors.
 
-Knows neither torch nor Ray, so that the dashboard and reports start at once and run anywhere.
+Needs neither torch nor Ray, so the dashboard and reports start fast and run anywhere.
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, NoReturn
 from zipfile import BadZipFile
-from zlib import error as ZlibError  # noqa: N812  # its own name tells nothing
+from zlib import error as ZlibError  # noqa: N812  # its own name says nothing
 
 import numpy as np
 import pandas as pd
@@ -63,10 +63,10 @@ COLUMNS: dict[TableName, dict[str, str]] = {
 }  # fmt: skip
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
 an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
-the last conv, numbers after the final convs' are the others', which have no `expected`; `dead` neurons show no
+the last conv, higher numbers than the final convs' are other convs, which have no `expected`; `dead` neurons show no
 variation over positions, `zeros` among them have no weights; `row_profile` is JSON [ky][3], the share of each factor in
-each row, `column_profile` [kx][3] (docs/score.md tells of all of them); times ending in `_at` are seconds since 1970;
-`settled` trials are finished and analysed: their rows change no more; `data_key` and `recipe_key` are equal for equal
+each row, `column_profile` [kx][3] (docs/score.md explains them all); times ending in `_at` are seconds since 1970;
+`settled` trials are finished and analysed: their rows no longer change; `data_key` and `recipe_key` are equal for equal
 content. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the
 cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
 `map` is the last one."""
@@ -75,12 +75,12 @@ DAMAGE = (
     ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,
     MemoryError, RecursionError, BadZipFile, ZlibError,
 )  # fmt: skip
-"""What pyarrow, pandas and numpy raise for bytes that are no table or array, once the storage has given them."""
+"""What pyarrow, pandas and numpy raise for bytes that aren't a table or array, once the storage has returned them."""
 _CURES = {"clusters": "sweep report", "probes": "sweep probe"}
 
 
 class DamagedTableError(ValueError):
-    """A results table is not what was written; all of them can be made again from the trials' files."""
+    """A results table is not as it was written; all of them can be rewritten from the trials' files."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
     """One compacted table of a sweep as a frame with the columns of `COLUMNS`.
 
     Raises:
-        DamagedTableError: it can't be read; the message says which command makes it again.
+        DamagedTableError: it can't be read; the message says which command rewrites it.
     """
     path = SweepDir(sweep).table(name)
     if not path.exists():
@@ -112,7 +112,7 @@ def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
 
 def _refuse(sweep: UPath, path: UPath, error: BaseException, command: str) -> NoReturn:
     said = " ".join(str(error).split()) or type(error).__name__
-    raise DamagedTableError(f"{path} is damaged ({said[:200]}); `{command} {sweep}` makes it again") from error
+    raise DamagedTableError(f"{path} is damaged ({said[:200]}); `{command} {sweep}` rewrites it") from error
 
 
 def table_of(name: TableName, rows: Iterable[Row]) -> pd.DataFrame:
@@ -146,20 +146,20 @@ def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedL
                 horizontal=arrays["horizontal"],
                 vertical=arrays["vertical"],
             )
-    except DAMAGE:  # `sweep analyze SWEEP` makes it again
+    except DAMAGE:  # `sweep analyze SWEEP` rewrites it
         return None
 
 
 def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
-    """The centres of the k clusters of the table `clusters`, float[k, ky, kx, 3], or None where they are not there."""
+    """The centres of the k clusters of the table `clusters`, float[k, ky, kx, 3], or None where there are none."""
     return read_clusters_array(sweep, str(k))
 
 
 def read_clusters_array(sweep: UPath, name: str) -> np.ndarray | None:
-    """One array of the file that holds the centres of the clusters, or None where it is not there.
+    """One array of the file that holds the centres of the clusters, or None where there is none.
 
     Raises:
-        DamagedTableError: the file can't be read; the message says which command makes it again.
+        DamagedTableError: the file can't be read; the message says which command rewrites it.
     """
     path = SweepDir(sweep).centres
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Numbers in words, for readers."""
 
 
 def count(number: float, noun: str) -> str:
@@ -10,10 +10,10 @@ def count(number: float, noun: str) -> str:
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """A number with so many decimals, without a minus before zero."""
+    """A number with this many decimals, without a minus sign before zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def short_layer(layer: str) -> str:
-    """A layer's name without what all of a network's have in common."""
+    """A layer's name without the parts that all of a network's layers share."""
     return layer.removeprefix("features.").removesuffix(".conv")

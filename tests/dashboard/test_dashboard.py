@@ -85,7 +85,7 @@ def test_a_damaged_table_is_told_with_its_cure(storage: Path, monkeypatch: pytes
         page.switch_page(view).run()
     assert not page.exception
     assert f"{table} is damaged" in words(page)
-    assert f"`sweep resume {storage / 'first'}` makes it again" in words(page)
+    assert f"`sweep resume {storage / 'first'}` rewrites it" in words(page)
     assert table.read_bytes() == b"no table"
 
 
@@ -125,7 +125,7 @@ def test_a_sweep_without_tables_yet_says_so(tmp_path: Path, monkeypatch: pytest.
         (trial_id("baseline", 0), "**horizontal** (expected: horizontal): horizontal 0.91 [0.86, 0.96]"),
         (trial_id("x_pool", 0), "DivergedError: the loss was not a finite number at step 7"),
         (trial_id("coord_conv", 0), "This cell is left out: coordinates need two convolutions"),
-        (trial_id("untrained", 0), "Nothing is analysed yet"),
+        (trial_id("untrained", 0), "Nothing has been analysed yet"),
     ],
 )
 def test_a_trials_page_by_its_address(storage: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, said: str) -> None:
@@ -250,7 +250,7 @@ def test_filters_choose_trials_and_are_kept_in_the_address(storage: Path, monkey
     assert set(page.dataframe[0].value["Status"]) == {"failed", "running"}
     assert said_by_address(page, "status") == ["failed", "running"]
     page.multiselect(key="intervention").set_value(["rotate90"]).run()
-    assert "No trial is of the kinds chosen above" in words(page)
+    assert "No trial matches the filters above" in words(page)
     page.multiselect(key="status").set_value([]).run()
     assert page.dataframe[0].value["Intervention"].tolist() == ["rotate90"]
     assert said_by_address(page, "status") == []
@@ -278,7 +278,7 @@ def test_a_failed_trial_can_be_asked_for_again(
     assert not page.exception
     (request,) = pending_requests(UPath(storage / "first"))
     assert (request.trial_id, request.start) == (trial_id("x_pool", 0), start)
-    assert re.search(r"was asked for \d+ s ago", words(page))
+    assert re.search(r"was requested \d+ s ago", words(page))
     assert len(page.button) == 0
 
 
@@ -306,14 +306,14 @@ def test_a_finished_trial_has_nothing_to_retry(storage: Path, monkeypatch: pytes
 
 def test_the_driver_that_works_on_the_sweep_is_named(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = app(monkeypatch, storage).run()
-    assert "Driver: node-1, process 1, last sign" in words(page)
+    assert "Driver: node-1, process 1, last heartbeat" in words(page)
     assert {metric.label: metric.value for metric in page.metric}["Running"] == "1"
 
 
 def test_without_a_driver_nothing_runs(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (storage / "first" / "driver" / "1.json").unlink()
     page = app(monkeypatch, storage).run()
-    assert "No driver works on this sweep now" in words(page)
+    assert "No driver is working on this sweep" in words(page)
     assert {metric.label: metric.value for metric in page.metric}["Running"] == "0"
     assert "interrupted on node-3" in page.dataframe[0].value["Remark"].tolist()
 
@@ -349,8 +349,8 @@ def test_the_trial_table_says_where_and_when_a_trial_last_lived(storage: Path) -
     trials = read_table(sweep, "trials").assign(heartbeat_at=1000.0)
     table = shape.trial_table(last_convs(trials, read_table(sweep, "layers")), now=1012.0)
     running = table[table["Status"] == "running"].iloc[0]
-    assert (running["Last sign"], running["Host"], running["Epochs"]) == ("12 s ago", "node-3", "2/2")
-    assert table[table["Status"] == "finished"]["Last sign"].isna().all()
+    assert (running["Last heartbeat"], running["Host"], running["Epochs"]) == ("12 s ago", "node-3", "2/2")
+    assert table[table["Status"] == "finished"]["Last heartbeat"].isna().all()
     assert "Remark" in table.columns
     calm = trials[trials["status"] == "finished"]
     assert "Remark" not in shape.trial_table(last_convs(calm, read_table(sweep, "layers")), now=0.0)

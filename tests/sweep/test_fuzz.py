@@ -181,7 +181,7 @@ def test_a_harmed_table_is_read_or_told_in_one_line_with_its_cure(tmp_path: Path
         table = read_table(UPath(tmp_path), "probes")
     except DamagedTableError as error:
         assert "\n" not in str(error)  # noqa: PT017
-        assert "makes it again" in str(error)  # noqa: PT017
+        assert "rewrites it" in str(error)  # noqa: PT017
     else:
         assert list(table.columns) == list(COLUMNS["probes"])
 

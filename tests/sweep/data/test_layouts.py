@@ -314,7 +314,8 @@ def test_what_was_understood_is_said(tmp_path: Path) -> None:
     assert load_data("folder", str(tmp_path), ["options.val_share=0.25"])[2].understood == [
         "7 classes: c0, c1, c2, c3, c4 and 2 more; "
         "no split of its own: about 25% of each class held out for validation",
-        "34 pictures (3 (c0) to 7 (c6) per class) for training, 15 pictures (1 (c0) to 3 (c5) per class) for validation",
+        "34 pictures (3 (c0) to 7 (c6) per class) for training, "
+        "15 pictures (1 (c0) to 3 (c5) per class) for validation",
     ]
 
 

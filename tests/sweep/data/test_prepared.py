@@ -185,7 +185,7 @@ def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.Mon
     for name, key in (("Loose", "imagse"), ("Nested", "loose.imagse")):
         with pytest.raises(ValueError, match=f"unknown key '{key}'; did you mean 'images'"):
             expand(load_grid("demo", [f"data={{name: {name}}}", f"data.options.{key}=5"]))
-    with pytest.raises(ValueError, match="unknown key 'size'; there are none"):
+    with pytest.raises(ValueError, match="unknown key 'size'; no keys are allowed here"):
         load_data("cifar10", None, ["options.size=5"])
 
 
@@ -205,7 +205,7 @@ def test_the_command_line_says_what_it_took_a_folder_for(tmp_path: Path, printed
     dry = printed[0].getvalue()
     assert dry.startswith("2 classes: a, b; no split of its own")
     assert "left out 1 of 11 pictures: a/bad\\x1b[31m.png (not a picture)" in dry
-    with pytest.raises(ValueError, match=r"1 pictures can't be used: a/bad\\x1b\[31m.png \(not a picture\)"):
+    with pytest.raises(ValueError, match=r"1 picture can't be used: a/bad\\x1b\[31m.png \(not a picture\)"):
         cli.prepare("folder", str(root), ["image_size=16"], strict=True)
     cli.prepare("folder", str(root), ["image_size=16"])
     assert printed[0].getvalue().removeprefix(dry).startswith("2 classes: a, b; no split of its own")
@@ -216,7 +216,7 @@ def test_a_strict_launch_refuses_at_planning_and_records_nothing(tmp_path: Path)
     root = two_classes(tmp_path / "set")
     (root / "a" / "empty.png").touch()
     data = f"data={{name: folder, root: {root}}}"
-    with pytest.raises(ValueError, match=r"1 pictures can't be used: a/empty.png \(an empty file\)"):
+    with pytest.raises(ValueError, match=r"1 picture can't be used: a/empty.png \(an empty file\)"):
         cli.launch("demo", [data], storage=str(tmp_path / "runs"), strict=True)
     assert not (tmp_path / "runs").exists()
 

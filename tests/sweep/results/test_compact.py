@@ -1,4 +1,4 @@
-"""The tables follow the files; what is settled is read once; what is damaged is made anew."""
+"""The tables follow the files; what is settled is read once; what is damaged is rewritten."""
 
 import json
 from pathlib import Path
@@ -118,7 +118,7 @@ def test_mending_makes_damaged_tables_again_and_names_them(done: SweepDir, name:
     gather_probes(done)
     before = {table: read_table(done.path, table) for table in COLUMNS}
     done.table(name).write_bytes(b"no table")
-    with pytest.raises(DamagedTableError, match=rf"{name}\.parquet is damaged .*`sweep \w+ .*demo` makes it again"):
+    with pytest.raises(DamagedTableError, match=rf"{name}\.parquet is damaged .*`sweep \w+ .*demo` rewrites it"):
         read_table(done.path, name)
     assert mend(done) == [name]
     assert mend(done) == []
@@ -142,7 +142,7 @@ def test_damaged_results_of_a_checkpoint_are_a_row_that_says_so(done: SweepDir, 
     results.write_text(content)
     compact_all(done)
     (row,) = read_table(done.path, "layers").to_dict("records")
-    assert row["error"] == f"{results} is damaged; `sweep analyze SWEEP` makes it again"
+    assert row["error"] == f"{results} is damaged; `sweep analyze SWEEP` rewrites it"
     assert pd.isna(row["verdict"])
 
 
@@ -168,5 +168,5 @@ def test_damaged_clusters_are_made_again(done: SweepDir, file: str) -> None:
 def test_damaged_centres_are_told_with_their_cure(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "centres.npz").write_bytes(b"PK no archive")
-    with pytest.raises(DamagedTableError, match=r"centres\.npz is damaged .*; `sweep report .*` makes it again"):
+    with pytest.raises(DamagedTableError, match=r"centres\.npz is damaged .*; `sweep report .*` rewrites it"):
         read_centres(UPath(tmp_path), 4)
