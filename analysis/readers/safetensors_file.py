@@ -53,7 +53,7 @@ def read_header(file: UPath) -> SafetensorsHeader:
         if not 2 <= length <= size - 8:
             raise ValueError("it is truncated, or not a safetensors file")
         if length > _HEADER_LIMIT:
-            raise ValueError(f"its header has {length / 2**20:.0f} MiB, over {_HEADER_LIMIT // 2**20}")
+            raise ValueError(f"its header has {length / 2**20:.0f} MiB; the limit is {_HEADER_LIMIT // 2**20}")
         content = json.loads(stream.read(length))
         if not isinstance(content, dict):
             raise ValueError("its header names no tensors")
