@@ -97,7 +97,7 @@ def parametrized(*kinds: Callable[[], nn.Module]) -> nn.Conv2d:
         (lambda: parametrized(Doubled), "a function that isn't in the file"),
         (lambda: parametrized(Shifted), r"from 0\.shift"),
         (lambda: parametrized(Doubled, Shifted), r"from 1\.shift"),
-        (lambda: parametrizations.orthogonal(conv()), "by a rule that isn't known|a function that isn't"),
+        (lambda: parametrizations.orthogonal(conv()), "by an unknown rule|a function that isn't"),
     ],
 )
 def test_other_parametrizations_are_not_scored(tmp_path: Path, made: Callable[[], nn.Conv2d], reason: str) -> None:
@@ -113,7 +113,7 @@ WEIGHT = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(1))
         ({"weight_v": WEIGHT}, "from weight_v"),
         ({"weight_orig": WEIGHT}, "from weight_orig"),
         ({"weight_orig": WEIGHT, "weight_mask": WEIGHT[:1]}, "another shape"),
-        ({"weight_orig": WEIGHT, "weight_mask": WEIGHT, "weight_u": torch.ones(8)}, "a rule that isn't known"),
+        ({"weight_orig": WEIGHT, "weight_mask": WEIGHT, "weight_u": torch.ones(8)}, "an unknown rule"),
         ({"weight": WEIGHT, "weight_mask": WEIGHT}, "from weight, weight_mask"),
         ({"weight_v": WEIGHT, "weight_g": WEIGHT[:, :, :1, :1]}, "which isn't PyTorch's"),
         ({"weight_v": WEIGHT, "weight_g": torch.ones(8)}, "which isn't PyTorch's"),
@@ -176,7 +176,7 @@ def test_loras_parts_alone_and_other_adapters_are_not_scored(tmp_path: Path) -> 
     assert all("whose base weight isn't in this file" in str(found.skipped) for found in read(tmp_path, parts))
     for name in ("a.lora_mid.weight", "a.lora_up.other.weight"):
         (found,) = read(tmp_path, parts | {"a.weight": WEIGHT, name: UP})
-        assert "LoRA of a kind" in str(found.skipped)
+        assert "unknown kind of LoRA" in str(found.skipped)
     (found,) = read(tmp_path, parts | {"a.weight": WEIGHT[:, :2]})
     assert "don't fit" in str(found.skipped)
     (found,) = read(tmp_path, {"a.weight": WEIGHT, "a.hada_w1_a": torch.ones(8, 2)})
