@@ -15,7 +15,7 @@ from sweep.grid.expand import expand
 from sweep.grid.load import grid_names, load_grid, preset_names
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
-from sweep.spec import Plan, Recipe, TrialSpec
+from sweep.spec import Plan, TrialSpec
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.schedule import Schedule
 
@@ -66,7 +66,7 @@ def test_the_articles_grids_have_the_articles_numbers_of_networks(name: str, net
 
 @pytest.mark.parametrize("name", preset_names("recipe"))
 def test_every_shipped_recipe_trains_to_its_end_with_finite_rates(name: str) -> None:
-    recipe = Recipe.model_validate(load_grid("demo", [f"recipe={name}"]).recipe.model_dump())
+    recipe = load_grid("demo", [f"recipe={name}"]).recipe.of_architecture("simplified_mini")
     schedule = Schedule(recipe, images=2 * max(phase.size for phase in recipe.batch_size))
     rates = [schedule.learning_rate(epoch, 0) for epoch in range(recipe.epochs)]
     assert schedule.steps >= recipe.epochs
