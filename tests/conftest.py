@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: a quiet local Ray, tiny data, folders of their own."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -25,6 +26,10 @@ os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
 
 # Before PyTorch is imported: tests run side by side, and OpenMP's threads would spin while they wait for a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what it sends to the background with Ctrl-C ignored, and a process hands that on to its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, and no limit that a busy machine would break.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)

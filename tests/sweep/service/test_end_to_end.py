@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from upath import UPath
 from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
 from sweep.cli import Listed
+from sweep.data.registry import DATASETS
 from sweep.grid.expand import expand
-from sweep.grid.load import grid_names, load_grid
+from sweep.grid.load import grid_names, load_grid, preset_names
 from sweep.results.tables import read_reduced, read_table
 from sweep.service.analyses import Analyses
 from sweep.store.lease import hold
@@ -247,9 +248,12 @@ def test_a_process_of_its_own_says_a_mistake_on_standard_error(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("what", list(Listed))
-def test_list_names_everything(what: Listed) -> None:
-    known = {"architectures": ARCHITECTURES, "interventions": INTERVENTIONS, "grids": grid_names()}
-    printed = run("list", what)
+def test_list_names_everything(what: Listed, launched: Path) -> None:
+    known: dict[str, Iterable[str]] = {
+        "architectures": ARCHITECTURES, "interventions": INTERVENTIONS, "data": DATASETS, "grids": grid_names(),
+        "recipes": preset_names("recipe"), "sweeps": ["demo"],
+    }  # fmt: skip
+    printed = run("list", what, "--storage", str(launched))
     assert all(name in printed for name in known[what])
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def trainable(sweep: SweepDir, plan: Plan, local_ray: None, monkeypatch: pytest.
     """A planned trial in this process."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     sweep.add([plan])
-    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0}
+    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "cwd": str(Path.cwd())}
     made = RayTrial({"task": task | Resources().model_dump()})
     yield made
     made.stop()
