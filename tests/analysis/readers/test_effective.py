@@ -180,7 +180,7 @@ def test_loras_parts_alone_and_other_adapters_are_not_scored(tmp_path: Path) -> 
     (found,) = read(tmp_path, parts | {"a.weight": WEIGHT[:, :2]})
     assert "don't fit" in str(found.skipped)
     (found,) = read(tmp_path, {"a.weight": WEIGHT, "a.hada_w1_a": torch.ones(8, 2)})
-    assert "adapter of a kind" in str(found.skipped)
+    assert "unknown kind of adapter" in str(found.skipped)
 
 
 def test_a_part_of_an_unknown_type_is_told(tmp_path: Path) -> None:
