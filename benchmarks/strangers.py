@@ -4,7 +4,8 @@
 
 Each script stands in a folder of its own (`repro.sh`, or a Python file) and makes its inputs itself. `WANTED` says what
 its output must hold and must not hold. Scripts that name modules by the names they had before the rooms run on a copy
-with today's names. Exit code 1 if any output is not as wanted. Takes about ten minutes on 2 CPU cores.
+with today's names. Exit code 1 if any output is not as wanted. The script
+`threads` is left out: other threads give other bits by design (docs/decisions.md); tests look at what is reported. Takes about ten minutes on 2 CPU cores.
 """
 
 import os
@@ -28,6 +29,7 @@ MODULES = {
     "from sweep.trial import": "from sweep.training.trial import",
     "from sweep.train import": "from sweep.training.train import",
     "from analysis.read import": "from analysis.readers.convs import",
+    'in ("run[1]/t/m"):': 'in ("run[1]/t/m",):',  # it would loop over the letters
 }
 LIMIT_S = 300
 
@@ -64,13 +66,16 @@ WANTED = {
     "reparametrised": Wanted(script="make_and_check.py", holds=(r"weight_norm_old_dim2\.pt",), arguments=("{out}",)),
     "s3_brackets": Wanted(
         script="check.py",
-        holds=(r"remove run\[1\]/c/10 -> ok \| left: \['buck/run1/c/10/m'\]", r"a\*/c/10 -> ok \| left: \['buck/ab"),
+        holds=(
+            r"remove run\[1\]/c/10 -> ok \| left: \['buck/run1/c/10/m'\]",
+            r"a\*/c/10 -> ok \| left: \['buck/ab",
+            r"move run\[1\]/t/m -> ok \| left: \['buck/run\[1\]/attempts/m'\]",
+        ),
     ),
     "shadowed_packages": Wanted(script="repro.sh", holds=(r"rc 0",)),
     "sixteen_bit": Wanted(script="repro.sh", holds=(r"mean 1[123]\d\.",)),
     "small_classes": Wanted(script="repro.sh", holds=(r"\bc\b.*(no|without).*training|no training picture",)),
     "split_as_classes": Wanted(script="repro.sh", holds=(r"Train",), holds_not=r"of 2 classes: Train, Val"),
-    "threads": Wanted(script="check.py", holds=(r"1 threads", r"2 threads"), arguments=("{out}",)),
     "unnamed_leavings": Wanted(script="repro.sh", holds=("HEIC|heic",)),
     "venv_space": Wanted(script="repro.sh", holds=(r"rc 0|my projects",), holds_not="rc 124"),
     "yaml_twice": Wanted(script="repro.sh", holds=("interventions.*(twice|again|line)",)),
