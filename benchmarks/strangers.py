@@ -4,8 +4,9 @@
 
 Each script stands in a folder of its own (`repro.sh`, or a Python file) and makes its inputs itself. `WANTED` says what
 its output must hold and must not hold. Scripts that name modules by the names they had before the rooms run on a copy
-with today's names. Exit code 1 if any output is not as wanted. The script
-`threads` is left out: other threads give other bits by design (docs/decisions.md); tests look at what is reported. Takes about ten minutes on 2 CPU cores.
+with today's names. Exit code 1 if any output is not as wanted. The
+script `threads` is left out: other threads give other bits by design (docs/decisions.md), and tests look at what is
+reported. Takes about six minutes on 2 CPU cores.
 """
 
 import os

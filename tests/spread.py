@@ -1,4 +1,4 @@
-"""How tests are spread over processes: what needs Ray stays in one, which holds one Ray for all of them."""
+"""How tests are spread over processes: what shares one Ray stays in one, what starts Ray nodes of its own in another."""
 
 import re
 from functools import cache
@@ -11,10 +11,17 @@ NEEDS_RAY = re.compile(r"\b(ray_address|local_ray|drive|mark\.ray)\b")
 
 
 class RayInOneProcess(LoadScopeScheduling):
-    """Hands out all modules that need Ray to the first process, and every other test by itself."""
+    """Hands out whole what belongs together, the most tests first, and every other test by itself.
+
+    Tests of Ray mostly wait, so the two large groups run side by side. A group is never split: two of tests/cluster at
+    once would need more than two cores.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "ray" if needs_ray(nodeid.partition("::")[0]) else nodeid
+        module = nodeid.partition("::")[0]
+        if module.startswith("tests/cluster/"):
+            return "cluster"
+        return "ray" if needs_ray(module) else nodeid
 
 
 @cache

@@ -83,13 +83,16 @@ def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
 
     try:
         client = JobSubmissionClient(cluster)
+        submission_id = f"sweep-{grid.name}-{uuid4().hex[:8]}"
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "grid.yaml").write_text(yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False))
+            # Named in the file: Ray shares equal folders between jobs, and removes one with the job that ends first.
+            document = f"# {submission_id}\n{yaml.safe_dump(grid.model_dump(mode='json'), sort_keys=False)}"
+            (Path(folder) / "grid.yaml").write_text(document)
             command = ["sweep", "launch", "grid.yaml", "--address", "auto", "--storage", storage]
             command += ["--max-failures", str(max_failures)]
             job_id = client.submit_job(
                 entrypoint=shlex.join(command),
-                submission_id=f"sweep-{grid.name}-{uuid4().hex[:8]}",
+                submission_id=submission_id,
                 runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_WAIT_S}},
                 metadata={"sweep": grid.name, "storage": storage},
             )

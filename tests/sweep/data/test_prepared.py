@@ -229,5 +229,6 @@ def test_a_cache_that_is_read_only_serves_what_it_holds(made: Made, monkeypatch:
     monkeypatch.setattr("sweep.data.prepare.FileLock.__enter__", refuse)
     assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
     DAMAGE["cut"](made.folder)
-    with pytest.raises(CacheError, match=f"can't write to .*cache: {os.strerror(code)}; set SWEEP_CACHE to a writable folder"):
+    cure = "set SWEEP_CACHE to a writable folder"
+    with pytest.raises(CacheError, match=f"can't write to .*cache: {os.strerror(code)}; {cure}"):
         prepare(made.spec, made.root)
