@@ -1,4 +1,4 @@
-"""How tests are spread over processes: what shares one Ray stays in one, what starts Ray nodes of its own in another."""
+"""How tests are spread over processes: what shares one Ray stays in one, what starts Ray nodes itself in another."""
 
 import re
 from functools import cache
