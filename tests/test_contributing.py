@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("analysis", "dashboard", "models", "sweep")
 BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+), (above|in|a new file) ?(\w*)\n(.*?)```", re.DOTALL)

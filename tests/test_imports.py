@@ -11,6 +11,8 @@ import pytest
 
 from sweep import ROOT
 
+pytestmark = pytest.mark.slow
+
 WRITTEN = Path(__file__).parent / "sweep" / "store" / "before_the_rooms.tar.xz"
 COMMANDS = [
     ["status", "before"],

@@ -115,6 +115,7 @@ def test_a_layer_does_not_depend_on_how_it_is_cut_into_blocks(monkeypatch: pytes
     assert np.allclose(reduce_layer(banded_weights()).reduced, whole.reduced, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("shape", [(64, 3, 7), (48, 48, 5), (128, 64, 3)])
 @pytest.mark.parametrize("kind", NOISE)

@@ -16,6 +16,8 @@ from sweep.results.tables import read_table
 from sweep.store.requests import pending_requests
 from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
+pytestmark = pytest.mark.slow
+
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
 
 

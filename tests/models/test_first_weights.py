@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import models
 
+pytestmark = pytest.mark.slow
+
 SOURCES: dict[str, Callable[[], nn.Module]] = {
     "inception_v1": lambda: torchvision.models.GoogLeNet(10, aux_logits=False, init_weights=True),
     "resnet50": lambda: torchvision.models.resnet50(num_classes=10),

@@ -12,6 +12,8 @@ from models.architectures import architecture_named
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm", reason="timm is an optional extra")
 
 # Last spatial convs of three kinds: dense in resnet18, depthwise in the others, one of them behind a strided 2x2 conv.

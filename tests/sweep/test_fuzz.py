@@ -43,6 +43,8 @@ from sweep.store.strict_yaml import parse_yaml
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import State
 
+pytestmark = pytest.mark.slow
+
 ANY_VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20) | st.dates(),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),

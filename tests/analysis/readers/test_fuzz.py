@@ -24,6 +24,8 @@ from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.inert import Machine
 from analysis.readers.stored import BUILDERS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -205,6 +205,7 @@ def test_imagenette_is_trained_on_from_its_class_folders(tmp_path: Path) -> None
     assert len(trained("imagenette", root, tmp_path / "trial")) == 2
 
 
+@pytest.mark.slow
 def test_imagenet_is_a_thousand_class_folders(tmp_path: Path) -> None:
     root = as_imagenet(tmp_path / "imagenet", classes=1000, train_images=1)
     spec = data_spec("imagenet", root)

@@ -149,6 +149,7 @@ def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, 
     assert len(read_table(sweep.path, "trials")) == 1
 
 
+@pytest.mark.ray
 def test_where_a_sweep_is_launched_from_and_where_its_python_lies_makes_no_difference(tmp_path: Path) -> None:
     """A researcher's repository has packages of the project's names, and a space in its path."""
     repository = tmp_path / "my repository"

@@ -59,6 +59,7 @@ def test_a_sweep_without_results_and_a_damaged_one_hide_no_other(tmp_path: Path)
     assert "3 finished" in rows["whole"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [*KINDS, "sweeps"])
 def test_listing_loads_neither_torch_nor_ray(tmp_path: Path, what: str) -> None:
     code = (

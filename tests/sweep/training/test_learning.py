@@ -13,6 +13,8 @@ from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.training.run import Run
 
+pytestmark = pytest.mark.slow
+
 # Recipe, pixels, images a step, steps at most: small images where the architecture takes them.
 CASES = {
     "simplified": ("article", 32, 16, 20),
