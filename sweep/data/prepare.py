@@ -15,7 +15,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
 from sweep.data.arrays import Arrays, Batch, Pictures
-from sweep.data.augment import centre_window, random_window
+from sweep.data.augment import centre_window, random_corners
+from sweep.data.images import Images
 from sweep.data.index import Watch, cache_folder, silent
 from sweep.data.prepared import (
     CacheError,
@@ -32,6 +33,7 @@ from sweep.data.registry import DATASETS
 from sweep.spec import DataSpec
 
 Stored = UInt8[Tensor, "b 3 stored_h stored_w"]
+Windows = UInt8[Tensor, "b 3 s s"]
 _logger = logging.getLogger("sweep.data")  # goes to a trial's log.txt, elsewhere to standard error
 _FILES = ("train_images", "train_labels", "val_images", "val_labels")
 
@@ -41,20 +43,23 @@ class PreparedData:
     """Memory-mapped images and labels of one data set, with its normalisation and augmentation."""
 
     spec: DataSpec
-    train_images: UInt8[Tensor, "n 3 h w"]
+    train_images: Images
     train_labels: Int64[Tensor, " n"]
-    val_images: UInt8[Tensor, "m 3 h w"]
+    val_images: Images
     val_labels: Int64[Tensor, " m"]
 
-    def training_batch(self, images: Stored, labels: Int64[Tensor, " b"], draw: Generator) -> Batch:
-        """Stored images as a network sees them in training, randomly changed; all randomness is `draw`'s."""
+    def training_corners(self, number: int, draw: Generator) -> Int64[Tensor, "b 2"]:
+        """Where the windows of a training batch are cut, drawn before all else that `draw` is for."""
+        return random_corners(number, self.train_images.side, self.spec.image_size, draw)
+
+    def training_batch(self, windows: Windows, labels: Int64[Tensor, " b"], draw: Generator) -> Batch:
+        """Windows as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]
-        windows = random_window(dataset.normalise(images), self.spec.image_size, draw)
-        return dataset.augment(dataset.read_options(self.spec.options), (windows, labels), draw)
+        return dataset.augment(dataset.read_options(self.spec.options), (dataset.normalise(windows), labels), draw)
 
     def validation_images(self, images: Stored) -> Float[Tensor, "b 3 s s"]:
         """Stored images as a network sees them in validation."""
-        return centre_window(DATASETS[self.spec.name].normalise(images), self.spec.image_size)
+        return DATASETS[self.spec.name].normalise(centre_window(images, self.spec.image_size))
 
 
 def prepare(spec: DataSpec, root: Path | None, report: Watch = silent) -> PreparedData:
@@ -161,7 +166,9 @@ def _layout(content: np.ndarray | Pictures) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _open(spec: DataSpec, folder: Path) -> PreparedData:
-    # Copy-on-write maps: PyTorch wants writable memory; the file never changes, and unchanged pages stay shared.
-    load = partial(np.load, mmap_mode="c", allow_pickle=False)
-    tensors = {name: torch.from_numpy(load(folder / f"{name}.npy")) for name in _FILES}
-    return PreparedData(spec=spec, **tensors)
+    load = partial(np.load, mmap_mode="r", allow_pickle=False)
+    train, val = (Images([load(folder / f"{part}_images.npy")]) for part in ("train", "val"))
+    train_labels, val_labels = (
+        torch.from_numpy(np.load(folder / f"{part}_labels.npy", allow_pickle=False)) for part in ("train", "val")
+    )
+    return PreparedData(spec=spec, train_images=train, train_labels=train_labels, val_images=val, val_labels=val_labels)

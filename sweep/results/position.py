@@ -111,5 +111,5 @@ def _probed(trial: TrialDir, images: int) -> Probed:
 
 def _images(data: PreparedData, intervention: str, images: int) -> Tensor:
     every = torch.linspace(0, len(data.val_images) - 1, min(images, len(data.val_images))).long()
-    stored = data.val_images[every]  # evenly spaced: folders are ordered by class
+    stored = data.val_images.gather(every)  # evenly spaced: folders are ordered by class
     return INTERVENTIONS[intervention].transform(data.validation_images(stored))

@@ -175,9 +175,10 @@ def evaluate(
     net.eval()
     loss_sum, correct = 0.0, 0
     with torch.no_grad(), autocast(recipe, device):
-        for images, labels in zip(data.val_images.split(at_a_time), data.val_labels.split(at_a_time), strict=True):
-            images = intervention.transform(data.validation_images(images.to(device)))
-            labels = labels.to(device)
+        for start in range(0, len(data.val_labels), at_a_time):
+            which = slice(start, start + at_a_time)
+            labels = data.val_labels[which].to(device)
+            images = intervention.transform(data.validation_images(data.val_images[which].to(device)))
             logits = net(images.contiguous(memory_format=torch.channels_last)).float()
             loss_sum += cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum().item())

@@ -178,7 +178,8 @@ def _back_to_an_epochs_end(checkpoints: UPath) -> None:
 def _batch(run: Run, data: PreparedData, indices: Tensor, intervention: Intervention) -> Batch:
     """The images and labels of one step, augmented; all randomness is a function of data seed and step."""
     draw = generator(run.spec.data_seed, Stream.AUGMENT, run.step)
-    stored, labels = data.train_images[indices].to(run.device), data.train_labels[indices].to(run.device)
-    images, labels = data.training_batch(stored, labels, draw)
+    windows = torch.empty((len(indices), 3, *[run.spec.data.image_size] * 2), dtype=torch.uint8)
+    data.train_images.copy(indices, data.training_corners(len(indices), draw), windows)
+    images, labels = data.training_batch(windows.to(run.device), data.train_labels[indices].to(run.device), draw)
     images = intervention.augment(intervention.transform(images), draw)
     return images.contiguous(memory_format=torch.channels_last), labels

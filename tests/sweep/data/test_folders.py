@@ -15,7 +15,7 @@ from upath import UPath
 
 from sweep import cli
 from sweep.data import arrays, folders, registry
-from sweep.data.augment import centre_window, random_window
+from sweep.data.augment import centre_window, cut_windows, random_corners
 from sweep.data.prepare import cache_folder, prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
@@ -46,13 +46,15 @@ def test_class_folders_are_split_and_stored_larger_than_they_are_seen(classes: P
     spec = data_spec("folder", classes)
     data = prepare(spec, classes)
     assert spec.num_classes == 2
-    assert data.train_images.shape == (8, 3, 64, 64)
+    assert (len(data.train_images), data.train_images.side) == (8, (64, 64))
     assert data.val_labels.tolist() == [0, 1]
-    levels = data.train_images.float().mean(dim=(1, 2, 3))
+    levels = data.train_images[:].float().mean(dim=(1, 2, 3))
     assert [round(level / 50) for level in levels.tolist()] == [1 if label == 0 else 4 for label in data.train_labels]
-    images, _ = data.training_batch(data.train_images, data.train_labels, torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    windows = cut_windows(data.train_images[:], data.training_corners(8, draw), 56)
+    images, _ = data.training_batch(windows, data.train_labels, draw)
     assert images.shape == (8, 3, 56, 56)
-    assert data.validation_images(data.val_images).shape == (2, 3, 56, 56)
+    assert data.validation_images(data.val_images[:]).shape == (2, 3, 56, 56)
 
 
 def test_folders_train_and_val_are_taken_as_they_are(classes: Path, tmp_path: Path) -> None:
@@ -171,10 +173,10 @@ def test_cifar_is_trained_on_from_its_own_files(
     monkeypatch.setattr(kind, "tgz_md5", f"small {name}")
 
     data = prepare(data_spec(name, tmp_path / "root"), tmp_path / "root")
-    assert data.train_images.shape == (20, 3, 64, 64)
+    assert (len(data.train_images), data.train_images.side) == (20, (64, 64))
     first = pickle.loads(content[train_files[0]])
     red = first["data"][0].reshape(3, 32, 32)[0].astype(float)
-    assert data.train_images[0, 0].float().mean().item() == pytest.approx(red.mean(), abs=2)
+    assert data.train_images[:][0, 0].float().mean().item() == pytest.approx(red.mean(), abs=2)
     assert data.train_labels[: len(first[labels])].tolist() == first[labels]
     assert len(trained(name, tmp_path / "root", tmp_path / "trial")) == 2
 
@@ -212,19 +214,20 @@ def test_imagenet_is_a_thousand_class_folders(tmp_path: Path) -> None:
     data = prepare(spec, root)
     assert spec.num_classes == 1000
     assert data.val_labels.tolist() == list(range(1000))
-    levels = data.val_images.float().mean(dim=(1, 2, 3))
+    levels = data.val_images[:].float().mean(dim=(1, 2, 3))
     assert levels.sub(torch.arange(1000) * 255 // 1000).abs().max() < 2
 
 
 def test_windows_are_parts_of_the_image_drawn_from_the_generator_alone() -> None:
-    images = torch.arange(2 * 3 * 8 * 8.0).reshape(2, 3, 8, 8)
-    first, second = (random_window(images, 5, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert torch.equal(first, second)
-    corner = first[1, 0, 0, 0]
-    top, left = divmod(int(corner - images[1, 0, 0, 0]), 8)
-    assert torch.equal(first[1], images[1, :, top : top + 5, left : left + 5])
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).reshape(2, 3, 8, 8)
+    corners, again = (random_corners(2, (8, 8), 5, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(corners, again)
+    top, left = corners[1]
+    assert torch.equal(cut_windows(images, corners, 5)[1], images[1, :, top : top + 5, left : left + 5])
     assert torch.equal(centre_window(images, 4), images[:, :, 2:6, 2:6])
-    assert random_window(images, 8, torch.Generator()) is images
+    undrawn = torch.Generator().manual_seed(1)
+    assert not random_corners(2, (8, 8), 8, undrawn).any()
+    assert torch.equal(undrawn.get_state(), torch.Generator().manual_seed(1).get_state())
 
 
 def test_prepare_makes_what_a_launch_then_finds(classes: Path) -> None:

@@ -40,7 +40,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "cache"))
     root = two_classes(tmp_path / "set")
     spec = load_data("folder", str(root), ["image_size=16"])[1]
-    images = prepare(spec, root).train_images.clone()
+    images = prepare(spec, root).train_images[:]
     return Made(spec, root, tmp_path / "cache" / spec.key, images)
 
 
@@ -66,10 +66,10 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_data_is_made_again_and_told(made: Made, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
+    assert torch.equal(prepare(made.spec, made.root).train_images[:], made.images)
     assert caplog.messages == []
     DAMAGE[damage](made.folder)
-    assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
+    assert torch.equal(prepare(made.spec, made.root).train_images[:], made.images)
     (said,) = caplog.messages
     assert str(made.folder) in said
     assert "is damaged" in said
@@ -79,7 +79,7 @@ def test_damaged_data_is_made_again_and_told(made: Made, damage: str, caplog: py
 
 
 def test_damaged_data_without_its_pictures_is_not_used(made: Made) -> None:
-    assert torch.equal(prepare(made.spec, Path("/gone")).train_images, made.images)
+    assert torch.equal(prepare(made.spec, Path("/gone")).train_images[:], made.images)
     DAMAGE["cut"](made.folder)
     with pytest.raises(ValueError, match="is not a folder"):
         prepare(made.spec, Path("/gone"))
@@ -227,7 +227,7 @@ def test_a_cache_that_is_read_only_serves_what_it_holds(made: Made, monkeypatch:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("sweep.data.prepare.FileLock.__enter__", refuse)
-    assert torch.equal(prepare(made.spec, made.root).train_images, made.images)
+    assert torch.equal(prepare(made.spec, made.root).train_images[:], made.images)
     DAMAGE["cut"](made.folder)
     cure = "set SWEEP_CACHE to a writable folder"
     with pytest.raises(CacheError, match=f"can't write to .*cache: {os.strerror(code)}; {cure}"):

@@ -12,6 +12,7 @@ import torch
 from upath import UPath
 
 from models.convnet import ConvNet
+from sweep.data.images import Images
 from sweep.data.prepare import prepare
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
@@ -154,7 +155,7 @@ def test_validation_that_does_not_fit_in_memory_is_split_too(sweep: SweepDir, mo
 
     monkeypatch.setattr(ConvNet, "forward", forward)
     data = prepare(plan.spec.data, None)
-    many = replace(data, val_images=data.val_images.repeat(20, 1, 1, 1), val_labels=data.val_labels.repeat(20))
+    many = replace(data, val_images=Images([data.val_images[:].numpy()] * 20), val_labels=data.val_labels.repeat(20))
     rows = train(plan.spec, many, sweep.trial("trial").path)
     assert rows[-1]["step"] == 9
 
