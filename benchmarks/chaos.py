@@ -30,7 +30,7 @@ from ray.cluster_utils import Cluster
 from upath import UPath
 
 from sweep.results.tables import read_table
-from sweep.store.manifest import MANIFEST, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
+from sweep.store.manifest import MANIFEST, MEASURED, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
 
@@ -334,7 +334,7 @@ def facts(sweep: SweepDir) -> dict[str, Any]:
             for step in checkpoint_steps(trial.checkpoints)
         }
         found[trial.trial_id] = {"status": trial.status().status, "weights": weights}
-    untimed = {"epochs": ["wall_s"], "layers": ["analysis_wall_s"]}
+    untimed = {"epochs": [*MEASURED], "layers": ["analysis_wall_s"]}
     for name, times in untimed.items():
         table = read_table(sweep.path, name).drop(columns=times)  # type: ignore[arg-type]  # names of tables
         found[name] = table.astype(object).where(table.notna(), None).to_dict("records")

@@ -45,6 +45,11 @@ class Recipe(Frozen):
     (Smith and Topin 2018, with PyTorch's defaults). `bf16` runs forward passes under autocast. `out_of_memory`: a step
     that does not fit in memory makes the trial fail, or is split: the trial goes back to the end of its last epoch and
     then takes half the images at a time, as many per step as before; batch norm sees the smaller batches.
+    `ghost_batch`: batch norm averages over this many images at a time instead of over a whole step's, and its running
+    statistics move once a step, by the mean over them; required on several GPUs, whose number then changes no result.
+    `tf32` multiplies float32 numbers with 10 bits of mantissa where a GPU can. `deterministic: false` lets a GPU add in
+    any order, so that a resumed trial is no longer bit for bit an uninterrupted one. `compile` is a mode of
+    torch.compile; `reduce-overhead` records CUDA graphs.
     """
 
     epochs: int = Field(ge=1, le=EPOCHS)
@@ -56,15 +61,19 @@ class Recipe(Frozen):
     nesterov: bool = True
     weight_decay_body: float = Field(ge=0)
     weight_decay_head: float = Field(ge=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     out_of_memory: Literal["fail", "split"] = "fail"
+    ghost_batch: int | None = Field(None, ge=2)
+    deterministic: bool = True
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
 
     @model_serializer(mode="wrap")
     def _plain_where_nothing_is_new(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A field added since schema 1 is written only where it is not the default, so that older ids do not change."""
         values: dict[str, Any] = serialize(self)
-        if values.get("out_of_memory") == "fail":
-            del values["out_of_memory"]
+        for name in ("out_of_memory", "ghost_batch", "deterministic", "compile"):
+            if name in values and values[name] == type(self).model_fields[name].default:
+                del values[name]
         return values
 
     @property
@@ -77,6 +86,13 @@ class Recipe(Frozen):
         starts = [phase.from_epoch for phase in self.batch_size]
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
             raise ValueError("batch_size phases must start at epoch 0 and be in ascending order")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_ghost_batches(self) -> Self:
+        for phase in self.batch_size:
+            if self.ghost_batch and phase.size % self.ghost_batch:
+                raise ValueError(f"batch_size {phase.size} is not a multiple of ghost_batch {self.ghost_batch}")
         return self
 
 

@@ -103,7 +103,9 @@ def make_crops(options: CropsOptions, image_size: int, seed: int, pictures: Sequ
 def augment_crops(options: CropsOptions, batch: Batch, generator: torch.Generator) -> Batch:
     """Mirror each image left-right with probability 1/2 and add pixel noise."""
     images, labels = mirror(batch[0], generator)[0], batch[1]
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    if images.device.type == "cuda":  # drawing millions of numbers on the host would take longer than a step
+        generator = torch.Generator(images.device).manual_seed(generator.initial_seed())
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
     return images + options.noise * noise, labels
 
 

@@ -52,6 +52,11 @@ class PreparedData:
         """Where the windows of a training batch are cut, drawn before all else that `draw` is for."""
         return random_corners(number, self.train_images.side, self.spec.image_size, draw)
 
+    def centre_corners(self, number: int) -> Int64[Tensor, "b 2"]:
+        """Where the windows of validation images are cut."""
+        free = [(length - self.spec.image_size) // 2 for length in self.val_images.side]
+        return torch.tensor(free).expand(number, 2)
+
     def training_batch(self, windows: Windows, labels: Int64[Tensor, " b"], draw: Generator) -> Batch:
         """Windows as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]

@@ -34,7 +34,8 @@ COLUMNS: dict[TableName, dict[str, str]] = {
     "epochs": {
         "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
         "train_accuracy": "Float64", "val_loss": "Float64", "val_accuracy": "Float64",
-        "learning_rate": "Float64", "wall_s": "Float64",
+        "val_top5_accuracy": "Float64", "learning_rate": "Float64", "wall_s": "Float64", "images_per_s": "Float64",
+        "wait_s": "Float64", "compute_s": "Float64", "save_s": "Float64", "gpu_mib": "Float64",
     },
     "layers": {
         "trial_id": "string", "step": "Int64", "epoch": "Float64", "layer": "string", "position": "Int64",

@@ -26,8 +26,9 @@ from sweep.results.words import count
 from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.cluster import Patience, in_words
+from sweep.service.failures import cant_be_imported, died_of, report_of
 from sweep.service.queue import Queue, Task
-from sweep.service.ray_trial import RayTrial, bundle, cant_be_imported, died_of, report_of
+from sweep.service.ray_trial import RayTrial, bundle
 from sweep.spec import Plan
 from sweep.store.files import STORAGE_ERRORS
 from sweep.store.lease import Lease

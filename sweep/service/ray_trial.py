@@ -1,10 +1,9 @@
 """A trial as Ray Tune runs it: one epoch per call, saved and stopped at the next step if its machine is about to go."""
 
 import os
-import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from ray import tune
 from upath import UPath
 
 from sweep.grid.schema import Resources
+from sweep.service.followers import following, threads_of
 from sweep.service.preemption import PreemptionNotice
 from sweep.store.manifest import EpochRow
 from sweep.store.trial_dir import TrialDir
+from sweep.training.ranks import ALONE
 from sweep.training.train import StoppedError
 from sweep.training.trial import trial_course
 
@@ -30,13 +31,7 @@ class RayTrial(tune.Trainable):
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._delay_s = task["delay_s"]
         self._notice = PreemptionNotice()
-        self._epochs: Iterator[tuple[EpochRow, UPath | None]] = trial_course(
-            TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"]),
-            None if task["root"] is None else Path(task["root"]),
-            task["cpus"],
-            self._notice,
-            task["save_every_s"],
-        )
+        self._epochs = _course(task, self._notice)
 
     def step(self) -> dict[str, Any]:
         """One epoch; `done` at the end, or when the machine is about to go."""
@@ -60,30 +55,12 @@ class RayTrial(tune.Trainable):
         self._epochs.close()  # type: ignore[attr-defined]  # a generator
 
 
-_DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is (dead|unavailable))")
-
-
-def report_of(trial: Any) -> str:
-    """What Tune wrote about a trial's failure, read from the original: the copy in the storage comes later."""
-    file = Path(trial.error_file or "")
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-
-
-def died_of(traceback: str) -> str:
-    """Why a process that could not report it itself has ended, according to Ray."""
-    lines = [line for line in traceback.strip().splitlines() if line.strip()]
-    if "OutOfMemoryError" in traceback or "running low on memory" in traceback:
-        return (
-            "its node ran out of memory and Ray killed the trial; give trials more resources.cpus, or smaller batches"
-        )
-    if not lines or _DEATH.search(traceback):
-        return "the trial's process died (killed, out of memory, or its node gone)"
-    return lines[-1].strip()
-
-
-def cant_be_imported(traceback: str) -> bool:
-    """Whether a trial's process could not import what it needs; a retry would fail too."""
-    return died_of(traceback).startswith(("ImportError:", "ModuleNotFoundError:"))
+def _course(task: dict[str, Any], stop: PreemptionNotice) -> Iterator[tuple[EpochRow, UPath | None]]:
+    """A trial's epochs; on several GPUs, together with the processes of the others."""
+    trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
+    root = None if task["root"] is None else Path(task["root"])
+    with following(task, trial) if task["gpus"] > 1 else nullcontext(ALONE) as ranks:
+        yield from trial_course(trial, root, threads_of(task), stop, task["save_every_s"], ranks)
 
 
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:

@@ -10,7 +10,8 @@ from upath import UPath
 from sweep.store.files import remove_file, remove_folder, write_json
 
 EpochRow = dict[str, float | int | None]
-
+MEASURED = frozenset({"wall_s", "images_per_s", "wait_s", "compute_s", "save_s", "gpu_mib"})
+"""What a row says of the machine; the rest of it is the same in each attempt at a trial."""
 
 FORMAT = 2
 
@@ -22,7 +23,8 @@ MODEL, TRAINING, PROGRESS, MANIFEST = "model.safetensors", "training.safetensors
 class Progress:
     """Where training stands after `step` steps; the sums are those of the unfinished epoch.
 
-    `rows` are those of the finished epochs; `micro_batches` the parts into which each step's images are split.
+    `rows` are those of the finished epochs; `micro_batches` the parts into which each step's images are split;
+    `waited_s` and `saved_s` the time spent on waiting for data and on saving.
     """
 
     step: int
@@ -33,6 +35,8 @@ class Progress:
     wall_s: float
     rows: list[EpochRow]
     micro_batches: int = 1
+    waited_s: float = 0.0
+    saved_s: float = 0.0
 
 
 class TornCheckpointError(ValueError):

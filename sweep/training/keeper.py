@@ -25,6 +25,7 @@ class Savable(Protocol):
     """What a checkpoint is made of."""
 
     epoch: int
+    saved_s: float
 
     def progress(self) -> Progress: ...
     def model_state(self) -> dict[str, Tensor]: ...
@@ -33,9 +34,12 @@ class Savable(Protocol):
 
 
 class Keeper:
-    """Writes the checkpoints of one trial and cleans up the old ones."""
+    """Writes the checkpoints of one trial and cleans up the old ones; where it doesn't write, it only takes part."""
 
-    def __init__(self, checkpoints: UPath, epochs: int, save_every_s: float = SAVE_EVERY_S) -> None:
+    def __init__(
+        self, checkpoints: UPath, epochs: int, save_every_s: float = SAVE_EVERY_S, writes: bool = True
+    ) -> None:
+        self._writes = writes
         self._checkpoints = checkpoints
         self._kept_epochs = set(epochs_to_keep(epochs))
         self._save_every_s = save_every_s
@@ -43,7 +47,7 @@ class Keeper:
 
     def due(self) -> bool:
         """Whether the last checkpoint is older than the interval."""
-        return time.monotonic() - self._saved_at >= self._save_every_s
+        return self._writes and time.monotonic() - self._saved_at >= self._save_every_s
 
     def save_epoch(self, run: Savable) -> UPath | None:
         """Save at an epoch's end; returns the checkpoint's folder if its weights are kept for the analysis."""
@@ -52,7 +56,7 @@ class Keeper:
 
     def finish(self) -> None:
         """Keep only what the analysis reads, once a trial is finished."""
-        for folder in self._checkpoints.iterdir():
+        for folder in self._checkpoints.iterdir() if self._writes else ():
             if (folder / MANIFEST).exists():
                 remove_unfinished(folder)
                 self._give_back(folder)
@@ -66,9 +70,13 @@ class Keeper:
     def _save(self, run: Savable) -> UPath:
         progress = run.progress()
         folder = self._checkpoints / str(progress.step)
+        if not self._writes:
+            return folder
+        began = time.monotonic()
         write_checkpoint(folder, progress, run.model_state(), run.training_state(), run.metadata())
         self._saved_at = time.monotonic()
         self._tidy(progress.step)
+        run.saved_s += self._saved_at - began
         return folder
 
     def _tidy(self, newest: int) -> None:

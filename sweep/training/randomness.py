@@ -19,15 +19,15 @@ class Stream(IntEnum):
     DROPOUT = 4
 
 
-def seed_at(seed: int, stream: Stream, position: int) -> int:
-    """A seed for one position (an epoch or a step) of one stream."""
-    state = np.random.SeedSequence([seed, int(stream), position]).generate_state(1, np.uint64)[0]
+def seed_at(seed: int, stream: Stream, *position: int) -> int:
+    """A seed for one position of one stream: an epoch, a step, or a step and one of its ghost batches."""
+    state = np.random.SeedSequence([seed, int(stream), *position]).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))  # torch takes seeds below 2^63
 
 
-def generator(seed: int, stream: Stream, position: int) -> Generator:
+def generator(seed: int, stream: Stream, *position: int) -> Generator:
     """A CPU generator for one position of one stream."""
-    return torch.Generator().manual_seed(seed_at(seed, stream, position))
+    return torch.Generator().manual_seed(seed_at(seed, stream, *position))
 
 
 def epoch_order(data_seed: int, epoch: int, images: int) -> Tensor:

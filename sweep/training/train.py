@@ -7,13 +7,14 @@ A trial that is run again resumes from its last valid checkpoint and ends bit fo
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from upath import UPath
 
-from models.interventions import INTERVENTIONS, Intervention
+from models.interventions import INTERVENTIONS
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
 from sweep.spec import TrialSpec
@@ -29,8 +30,10 @@ from sweep.store.manifest import (
 )
 from sweep.store.trial_dir import TrialDir
 from sweep.training.keeper import Keeper
+from sweep.training.loader import Loaded, Loader, Wanted
 from sweep.training.memory import OutOfMemoryError, told_of_memory
 from sweep.training.randomness import Stream, epoch_order, generator
+from sweep.training.ranks import ALONE, Ranks
 from sweep.training.run import VAL_BATCH, Run, evaluate
 from sweep.training.schedule import Schedule
 
@@ -83,20 +86,27 @@ def train(
 
 
 def course(
-    spec: TrialSpec, data: PreparedData, trial_dir: UPath, stop: Stop = never, save_every_s: float = SAVE_EVERY_S
+    spec: TrialSpec,
+    data: PreparedData,
+    trial_dir: UPath,
+    stop: Stop = never,
+    save_every_s: float = SAVE_EVERY_S,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`train` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
 
-    If a step runs out of memory and the recipe allows splitting, the interrupted epoch starts over.
+    Several `ranks` go through it together, each with the same arguments; the first one writes. If a step runs out of
+    memory and the recipe allows splitting, the interrupted epoch starts over; several ranks fail instead, since those
+    that did not run out would wait for the one that did.
     """
     micro_batches, trial = 1, TrialDir(trial_dir)
     while True:
         try:
-            yield from _course(spec, data, trial, stop, save_every_s, micro_batches)
+            yield from _Course(spec, data, trial, stop, save_every_s, micro_batches, ranks).rows()
         except OutOfMemoryError:
-            smallest = min(phase.size for phase in spec.recipe.batch_size)
+            smallest = min(spec.recipe.ghost_batch or phase.size for phase in spec.recipe.batch_size)
             micro_batches *= 2
-            if spec.recipe.out_of_memory == "fail" or smallest // micro_batches < _SMALLEST_PART:
+            if spec.recipe.out_of_memory == "fail" or smallest // micro_batches < _SMALLEST_PART or ranks.size > 1:
                 raise
             logger.info(f"out of memory: splits steps into {micro_batches} parts from the end of the last epoch")
             _back_to_an_epochs_end(trial.checkpoints)
@@ -105,54 +115,114 @@ def course(
         torch.cuda.empty_cache()  # only here, where the error no longer holds the step's tensors
 
 
-def _course(
-    spec: TrialSpec, data: PreparedData, trial: TrialDir, stop: Stop, save_every_s: float, micro_batches: int
-) -> Iterator[tuple[EpochRow, UPath | None]]:
-    intervention = INTERVENTIONS[spec.intervention]
-    schedule = Schedule(spec.recipe, len(data.train_images))
-    keeper = Keeper(trial.checkpoints, spec.recipe.epochs, save_every_s)
-    if _restore_finished(trial, schedule.steps if intervention.trained else 0):
-        keeper.finish()
-        return
-    labels = intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
-    data = replace(data, train_labels=labels)
-    run = Run(spec)
-    checkpoint = next(newest_resumable(trial.checkpoints), None)
-    if checkpoint is not None:
-        run.load(checkpoint)
-        logger.info(f"resumes from the checkpoint of step {run.step}")
-    run.micro_batches = max(run.micro_batches, micro_batches)
+class _Course:
+    """One pass through a trial's epochs, from its last valid checkpoint."""
 
-    def finish_epoch(lr: float | None) -> tuple[EpochRow, UPath | None]:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        data: PreparedData,
+        trial: TrialDir,
+        stop: Stop,
+        save_every_s: float,
+        micro_batches: int,
+        ranks: Ranks,
+    ) -> None:
+        self._spec, self._trial, self._stop, self._ranks = spec, trial, stop, ranks
+        self._micro_batches = micro_batches
+        self._intervention = INTERVENTIONS[spec.intervention]
+        self._schedule = Schedule(spec.recipe, len(data.train_images))
+        self._keeper = Keeper(trial.checkpoints, spec.recipe.epochs, save_every_s, writes=ranks.first)
+        labels = self._intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
+        self._data = replace(data, train_labels=labels)
+
+    def rows(self) -> Iterator[tuple[EpochRow, UPath | None]]:
+        epochs = self._spec.recipe.epochs if self._intervention.trained else 0
+        if _restore_finished(self._trial, self._schedule.first_step(epochs), writes=self._ranks.first):
+            self._keeper.finish()
+            return
+        run = self._resumed()
+        data, size, threads = self._data, self._spec.data.image_size, torch.get_num_threads()
+        with (
+            Loader(data.train_images, data.train_labels, size, run.device, threads) as training,
+            Loader(data.val_images, data.val_labels, size, run.device, threads) as validation,
+        ):
+            if not run.rows:
+                yield self._finish_epoch(run, validation, lr=None)
+            for epoch in range(run.epoch, epochs):
+                self._train_epoch(run, training, epoch)
+                run.epoch += 1
+                last = self._schedule.learning_rate(epoch, self._schedule.steps_in(epoch) - 1)
+                yield self._finish_epoch(run, validation, last)
+        self._keeper.finish()
+
+    def _resumed(self) -> Run:
+        run = Run(self._spec, self._ranks)
+        checkpoint = next(newest_resumable(self._trial.checkpoints), None)
+        if checkpoint is not None:
+            run.load(checkpoint)
+            logger.info(f"resumes from the checkpoint of step {run.step}")
+        if self._ranks.highest(run.step) != run.step:
+            raise RuntimeError(f"found a checkpoint of step {run.step} where another GPU's process found a later one")
+        run.micro_batches = max(run.micro_batches, self._micro_batches)
+        return run
+
+    def _train_epoch(self, run: Run, loader: Loader, epoch: int) -> None:
+        """The steps of an epoch that are still to do."""
+        size = self._schedule.batch_size(epoch)
+        todo = range(run.step - self._schedule.first_step(epoch), self._schedule.steps_in(epoch))
+        order = epoch_order(self._spec.data_seed, epoch, self._schedule.images)
+        batches = loader.batches(self._wanted(run, order[todo.start * size :], size, len(todo)))
+        for index in todo:
+            waited_s = loader.waited_s
+            with told_of_memory(run.step + 1):
+                parts = (self._augmented(batch) for batch in islice(batches, len(run.parts(size))))
+                run.learn(parts, size, self._schedule.learning_rate(epoch, index))
+            run.waited_s += loader.waited_s - waited_s
+            stop_here = self._stop(run.step)
+            said = self._ranks.highest(2 if stop_here else int(self._keeper.due()))
+            if said:
+                self._keeper.save(run)
+            if said == 2:
+                raise StoppedError(f"stopped at step {run.step}")
+
+    def _wanted(self, run: Run, order: Tensor, size: int, steps: int) -> Iterator[Wanted]:
+        """The parts of this rank, step by step; all randomness is a function of data seed, step and part."""
+        part_size = self._spec.recipe.ghost_batch or size
+        first = run.step
+        for step in range(steps):
+            for part in run.parts(size):
+                position = (first + step,) if self._spec.recipe.ghost_batch is None else (first + step, part)
+                draw = generator(self._spec.data_seed, Stream.AUGMENT, *position)
+                start = step * size + part * part_size
+                yield Wanted(order[start : start + part_size], self._data.training_corners(part_size, draw), draw)
+
+    def _augmented(self, loaded: Loaded) -> Batch:
+        images, labels = self._data.training_batch(loaded.windows, loaded.labels, loaded.draw)
+        images = self._intervention.augment(self._intervention.transform(images), loaded.draw)
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+    def _finish_epoch(self, run: Run, validation: Loader, lr: float | None) -> tuple[EpochRow, UPath | None]:
         row = run.epoch_row(lr)
         with told_of_memory(run.step):
-            at_a_time = max(1, VAL_BATCH // run.micro_batches)
-            found = evaluate(run.net, data, intervention, spec.recipe, run.device, at_a_time)
+            batches = validation.batches(self._validated(max(1, VAL_BATCH // run.micro_batches)))
+            found = evaluate(run.net, self._data, batches, self._spec, run.device, self._ranks)
         run.rows.append(row | found)
         run.start_epoch()
-        trial.write_epochs(run.rows)
-        return run.rows[-1], keeper.save_epoch(run)
+        if self._ranks.first:
+            self._trial.write_epochs(run.rows)
+        return run.rows[-1], self._keeper.save_epoch(run)
 
-    if not run.rows:
-        yield finish_epoch(lr=None)
-    for epoch in range(run.epoch, spec.recipe.epochs if intervention.trained else 0):
-        order = epoch_order(spec.data_seed, epoch, schedule.images)
-        size = schedule.batch_size(epoch)
-        for index in range(run.step - schedule.first_step(epoch), schedule.steps_in(epoch)):
-            with told_of_memory(run.step + 1):
-                batch = _batch(run, data, order[index * size : (index + 1) * size], intervention)
-                run.learn(batch, schedule.learning_rate(epoch, index))
-            if stop(run.step):
-                keeper.save(run)
-                raise StoppedError(f"stopped at step {run.step}")
-            if keeper.due():
-                keeper.save(run)
-        run.epoch += 1
-        yield finish_epoch(lr=schedule.learning_rate(epoch, schedule.steps_in(epoch) - 1))
-    keeper.finish()
+    def _validated(self, at_a_time: int) -> Iterator[Wanted]:
+        """This rank's share of the validation images, cut in the middle."""
+        images = len(self._data.val_images)
+        draw = torch.Generator()  # validation draws nothing
+        for start in self._ranks.own(range(0, images, at_a_time)):
+            numbers = torch.arange(start, min(start + at_a_time, images))
+            yield Wanted(numbers, self._data.centre_corners(len(numbers)), draw)
 
 
-def _restore_finished(trial: TrialDir, last_step: int) -> bool:
+def _restore_finished(trial: TrialDir, last_step: int, writes: bool) -> bool:
     """Whether there is a valid checkpoint of the last step; if so, its rows are the trial's."""
     try:
         rows = read_checkpoint(trial.checkpoints / str(last_step)).progress.rows
@@ -160,7 +230,7 @@ def _restore_finished(trial: TrialDir, last_step: int) -> bool:
         return False
     if last_step not in [row["step"] for row in rows]:
         return False
-    if trial.epochs() != rows:
+    if writes and trial.epochs() != rows:
         trial.write_epochs(rows)
     return True
 
@@ -173,13 +243,3 @@ def _back_to_an_epochs_end(checkpoints: UPath) -> None:
             if read_progress(folder).images == 0:
                 return
         remove_checkpoint(folder)
-
-
-def _batch(run: Run, data: PreparedData, indices: Tensor, intervention: Intervention) -> Batch:
-    """The images and labels of one step, augmented; all randomness is a function of data seed and step."""
-    draw = generator(run.spec.data_seed, Stream.AUGMENT, run.step)
-    windows = torch.empty((len(indices), 3, *[run.spec.data.image_size] * 2), dtype=torch.uint8)
-    data.train_images.copy(indices, data.training_corners(len(indices), draw), windows)
-    images, labels = data.training_batch(windows.to(run.device), data.train_labels[indices].to(run.device), draw)
-    images = intervention.augment(intervention.transform(images), draw)
-    return images.contiguous(memory_format=torch.channels_last), labels

@@ -25,6 +25,7 @@ from sweep.store.log import logged_to, logger
 from sweep.store.manifest import EpochRow, checkpoint_steps
 from sweep.store.trial_dir import Status, TrialDir, this_process
 from sweep.training.machine import Arithmetic
+from sweep.training.ranks import ALONE, Ranks
 from sweep.training.run import DivergedError
 from sweep.training.schedule import Schedule
 from sweep.training.train import OnEpoch, Stop, StoppedError, course, ignore, never
@@ -54,16 +55,33 @@ def run_trial(
 
 
 def trial_course(
-    trial: TrialDir, root: Path | None, threads: int, stop: Stop = never, save_every_s: float = SAVE_EVERY_S
+    trial: TrialDir,
+    root: Path | None,
+    threads: int,
+    stop: Stop = never,
+    save_every_s: float = SAVE_EVERY_S,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
-    """`run_trial` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept."""
+    """`run_trial` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
+
+    With several `ranks`, this is the first one; the others `follow`.
+    """
     torch.set_num_threads(threads)
     with logged_to(trial.log_file):
-        yield from _recorded_course(trial, root, stop, save_every_s)
+        yield from _recorded_course(trial, root, stop, save_every_s, ranks)
+
+
+def follow(trial: TrialDir, root: Path | None, threads: int, save_every_s: float, ranks: Ranks) -> None:
+    """Train a trial together with its first rank, which records what happens."""
+    torch.set_num_threads(threads)
+    spec = trial.plan().spec
+    with suppress(StoppedError, DivergedError):  # which all ranks raise together
+        for _ in course(spec, prepare(spec.data, root), trial.path, never, save_every_s, ranks):
+            pass
 
 
 def _recorded_course(
-    trial: TrialDir, root: Path | None, stop: Stop, save_every_s: float
+    trial: TrialDir, root: Path | None, stop: Stop, save_every_s: float, ranks: Ranks
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     spec = trial.plan().spec
     record = _Record(trial)
@@ -71,7 +89,7 @@ def _recorded_course(
         require_current(spec)
         data = prepare(spec.data, root)
         record.write(steps=Schedule(spec.recipe, len(data.train_images)).steps)
-        for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s):
+        for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s, ranks):
             record.write(**_reached(row))
             logger.info(_in_words(row))
             yield row, kept

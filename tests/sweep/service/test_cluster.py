@@ -8,7 +8,7 @@ import pytest
 
 from sweep.service import cluster
 from sweep.service.cluster import Patience, require_room
-from sweep.service.ray_trial import cant_be_imported
+from sweep.service.failures import cant_be_imported
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from ray.tune.search import Searcher
 
 from sweep.service import queue as module
+from sweep.service.failures import died_of
 from sweep.service.queue import Queue
-from sweep.service.ray_trial import died_of
 
 
 def tasks(*names: str) -> list[dict[str, str]]:

@@ -137,7 +137,7 @@ def take_a_step(plan: Plan, folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     images = change.augment(change.transform(torch.randn(4, 3, 96, 96, generator=generator)), generator)
     before = {name: tensor.clone() for name, tensor in run.model_state().items()}
-    run.learn((images, torch.tensor([0, 1, 2, 3])), lr=0.01)
+    run.learn([(images, torch.tensor([0, 1, 2, 3]))], size=4, lr=0.01)
 
     without = [name for name, p in run.net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []

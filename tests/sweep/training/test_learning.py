@@ -67,7 +67,7 @@ def losses(run: Run, batch: tuple[Tensor, Tensor], lr: float, steps: int) -> lis
     found: list[float] = []
     while len(found) < steps and (not found or found[-1] > found[0] / 10):
         run.start_epoch()
-        run.learn(batch, lr)
+        run.learn([batch], len(batch[0]), lr)
         found.append(float(run.epoch_row(lr)["train_loss"] or 0))
     return found
 

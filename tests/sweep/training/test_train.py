@@ -18,7 +18,7 @@ from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.spec import Plan
 from sweep.store.checkpoint import read_checkpoint
-from sweep.store.manifest import MODEL, EpochRow, checkpoint_steps
+from sweep.store.manifest import MEASURED, MODEL, EpochRow, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
 from sweep.training.memory import OutOfMemoryError
@@ -36,7 +36,7 @@ def weights(trial: TrialDir) -> str:
 
 
 def without_times(rows: list[EpochRow]) -> list[EpochRow]:
-    return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 def stop_after(steps: int) -> Stop:
