@@ -246,3 +246,31 @@ def test_on_simpler_processors_as_well(onednn: str, aten: str) -> None:
     assert as_it_is < golden.TOLERANCE
     assert len(changed) == len(golden.CHANGES)
     assert min(changed) > 4 * golden.TOLERANCE
+
+
+def test_each_epoch_says_how_fast_it_was_and_what_it_waited_for(plan: Plan, sweep: SweepDir) -> None:
+    trial = sweep.trial("trial")
+    rows = train(plan.spec, prepare(plan.spec.data, None), trial.path, save_every_s=1e-9)
+    assert rows[0]["images_per_s"] is None
+    before = 0.0
+    for row in rows[1:]:
+        took_s = (row["wall_s"] or 0) - before
+        before = row["wall_s"] or 0
+        assert row["images_per_s"] == pytest.approx(16 * 3 / took_s, rel=0.05)
+        assert (row["wait_s"] or 0) + (row["compute_s"] or 0) == pytest.approx(took_s, abs=0.01)
+        assert (row["save_s"] or 0) > 0
+        assert (row["val_accuracy"] or 0) <= (row["val_top5_accuracy"] or 0) <= 1
+        assert row["gpu_mib"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile looks at what tensors warn about
+def test_a_compiled_network_learns_what_the_plain_one_learns(plan: Plan, sweep: SweepDir) -> None:
+    recipe = plan.spec.recipe.model_copy(update={"compile": "default"})
+    plain, compiled = sweep.trial("plain"), sweep.trial("compiled")
+    data = prepare(plan.spec.data, None)
+    expected = train(plan.spec, data, plain.path)
+    found = train(plan.spec.model_copy(update={"recipe": recipe}), data, compiled.path)
+    assert found[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=1e-3)
+    states = [read_checkpoint(trial.checkpoints / str(expected[-1]["step"])).model for trial in (plain, compiled)]
+    assert states[0].keys() == states[1].keys()
