@@ -1,8 +1,8 @@
 """Speed and memory of loading batches, beside the step that they are for and beside other ways to load them.
 
-    python benchmarks/loading.py [--images 100000] [--side 300] [--folder FOLDER] [--json FILE]
+    python benchmarks/loading.py [--images 130000] [--side 256] [--folder FOLDER] [--json FILE]
 
-Stored images of `side` pixels are written to FOLDER (27 GB with the defaults: choose it so that they are larger than
+Stored images of `side` pixels are written to FOLDER (26 GB with the defaults: choose it so that they are larger than
 memory) and read in random order, in batches of 256 windows of 224 pixels, on all cores. All rates are images per second
 of CPU time, which doesn't depend on what else the machine does, and per second of wall time. The peers read the same
 files: PyTorch's DataLoader with a process per core, and one indexing of a memory map in the training process. Anonymous
@@ -40,8 +40,8 @@ Step = Callable[[], int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--side", type=int, default=300)
+    parser.add_argument("--images", type=int, default=130_000)
+    parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
