@@ -1,0 +1,167 @@
+"""Data where the trials are: what a node lacks is fetched to it in a task of its own, while no GPU is reserved.
+
+A trial that starts on a node without its data gives its place back at once. It is handed out again when the data is
+there, and from then on trials prefer the nodes that have it.
+"""
+
+import inspect
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from upath import UPath
+
+from sweep.service.failures import died_of
+from sweep.service.preemption import is_draining
+from sweep.service.queue import Task
+from sweep.store.files import STORAGE_ERRORS
+from sweep.store.trial_dir import TrialDir
+
+_TELL_EVERY_S = 5.0
+_LOOK_EVERY_S = 2.0
+_TRY_ELSEWHERE_S = 30.0  # before a trial that other nodes could run may land on a fetching one again
+_TARGET = "_soft_target_node_id"
+
+
+@dataclass
+class _Fetch:
+    """A fetch that runs on a node, and the trials that wait for it."""
+
+    tasks: list[Task] = field(default_factory=list)
+
+
+class Placing:
+    """Which nodes have which data, and what is being fetched where."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._homes: dict[str, set[str]] = {}
+        self._running: dict[Any, tuple[str, str]] = {}
+        self._fetches: dict[tuple[str, str], _Fetch] = {}
+        self._sent: Counter[str] = Counter()
+
+    def holds(self, trial_id: str) -> bool:
+        """Whether a trial waits for its data."""
+        return any(task["trial_id"] == trial_id for fetch in self._fetches.values() for task in fetch.tasks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any trial waits for its data."""
+        return bool(self._fetches)
+
+    def aimed(self, task: Task) -> Task:
+        """A task with the node it should run on: of those that have its data, the one with the fewest trials."""
+        homes = self._homes.get(task["data_key"], set())
+        alive = homes & {node["NodeID"] for node in ray.nodes() if node["Alive"]} if homes else set()
+        if not alive:
+            return task | {"node": None}
+        node = min(sorted(alive), key=self._sent.__getitem__)
+        self._sent[node] += 1
+        return task | {"node": node}
+
+    def ended(self, task: Task) -> None:
+        """A trial has left the node it was meant for."""
+        if task["node"] is not None:
+            self._sent[task["node"]] -= 1
+
+    def missing(self, task: Task, node: str) -> float | None:
+        """Fetch a trial's data to a node that lacks it.
+
+        Returns the delay after which the trial may be handed out again, if another node could run it meanwhile; else
+        None: it waits for the fetch.
+        """
+        place = (task["data_key"], node)
+        if place not in self._fetches:
+            self._fetches[place] = _Fetch()
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, False)}
+            self._running[_fetch.options(**options).remote(task)] = place  # type: ignore[attr-defined]
+        elif self._homes.get(task["data_key"]):
+            return _TRY_ELSEWHERE_S
+        self._fetches[place].tasks.append(task)
+        return None
+
+    def arrived(self) -> list[Task]:
+        """Trials whose data has arrived, or can't be fetched by itself: those try again where they run, and say why."""
+        ready: list[Task] = []
+        done, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0) if self._running else ([], [])
+        for reference in done:
+            key, node = place = self._running.pop(reference)
+            tasks = self._fetches.pop(place).tasks
+            try:
+                ray.get(reference)
+                self._homes.setdefault(key, set()).add(node)
+            except Exception as error:  # noqa: BLE001  # the task's own, or that its node is gone
+                self._say(f"fetching {key} to node {node[:8]} failed: {died_of(str(error))}")
+                tasks = [task | {"fetches": True} for task in tasks]
+            ready += tasks
+        return ready
+
+
+def lacks_data(task: Task, trial: TrialDir) -> bool:
+    """Whether a trial must wait until its data has been fetched to this node."""
+    from sweep.data.prepare import is_placed
+
+    return bool(task["remote"]) and not task.get("fetches") and not is_placed(trial.plan().spec.data)
+
+
+def aim(node: str | None) -> dict[str, str]:
+    """What makes a placement group prefer a node; nothing where this version of Ray can't.
+
+    The argument is private: Ray has no public way to prefer a node for a placement group (2.60).
+    """
+    return {_TARGET: node} if node and _TARGET in inspect.signature(placement_group).parameters else {}
+
+
+@ray.remote
+def _fetch(task: Task) -> None:
+    """Fetch a trial's data to this node; the trial's status says how far it is."""
+    from sweep.data.prepare import fetch
+
+    trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
+    fetch(trial.plan().spec.data, task["root"], _Teller(trial), _Draining())
+
+
+class _Teller:
+    """Writes the progress of a fetch into a trial's status, now and then."""
+
+    def __init__(self, trial: TrialDir) -> None:
+        self._trial, self._next = trial, 0.0
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _TELL_EVERY_S
+        said = f"{fetching(done, total, unit)} on {socket.gethostname()}"
+        try:
+            status = self._trial.status()
+            if status.status == "pending":
+                self._trial.write_status(replace(status, reason=said, heartbeat_at=time.time()))
+        except STORAGE_ERRORS:  # the data may still arrive
+            return
+
+
+def fetching(done: int, total: int, unit: str) -> str:
+    """How far a fetch is: `fetching data, 40 of 250 GB`."""
+    if unit != "bytes":
+        return f"preparing data, {done:,} of {total:,} {unit}"
+    size, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    return f"fetching data, {done / size:.0f} of {total / size:.0f} {name}"
+
+
+class _Draining:
+    """Whether this node is about to go."""
+
+    def __init__(self) -> None:
+        self._node, self._look_at, self._told = ray.get_runtime_context().get_node_id(), 0.0, False
+
+    def __call__(self) -> bool:
+        if not self._told and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+            self._told = is_draining(self._node)
+        return self._told
