@@ -14,13 +14,14 @@ from upath import UPath
 
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
-from tests.cluster.test_preemption import wait_for
+from tests.command import wait_for
 
 pytestmark = pytest.mark.ray
 MIB = 2**20
 SETTINGS = [
     "interventions=[baseline]", "seeds=[0]", "data.options={train_images: 320, val_images: 32}", "recipe.epochs=12",
-    "recipe.batch_size=32", "recipe.ghost_batch=8", "resources.gpus=2", "resources.cpus=2", "resources.save_every_s=1.0",
+    "recipe.batch_size=32", "recipe.ghost_batch=8", "resources.gpus=2", "resources.cpus=2",
+    "resources.save_every_s=1.0",
 ]  # fmt: skip
 
 
