@@ -31,7 +31,9 @@ def _known_architecture(name: str) -> str:
 
 
 class GridData(Frozen):
-    """Which data set; `root` is the folder it is read from, `image_size` in pixels (default: the architecture's).
+    """Which data set; `image_size` is in pixels (default: the architecture's).
+
+    `root` is the folder it is read from, or where it lies prepared: a set, or a folder or URL of sets.
 
     Picture files that are `unusable` are left out and listed, or refused.
     """
@@ -46,6 +48,11 @@ class GridData(Frozen):
     @property
     def folder(self) -> Path | None:
         return Path(self.root).expanduser().resolve() if self.root else None
+
+    @property
+    def location(self) -> str | None:
+        """`root` as other machines understand it: a URL unchanged, a path made absolute."""
+        return self.root if self.root and "://" in self.root else str(self.folder) if self.root else None
 
 
 class _WrittenRecipe(Recipe):
