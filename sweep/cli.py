@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +26,7 @@ from sweep import ROOT
 from sweep.store.files import absolute
 
 if TYPE_CHECKING:
+    from sweep.data.parallel import Mapper
     from sweep.service.launch import Outcome
     from sweep.spec import Plan
     from sweep.store.sweep_dir import SweepDir
@@ -306,29 +307,58 @@ def _conclude(sweep: SweepDir, outcome: Outcome) -> None:
 @app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set's name, e.g. imagenet.")],
-    root: Annotated[str | None, typer.Argument(help="The folder to read it from.")] = None,
+    source: Annotated[str | None, typer.Argument(help="The folder or URL to read it from.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value as under a grid's `data`, e.g. image_size=224. Repeatable."),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="A folder or URL for other machines; default: this machine's cache."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Decode on this Ray cluster: auto, or HOST:PORT. All its nodes need SOURCE and --to."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or tasks at a time on a cluster; default: all cores.")
+    ] = None,
     strict: Strict = False,
 ) -> None:
-    """Decode a data set once into files that all trials on this machine share; a launch does this by itself."""
-    from sweep.data.index import cache_folder, watched_by
-    from sweep.data.prepare import prepare as prepare_data
-    from sweep.grid.load import load_data
+    """Decode a data set once into files that all trials share; run it again after an interruption.
+
+    A launch does this by itself on each machine. With --to, a grid's `data.root` may then be that folder or URL.
+    """
+    from sweep.data.make_sets import prepare_here, prepare_to
+    from sweep.grid.load import read_wanted
     from sweep.terminal.progress import preparing, tell_remarks, tell_understood
 
-    refuse = ["unusable=refuse"] if strict else []
-    with preparing(complaints, dataset, "read") as watch, watched_by(watch):
-        data, spec, source = load_data(dataset, root, [*(settings or []), *refuse])
-    tell_understood(console, source)
-    with preparing(complaints, dataset) as report:
-        made = prepare_data(spec, data.folder, report)
-    pictures = f"{len(made.train_images):,} training and {len(made.val_images):,} validation images"
+    wanted = read_wanted(dataset, source, [*(settings or []), *(["unusable=refuse"] if strict else [])])
+    with (
+        _terminable(),
+        preparing(complaints, dataset, image_bytes=wanted.image_bytes) as report,
+        _mapper(address, to, workers) as mapped,
+    ):
+        made = prepare_here(wanted, mapped, report) if to is None else prepare_to(wanted, to, mapped, report)
+    tell_understood(console, made.source)
+    spec = made.index.spec
+    pictures = f"{made.index.train_images:,} training and {made.index.val_images:,} validation images"
     console.print(f"{pictures} of {spec.num_classes:,} classes, {spec.image_size} pixels", highlight=False)
-    console.print(str(cache_folder() / spec.key), highlight=False, soft_wrap=True)
-    tell_remarks(complaints, source)  # last, where a bar can't hide it
+    console.print(str(made.folder), highlight=False, soft_wrap=True)
+    tell_remarks(complaints, made.source)  # last, where a bar can't hide it
+
+
+def _mapper(address: str | None, to: str | None, workers: int | None) -> AbstractContextManager[Mapper]:
+    """Where shards are made: in processes of this machine, or in tasks of a Ray cluster."""
+    if address is None:
+        from sweep.data.parallel import in_processes
+
+        return in_processes(workers)
+    from sweep.service.preparing import in_tasks
+
+    if to is None:
+        raise ValueError("--address needs --to, a URL or a folder that all nodes share")
+    return in_tasks(address, workers)
 
 
 @app.command()

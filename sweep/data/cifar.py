@@ -46,5 +46,5 @@ def make_cifar(kind: type[torchvision.datasets.CIFAR10], image_size: int, root: 
         val_images=resized(val.data),
         val_labels=np.array(val.targets, dtype=np.int64),
         class_names=list(train.classes),
-        fingerprints=(kind.tgz_md5,),
+        fingerprint=kind.tgz_md5,
     )

@@ -10,24 +10,23 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
-from sweep.data.arrays import Arrays, Batch, Pictures
+from sweep.data.arrays import Batch
 from sweep.data.augment import mirror
-from sweep.data.pictures import Examined, reopen_picture, shown
-from sweep.data.policy import Usable, fingerprint, listed, named, usable
+from sweep.data.index import examine_all
+from sweep.data.pictures import Examined, shown
+from sweep.data.policy import Examine, Usable, fingerprint, listed, named, usable
+from sweep.data.remote import Pictures
 from sweep.data.split import Split, find_split
 from sweep.data.walk import folders_in, pictures_below
 
 _STORED = 8 / 7
-Labelled = list[tuple[Path, int]]
+Labelled = list[tuple[str, int]]
+"""Names of pictures, each with the number of its class."""
 
 
 class FolderOptions(BaseModel):
@@ -50,11 +49,12 @@ class Item(NamedTuple):
 class ClassFolders:
     """The pictures of a data set, class by class in order of name; `val` is None where some must be held out."""
 
-    root: Path
+    root: Pictures
     split: Split
     train: list[Item]
     val: list[Item] | None
     left_out: dict[str, str]
+    changed: list[str]
     remarks: list[str]
 
     @property
@@ -81,7 +81,7 @@ class ClassFolders:
 
     def parts(self, val_share: float) -> tuple[Labelled, Labelled]:
         """Training and validation pictures."""
-        train, val = ([(self.root / i.name, i.label) for i in items] for items in (self.train, self.val or []))
+        train, val = ([(item.name, item.label) for item in items] for items in (self.train, self.val or []))
         return (train, val) if self.val is not None else _held_out(train, val_share)
 
     def understood(self, val_share: float) -> list[str]:
@@ -99,7 +99,7 @@ class ClassFolders:
         ]
 
 
-def scan_classes(root: Path, name: str, classes: int | None) -> ClassFolders:
+def scan_classes(root: Pictures, name: str, classes: int | None, examine: Examine = examine_all) -> ClassFolders:
     """Find and examine the pictures of class folders below `root`, or below its folders for training and validation.
 
     Raises:
@@ -115,26 +115,13 @@ def scan_classes(root: Path, name: str, classes: int | None) -> ClassFolders:
     if split.val is None and classes is not None:
         raise ValueError(f"{shown(root)} has no folders train and val; {layout}")
     _require_classes(root, split, classes, layout)
-    items, chosen = _items(root, split)
+    items, chosen = _items(root, split, examine)
     train = items[split.train]
     val = None if split.val is None else items[split.val]
     _require_pictures(root, split, train, val, chosen.left_out)
     remarks = [*split.remarks, *_without_validation(split, val), *chosen.remarks]
-    return ClassFolders(root=root, split=split, train=train, val=val, left_out=chosen.left_out, remarks=remarks)
-
-
-def make_folders(options: FolderOptions, image_size: int, scan: ClassFolders) -> Arrays:
-    """The pictures of class folders as training and validation images."""
-    train, val = scan.parts(options.val_share)
-    side = stored_side(image_size)
-    load = partial(_load_square, side=side)
-    return Arrays(
-        train_images=Pictures([path for path, _ in train], (3, side, side), load),
-        train_labels=np.array([label for _, label in train], dtype=np.int64),
-        val_images=Pictures([path for path, _ in val], (3, side, side), load),
-        val_labels=np.array([label for _, label in val], dtype=np.int64),
-        class_names=scan.split.classes,
-        fingerprints=(scan.fingerprint, scan.former_fingerprint),
+    return ClassFolders(
+        root=root, split=split, train=train, val=val, left_out=chosen.left_out, changed=chosen.changed, remarks=remarks
     )
 
 
@@ -149,7 +136,7 @@ def mirror_images(options: BaseModel, batch: Batch, generator: torch.Generator) 
     return mirror(images, generator)[0], labels
 
 
-def _require_classes(root: Path, split: Split, classes: int | None, layout: str) -> None:
+def _require_classes(root: Pictures, split: Split, classes: int | None, layout: str) -> None:
     names = split.classes
     if len(names) >= 2 and (classes is None or len(names) == classes):
         return
@@ -159,7 +146,7 @@ def _require_classes(root: Path, split: Split, classes: int | None, layout: str)
     raise ValueError(f"{shown(base)} holds {len(names)} class folders, not {classes or 'two or more'}; {layout}{hint}")
 
 
-def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
+def _items(root: Pictures, split: Split, examine: Examine) -> tuple[dict[str, list[Item]], Usable]:
     """The usable pictures of each part, and everything that was left out."""
     parts = [part for part in (split.train, split.val) if part is not None]
     belongs: dict[str, tuple[str, int]] = {}
@@ -170,7 +157,7 @@ def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
                 inside = pictures_below(root, folder)
                 belongs.update(dict.fromkeys(inside.names, (part, label)))
                 split.found.add(inside)
-    chosen = usable(root, split.found)
+    chosen = usable(root, split.found, examine=examine)
     items: dict[str, list[Item]] = {part: [] for part in parts}
     for name, examined in chosen.examined.items():
         part, label = belongs[name]
@@ -179,7 +166,7 @@ def _items(root: Path, split: Split) -> tuple[dict[str, list[Item]], Usable]:
 
 
 def _require_pictures(
-    root: Path, split: Split, train: list[Item], val: list[Item] | None, left_out: dict[str, str]
+    root: Pictures, split: Split, train: list[Item], val: list[Item] | None, left_out: dict[str, str]
 ) -> None:
     """Refuse a class with no picture to learn from; where some are held out, one picture is too few."""
     least = 2 if val is None else 1
@@ -227,9 +214,3 @@ def _held_out(pictures: Labelled, val_share: float) -> tuple[Labelled, Labelled]
         (train if seen[item[1]] % every else val).append(item)
         seen[item[1]] += 1
     return train, val
-
-
-def _load_square(path: Path, side: int) -> np.ndarray:
-    """The largest square in the middle of a picture, resized; uint8[3, side, side]."""
-    picture = ImageOps.fit(reopen_picture(path, 2 * side), (side, side))
-    return np.asarray(picture).transpose(2, 0, 1)

@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import PIL
 from upath import UPath
@@ -37,6 +38,15 @@ class Known:
 
     def holds(self, stamp: str) -> bool:
         return self.stamp == stamp and is_settled(stamp, self.read_ns)
+
+    def to_row(self) -> list[Any]:
+        seen = self.examined
+        return [self.stamp, self.read_ns, seen.sha256, seen.unusable, seen.flat, seen.levels]
+
+    @classmethod
+    def from_row(cls, row: list[Any]) -> "Known":
+        stamp, read_ns, *examined = row
+        return cls(stamp, read_ns, Examined(*examined))
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def watched_by(watch: Watch) -> Iterator[None]:
 
 def examine_all(root: Path, names: Sequence[str]) -> Examination:
     """What each file below `root` holds; cached ones are not read again."""
-    file = cache_folder() / "pictures" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
+    file = _table(root)
     known = _read(file)
     before = {name: row.examined.sha256 for name, row in known.items()}
     stamps = {name: _stamp_or_reason(root / name) for name in names}
@@ -114,10 +124,35 @@ def examine_all(root: Path, names: Sequence[str]) -> Examination:
                 saved = time.monotonic()
     examined = {name: fleeting.get(name) or known[name].examined for name in names}
     if stale:
-        forgotten = len(known) > 2 * len(names) + 1000  # mostly of files that are gone
-        _write(file, {name: known[name] for name in names if name in known} if forgotten else known)
+        _save(file, known, names)
     changed = [name for name in stale if before.get(name, examined[name].sha256) != examined[name].sha256]
     return Examination(examined, changed)
+
+
+def recall_all(root: Path, names: Sequence[str]) -> Examination | None:
+    """What `examine_all` would say, where it would read no file; else None."""
+    known = _read(_table(root))
+    if all(name in known and known[name].holds(_stamp_or_reason(root / name)) for name in names):
+        return Examination({name: known[name].examined for name in names}, [])
+    return None
+
+
+def remember(root: Path, seen: Mapping[str, Known]) -> list[str]:
+    """Enter what files below `root` held when they were read; returns those that held something else before."""
+    file = _table(root)
+    known = _read(file)
+    changed = [name for name, row in seen.items() if name in known and known[name].examined != row.examined]
+    _save(file, known | dict(seen), list(seen))
+    return changed
+
+
+def _save(file: Path, known: dict[str, Known], names: Sequence[str]) -> None:
+    forgotten = len(known) > 2 * len(names) + 1000  # mostly of files that are gone
+    _write(file, {name: known[name] for name in names if name in known} if forgotten else known)
+
+
+def _table(root: Path) -> Path:
+    return cache_folder() / "pictures" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
 
 
 def _look(root: Path, name: str) -> Known | Examined:
@@ -146,16 +181,11 @@ def _read(file: Path) -> dict[str, Known]:
         rows = json.loads(body)
     except (OSError, ValueError):
         return {}
-    return {name: Known(stamp, read_ns, Examined(*examined)) for name, (stamp, read_ns, *examined) in rows.items()}
+    return {name: Known.from_row(row) for name, row in rows.items()}
 
 
 def _write(file: Path, known: dict[str, Known]) -> None:
-    rows = {
-        name: (row.stamp, row.read_ns, seen.sha256, seen.unusable, seen.flat, seen.levels)
-        for name, row in known.items()
-        for seen in (row.examined,)
-    }
-    body = json.dumps(rows, separators=(",", ":")).encode()
+    body = json.dumps({name: row.to_row() for name, row in known.items()}, separators=(",", ":")).encode()
     with suppress(OSError):  # a full or unwritable cache only costs time at the next reading
         write_bytes(UPath(file), json.dumps(_head(body)).encode() + b"\n" + body)
 

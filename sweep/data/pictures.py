@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ _FOREIGN = frozenset({
     ".raf", ".raw", ".rw2", ".svg", ".wmf",
 })  # fmt: skip
 _MOST_PIXELS = 89_478_485  # Pillow's own limit, 256 MiB of RGB; it refuses twice as many by itself
+_EXAMINED_SIDE = 64  # pixels; a large JPEG is decoded at a fraction of its size to see whether it can be
+_CLEARLY_DIFFERENT = 16  # levels between the means of large parts
 _WEB_PAGES = (b"<!doctype html", b"<html")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
@@ -89,7 +92,7 @@ def reopen_picture(path: Path, side: int) -> Image.Image:
         raise ValueError(f"can no longer read {shown(path)} ({error}); fix or remove it and launch again") from error
 
 
-def shown(name: str | Path) -> str:
+def shown(name: object) -> str:
     """A file's name as a terminal may print it: control characters and bytes that aren't UTF-8 are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
@@ -105,20 +108,47 @@ def examine(path: Path) -> Examined:
         file.seek(0)
         head = file.read(512)
     try:
-        picture, levels = _opened(path, 64)
+        picture, levels = _opened(path, _EXAMINED_SIDE)
     except MemoryError:
         raise
     except Exception as error:  # hostile bytes make Pillow raise anything; the reason says what
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return Examined(digest, _reason(path, head, error))
+    return Examined(digest, None, _is_flat(picture), levels)
+
+
+def examine_square(data: bytes, name: str, side: int) -> tuple[Examined, UInt8[np.ndarray, "3 {side} {side}"] | None]:
+    """Hash a file's bytes and decode them once: what `examine` says of them, and what is stored of the picture.
+
+    That is the largest square in its middle, resized to `side` pixels; None for a picture that can't be used.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        picture, levels = _opened(BytesIO(data), 2 * side)
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile bytes make Pillow raise anything; the reason says what  # noqa: BLE001
+        return Examined(digest, _reason(Path(name), data[:512], error)), None
+    square = ImageOps.fit(picture, (side, side))
+    seen = Examined(digest, None, not _varies(square) and _is_flat(_opened(BytesIO(data), _EXAMINED_SIDE)[0]), levels)
+    return seen, np.asarray(square).transpose(2, 0, 1)
+
+
+def _varies(square: Image.Image) -> bool:
+    """Whether large parts of a picture differ so much that it can't look flat at any scale."""
+    means = np.asarray(square.resize((8, 8), Image.Resampling.BOX))
+    return int(np.ptp(means.astype(np.int64), axis=(0, 1)).max()) > _CLEARLY_DIFFERENT
+
+
+def _is_flat(picture: Image.Image) -> bool:
     pixels = np.asarray(picture)
-    return Examined(digest, None, bool((pixels == pixels[0, 0]).all()), levels)
+    return bool((pixels == pixels[0, 0]).all())
 
 
-def _opened(path: Path, side: int) -> tuple[Image.Image, int]:
+def _opened(source: Path | BytesIO, side: int) -> tuple[Image.Image, int]:
     """A picture in RGB, and how often the way its levels are read has been fixed."""
-    with Image.open(path, formats=formats()) as file:
+    with Image.open(source, formats=formats()) as file:
         if file.width * file.height > _MOST_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are decoded")
         file.draft("RGB", (side, side))

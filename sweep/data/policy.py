@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from sweep.data.index import examine_all
+from sweep.data.index import Examination, examine_all
 from sweep.data.pictures import Examined, shown
+from sweep.data.remote import Pictures
 from sweep.data.walk import Found
 
 MOST_UNUSABLE = 0.5  # of the files that should be pictures: above it, the folder isn't what its owner thinks
@@ -15,24 +16,34 @@ _NAMED = 10  # files per reason, and reasons, in one line of a terminal
 
 @dataclass(frozen=True)
 class Usable:
-    """The pictures that can be used, in order of name, and what was left out and why."""
+    """The pictures that can be used, in order of name, what was left out and why, and which have changed."""
 
     examined: dict[str, Examined]
     left_out: dict[str, str]
+    changed: list[str]
     remarks: list[str]
+
+
+Examine = Callable[[Any, Sequence[str]], Examination]
+"""Says what each file below a root holds, as `examine_all` does."""
 
 
 def _accept(seen: Examined) -> str | None:
     return None
 
 
-def usable(root: Path, found: Found, accepts: Callable[[Examined], str | None] = _accept) -> Usable:
+def usable(
+    root: Pictures,
+    found: Found,
+    accepts: Callable[[Examined], str | None] = _accept,
+    examine: Examine = examine_all,
+) -> Usable:
     """Examine what was found below `root` and leave out what can't be used; `accepts` may give a further reason.
 
     Raises:
         ValueError: more than half of the files can't be used.
     """
-    looked = examine_all(root, found.names)
+    looked = examine(root, found.names)
     left_out = dict(found.left_out)
     examined = {}
     for name, seen in looked.examined.items():
@@ -47,7 +58,7 @@ def usable(root: Path, found: Found, accepts: Callable[[Examined], str | None] =
             f"{len(left_out)} of {total} pictures in {shown(root)} can't be used, more than {MOST_UNUSABLE:.0%}: "
             f"{named(left_out, 5)}; fix or remove them"
         )
-    return Usable(examined, left_out, _remarks(found, left_out, looked.changed, total))
+    return Usable(examined, left_out, looked.changed, _remarks(found, left_out, looked.changed, total))
 
 
 def fingerprint(pictures: Iterable[tuple[str, Examined]]) -> str:

@@ -1,52 +1,72 @@
-"""Prepare a data set once per machine: decoded arrays in files that all trials share by memory-mapping."""
+"""Have a data set on this machine: decoded images in files that all trials share by memory-mapping.
+
+Its key names it in the cache. It is fetched from where it lies prepared, or made from its source.
+"""
 
 import errno
 import logging
+import resource
 import shutil
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
+from upath import UPath
 
-from sweep.data.arrays import Arrays, Batch, Pictures
+from analysis.write import write_bytes
+from sweep.data.arrays import Batch
 from sweep.data.augment import centre_window, random_corners
+from sweep.data.build import ChangedError, Progress, Target, Wanted, build
+from sweep.data.fetch import fetch_files
 from sweep.data.images import Images
-from sweep.data.index import Watch, cache_folder, silent
-from sweep.data.prepared import (
-    CacheError,
-    flaw,
-    full,
-    is_checked,
-    reserve,
-    size_of,
-    sync_folder,
-    write_array,
-    write_record,
-)
+from sweep.data.index import cache_folder
+from sweep.data.parallel import in_threads
+from sweep.data.place import UnreachableError, as_folder
+from sweep.data.prepared import CacheError, flaw, full, is_checked, note_checked, note_use, sync_folder
 from sweep.data.registry import DATASETS
+from sweep.data.room import RESERVED, Hold, hold, make_room
+from sweep.data.set_index import INDEX, TRAIN, VAL, SetIndex, Sets, find_sets, read_index
 from sweep.spec import DataSpec
 
 Stored = UInt8[Tensor, "b 3 stored_h stored_w"]
 Windows = UInt8[Tensor, "b 3 s s"]
 _logger = logging.getLogger("sweep.data")  # goes to a trial's log.txt, elsewhere to standard error
-_FILES = ("train_images", "train_labels", "val_images", "val_labels")
+_FORMER_RECORD = "prepared.json"  # of sets before they had an index
+
+
+class StoppedError(RuntimeError):
+    """Preparing or fetching a set was stopped; what is complete is kept for the next time."""
+
+
+def silent(done: int, total: int, unit: str) -> None:
+    """Report nothing."""
+
+
+def never() -> bool:
+    """Never stop."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """Memory-mapped images and labels of one data set, with its normalisation and augmentation."""
+    """Memory-mapped images and labels of one data set, with its normalisation and augmentation.
+
+    While `held` exists, the set is not removed from the cache to make room for another.
+    """
 
     spec: DataSpec
     train_images: Images
     train_labels: Int64[Tensor, " n"]
     val_images: Images
     val_labels: Int64[Tensor, " m"]
+    held: Hold | None = field(default=None, repr=False, compare=False)
 
     def training_corners(self, number: int, draw: Generator) -> Int64[Tensor, "b 2"]:
         """Where the windows of a training batch are cut, drawn before all else that `draw` is for."""
@@ -67,23 +87,80 @@ class PreparedData:
         return DATASETS[self.spec.name].normalise(centre_window(images, self.spec.image_size))
 
 
-def prepare(spec: DataSpec, root: Path | None, report: Watch = silent) -> PreparedData:
-    """Open a data set's arrays; create them first if this machine lacks them or has damaged ones.
+def prepare(
+    spec: DataSpec, root: str | Path | None, report: Progress = silent, stop: Callable[[], bool] = never
+) -> PreparedData:
+    """Open a data set; fetch or make it first if this machine lacks it or has damaged files.
+
+    `root` is what a grid gives as `data.root`: a folder of pictures, a prepared set, or a folder or URL of such sets.
 
     Raises:
-        ValueError: the content of `root` has changed since the spec was made.
-        CacheError: there is no space for them, or no permission to write them.
+        ValueError: the content of `root` has changed since the spec was made, or is damaged.
+        CacheError: there is no space for it, or no permission to write it.
+        UnreachableError: its URL can't be read now.
+        StoppedError: `stop` said so.
     """
+    while True:
+        fetch(spec, root, report, stop)
+        held = hold(cache_folder() / spec.key)
+        if held is not None:  # else another process has just removed it to make room
+            return _open(spec, cache_folder() / spec.key, held)
+
+
+def fetch(spec: DataSpec, root: str | Path | None, report: Progress = silent, stop: Callable[[], bool] = never) -> None:
+    """`prepare`, without opening the set."""
     cache = cache_folder()
     folder = cache / spec.key
     if not is_checked(folder):
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                _make_sure(spec, root, folder, report)
+            with locked(folder, stop):
+                _make_sure(spec, None if root is None else str(root), folder, report, partial(_check, stop))
+        except UnreachableError:
+            raise
         except OSError as error:  # from the cache: errors in pictures are ValueErrors
             _raise_unless_intact(folder, error)
-    return _open(spec, folder)
+    note_use(folder)
+
+
+def is_placed(spec: DataSpec) -> bool:
+    """Whether this node's cache holds a set and its files have been checked."""
+    return is_checked(cache_folder() / spec.key)
+
+
+@contextmanager
+def locked(folder: Path, stop: Callable[[], bool] = never) -> Iterator[None]:
+    """Work alone on a folder of the cache.
+
+    Raises:
+        StoppedError: `stop` said so while another process worked on it.
+    """
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    while True:
+        try:
+            lock.acquire(timeout=1.0)
+            break
+        except Timeout:
+            _check(stop)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def finish(unfinished: Path, folder: Path, index: SetIndex) -> None:
+    """Give a complete set its name in the cache."""
+    (unfinished / RESERVED).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(unfinished)
+    unfinished.rename(folder)
+    sync_folder(folder.parent)
+    note_checked(folder, index)
+
+
+def _check(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise StoppedError("stopped while the data set was prepared; what is complete is kept")
 
 
 def _raise_unless_intact(folder: Path, error: OSError) -> None:
@@ -100,80 +177,77 @@ def _raise_unless_intact(folder: Path, error: OSError) -> None:
     ) from error
 
 
-def _make_sure(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> None:
-    """Check the data unless another process just did, and prepare it if it is missing or damaged."""
+def _make_sure(spec: DataSpec, root: str | None, folder: Path, report: Progress, check: Callable[[], None]) -> None:
+    """Check the data unless another process just did, and fetch or make it if it is missing or damaged."""
     if is_checked(folder):
         return
     wrong = flaw(folder) if folder.exists() else "there is none"
     if wrong is None:
         return
-    if folder.exists():
+    if folder.exists() and not (folder / _FORMER_RECORD).exists():
         _logger.warning("the prepared data in %s is damaged (%s); preparing it again", folder, wrong)
-    _make(spec, root, folder, report)
+    unfinished = folder.with_name(f".{folder.name}-unfinished")
 
+    def begin(size: int) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # it is damaged, and its space is needed
+        make_room(unfinished, size)
 
-def _make(spec: DataSpec, root: Path | None, folder: Path, report: Watch) -> None:
-    dataset = DATASETS[spec.name]
-    options = dataset.read_options(spec.options)
-    _remove_remains(folder)
-    arrays = dataset.make(options, spec.image_size, spec.seed, root)
-    found = arrays.fingerprints if arrays.fingerprints != (None,) else (dataset.inspect(options, root).fingerprint,)
-    _require_unchanged(spec.fingerprint, found, root)
-    shutil.rmtree(folder, ignore_errors=True)  # it is damaged, and its space is needed
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    sets = None if root is None else find_sets(as_folder(root))
     try:
-        _write(arrays, unfinished, report)
-        _require_unchanged(dataset.inspect(options, root).fingerprint, found[:1], root)  # while they were decoded
-        unfinished.rename(folder)
-        sync_folder(folder.parent)
-    except BaseException:
+        if sets is None:
+            with in_threads() as mapped:
+                target = Target(folder=unfinished, begin=begin)
+                index, _ = build(Wanted.of(spec, root), target, mapped, report, check)
+        else:
+            index = _fetched(spec, sets, unfinished, begin, report, check)
+        finish(unfinished, folder, index)
+    except UnreachableError:
+        raise  # what is complete is kept
+    except (ValueError, OSError):
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
-def _remove_remains(folder: Path) -> None:
-    """Remove what a killed process left behind; we hold the lock."""
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _require_unchanged(fingerprint: str | None, found: tuple[str | None, ...], root: Path | None) -> None:
-    if fingerprint not in found:
-        raise ValueError(
-            f"{root} is not the folder this sweep was planned with: its pictures have changed; launch again"
+def _fetched(
+    spec: DataSpec, sets: Sets, unfinished: Path, begin: Callable[[int], None], report: Progress,
+    check: Callable[[], None],
+) -> SetIndex:  # fmt: skip
+    source, index = sets.choose(spec.name, spec.image_size, spec.seed, spec.options)
+    if index.spec != spec:
+        raise ChangedError(
+            f"{source} is not the set this sweep was planned with: it was prepared from other pictures; launch again"
         )
+    begin(index.size)
+    fetch_files(source, index, unfinished, report, check)
+    write_bytes(UPath(unfinished / INDEX), index.to_bytes())
+    return index
 
 
-def _write(arrays: Arrays, folder: Path, report: Watch) -> None:
-    """Write all arrays and, last, the record of their digests."""
-    contents = {name: getattr(arrays, name) for name in _FILES}
-    layouts = {name: _layout(content) for name, content in contents.items()}
-    reserve(folder, sum(size_of(*layout) for layout in layouts.values()))
-    total = sum(len(content.paths) for content in contents.values() if isinstance(content, Pictures))
-    done = 0
-
-    def advance(pictures: int) -> None:
-        nonlocal done
-        done += pictures
-        report(done, total)
-
-    digests = {}
-    for name, content in contents.items():
-        parts = content.chunks(advance) if isinstance(content, Pictures) else [content]
-        digests[f"{name}.npy"] = write_array(folder / f"{name}.npy", *layouts[name], parts)
-    write_record(folder, digests, {"class_names": arrays.class_names, "fingerprint": arrays.fingerprints[0]})
-
-
-def _layout(content: np.ndarray | Pictures) -> tuple[tuple[int, ...], np.dtype]:
-    if isinstance(content, Pictures):
-        return (len(content.paths), *content.shape), np.dtype(np.uint8)
-    return content.shape, content.dtype
-
-
-def _open(spec: DataSpec, folder: Path) -> PreparedData:
-    load = partial(np.load, mmap_mode="r", allow_pickle=False)
-    train, val = (Images([load(folder / f"{part}_images.npy")]) for part in ("train", "val"))
-    train_labels, val_labels = (
-        torch.from_numpy(np.load(folder / f"{part}_labels.npy", allow_pickle=False)) for part in ("train", "val")
+def _open(spec: DataSpec, folder: Path, held: Hold) -> PreparedData:
+    index = read_index(folder)
+    _allow_open_files(len(index.shards))
+    shards = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in index.shards]
+    (train, train_labels), (val, val_labels) = (np.load(folder / name, allow_pickle=False) for name in (TRAIN, VAL))
+    return PreparedData(
+        spec=spec,
+        train_images=Images(shards, train),
+        train_labels=torch.from_numpy(train_labels),
+        val_images=Images(shards, val),
+        val_labels=torch.from_numpy(val_labels),
+        held=held,
     )
-    return PreparedData(spec=spec, train_images=train, train_labels=train_labels, val_images=val, val_labels=val_labels)
+
+
+def _allow_open_files(shards: int) -> None:
+    """Raise this process's limit of open files where the shards, each mapped, would exceed it.
+
+    Raises:
+        OSError: it may not be raised so far.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * shards + 512  # those of another set, and what else a trial opens
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise OSError(f"the set has {shards:,} files, but a process may open {hard:,}; raise that with `ulimit -Hn`")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,7 +1,7 @@
-"""The files of prepared data: space reserved before they are written, digests kept with them, checked on first use.
+"""Prepared sets in a node's cache: space reserved before they are written, digests checked on first use.
 
-A folder of prepared data gets its name once it is complete and on disk, with a record of its files' digests. A node
-checks the digests once after each boot and whenever a file's stamp has changed, and notes that beside the record.
+A set gets its name in the cache once it is complete and on disk. A node checks the digests in its index once after each
+boot and whenever a file's stamp has changed, and notes that beside the index.
 """
 
 import hashlib
@@ -10,8 +10,10 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -22,9 +24,9 @@ from jaxtyping import Shaped
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.data.index import is_settled, stamp_of
+from sweep.data.index import cache_folder, is_settled, stamp_of
+from sweep.data.set_index import INDEX, SetIndex, read_index
 
-RECORD = "prepared.json"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -43,8 +45,10 @@ def reserve(folder: Path, size: int) -> None:
         raise full(folder.parent, f"{size / 2**20:,.1f} MiB needed, {free / 2**20:,.1f} MiB free")
 
 
-def full(cache: Path, why: str) -> CacheError:
-    return CacheError(f"the disk of {cache} is full ({why}); free space, or set SWEEP_CACHE to a folder elsewhere")
+def full(folder: Path, why: str) -> CacheError:
+    """The error where a disk is full: that of the cache, or of another folder that a set is written to."""
+    cure = "set SWEEP_CACHE to a folder elsewhere" if folder == cache_folder() else "choose another --to"
+    return CacheError(f"the disk of {folder} is full ({why}); free space, or {cure}")
 
 
 def write_array(file: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[Shaped[np.ndarray, "..."]]) -> str:
@@ -71,13 +75,6 @@ def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
-def write_record(folder: Path, digests: Mapping[str, str], facts: Mapping[str, Any]) -> None:
-    """Write the digests of a folder's files, last of all, and some facts for human readers."""
-    text = json.dumps({"sha256": dict(digests), **facts}, indent=1) + "\n"
-    write_bytes(UPath(folder / RECORD), text.encode())
-    sync_folder(folder)
-
-
 def sync_folder(folder: Path) -> None:
     """Make a folder's entries durable; syncing a file doesn't."""
     with suppress(OSError):  # not every file system supports it
@@ -89,44 +86,83 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_checked(folder: Path) -> bool:
-    """Whether this node has checked the folder since its last boot, and nothing in it has changed since."""
+    """Whether this node has checked the set since its last boot, and nothing in it has changed since."""
     try:
-        noted = json.loads(_note(folder).read_bytes())
-        stamps = {str(name): str(stamp) for name, stamp in noted["stamps"].items()}
-        return (
-            noted["boot"] == _boot()
-            and set(stamps) == {RECORD, *_digests(folder)}
-            and all(stamp_of(folder / name) == stamp for name, stamp in stamps.items())
-            and all(is_settled(stamp, noted["checked_ns"]) for stamp in stamps.values())
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return not _unchecked(folder, read_index(folder))
+    except (OSError, ValueError):
         return False
 
 
 def flaw(folder: Path) -> str | None:
-    """What is wrong with prepared data, after reading all of it. None if nothing is; that is noted for later."""
+    """What is wrong with a set, after reading all that isn't checked. None if nothing is; that is noted for later."""
     try:
-        digests = _digests(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{RECORD} is missing or damaged"
-    checked_ns, stamps = time.time_ns(), {}
-    for name, expected in digests.items():
-        try:
-            stamps[name] = stamp_of(folder / name)
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    return f"{name} is not what was written"
-        except OSError as error:
-            return f"{name}: {error.strerror}"
-    stamps[RECORD] = stamp_of(folder / RECORD)
-    note = {"boot": _boot(), "checked_ns": checked_ns, "stamps": stamps}
+        index = read_index(folder)
+    except (OSError, ValueError):
+        return f"{INDEX} is missing or damaged"
+    if index.spec.key != folder.name:
+        return f"{INDEX} is that of another set"
+    try:
+        note = _noted_now(folder, index)
+    except OSError as error:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
+        wrong = next(filter(None, pool.map(partial(_flaw_of, folder, index), _unchecked(folder, index))), None)
+    if wrong is None:
+        _write_note(folder, note)
+    return wrong
+
+
+def note_checked(folder: Path, index: SetIndex) -> None:
+    """Note that a set is what its index says, where this process has just written it so."""
+    with suppress(OSError):
+        _write_note(folder, _noted_now(folder, index))
+
+
+def _noted_now(folder: Path, index: SetIndex) -> dict[str, Any]:
+    stamps = {name: stamp_of(folder / name) for name in index.files}
+    return {"boot": _boot(), "checked_ns": time.time_ns(), "index": stamp_of(folder / INDEX), "stamps": stamps}
+
+
+def _write_note(folder: Path, note: dict[str, Any]) -> None:
     with suppress(OSError):  # on a read-only disk, each process checks for itself
         write_bytes(UPath(_note(folder)), json.dumps(note).encode())
-    return None
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {str(name): str(digest) for name, digest in json.loads((folder / RECORD).read_bytes())["sha256"].items()}
+def note_use(folder: Path) -> None:
+    """Note that a set is used now."""
+    with suppress(OSError):
+        os.utime(_note(folder))
+
+
+def last_use(folder: Path) -> float:
+    """When any node last used a set, in seconds since 1970; 0 for a folder without an index."""
+    times = [path.stat().st_mtime for path in (folder / INDEX, *folder.glob("checked-*.json")) if path.exists()]
+    return max(times, default=0.0)
+
+
+def _unchecked(folder: Path, index: SetIndex) -> list[str]:
+    """The files of a set that this node must read to know that they are what the index says."""
+    try:
+        noted = json.loads(_note(folder).read_bytes())
+        if noted["boot"] != _boot() or noted["index"] != stamp_of(folder / INDEX):
+            return list(index.files)
+        return [name for name in index.files if not _is_noted(folder / name, noted)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return list(index.files)
+
+
+def _is_noted(file: Path, noted: dict[str, Any]) -> bool:
+    stamp = stamp_of(file)
+    return noted["stamps"].get(file.name) == stamp and is_settled(stamp, noted["checked_ns"])
+
+
+def _flaw_of(folder: Path, index: SetIndex, name: str) -> str | None:
+    try:
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{name}: {error.strerror}"
+    return None if digest == index.files[name].sha256 else f"{name} is not what was written"
 
 
 def _note(folder: Path) -> Path:

@@ -17,9 +17,12 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from sweep.data.arrays import Arrays, Batch
 from sweep.data.cifar import CifarOptions, make_cifar, open_cifar
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
-from sweep.data.folders import FolderOptions, make_folders, mirror_images, scan_classes
-from sweep.data.policy import named
+from sweep.data.folders import ClassFolders, FolderOptions, mirror_images, scan_classes
+from sweep.data.index import examine_all
+from sweep.data.policy import Examine, named
+from sweep.data.remote import Pictures
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
+from sweep.data.set_index import SetIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +51,19 @@ class Source:
 class Dataset:
     """How to check a data set's source, make its arrays, and augment a training batch; `what` says what it shows.
 
+    A data set of class folders has `scan` instead of `make`: its pictures are stored one by one.
     A pixel level `p` (0 to 255) becomes `(p - level_zero) / level_unit`.
     """
 
     what: str
     options: type[BaseModel]
     inspect: Callable[[Any, Path | None], Source]
-    make: Callable[[Any, int, int, Path | None], Arrays]
     augment: Callable[[Any, Batch, Generator], Batch]
     level_zero: float
     level_unit: float
     source: str
+    make: Callable[[Any, int, int, Path | None], Arrays] | None = None
+    scan: Callable[[Pictures, Examine], ClassFolders] | None = None
 
     def read_options(self, values: dict[str, Any]) -> BaseModel:
         """Options from their values; an unknown key is an error, whatever the model allows.
@@ -70,6 +75,30 @@ class Dataset:
 
     def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return images.to(torch.float32).sub_(self.level_zero).div_(self.level_unit)
+
+
+def source_of(options: FolderOptions, scan: ClassFolders) -> Source:
+    """What was found in class folders."""
+    return Source(
+        num_classes=len(scan.split.classes),
+        fingerprint=scan.fingerprint,
+        understood=scan.understood(options.val_share),
+        remarks=scan.remarks,
+        left_out=scan.left_out,
+    )
+
+
+def source_of_set(index: SetIndex) -> Source:
+    """What was found when a set was prepared."""
+    total = index.train_images + index.val_images + len(index.left_out)
+    left_out = f"left out {len(index.left_out):,} of {total:,} pictures: {named(index.left_out)}"
+    return Source(
+        num_classes=index.spec.num_classes,
+        fingerprint=index.spec.fingerprint,
+        understood=index.understood,
+        remarks=[left_out] if index.left_out else [],
+        left_out=index.left_out,
+    )
 
 
 def _inspect_scenes(options: ScenesOptions, root: Path | None) -> Source:
@@ -101,27 +130,20 @@ def _inspect_crops(options: CropsOptions, root: Path | None) -> Source:
 
 def _make_crops(options: CropsOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
     folder = scan_folder(_need_root(root))
-    return replace(make_crops(options, image_size, seed, folder.pictures), fingerprints=(folder.fingerprint,))
+    return replace(make_crops(options, image_size, seed, folder.pictures), fingerprint=folder.fingerprint)
 
 
 def _folders(name: str, classes: int | None, what: str, source: str) -> Dataset:
     """A data set of class folders, with a known number of classes or any."""
 
-    def inspect(options: FolderOptions, root: Path | None) -> Source:
-        scan = scan_classes(_need_root(root), name, classes)
-        return Source(
-            num_classes=len(scan.split.classes),
-            fingerprint=scan.fingerprint,
-            understood=scan.understood(options.val_share),
-            remarks=scan.remarks,
-            left_out=scan.left_out,
-        )
+    def scan(root: Pictures, examine: Examine) -> ClassFolders:
+        return scan_classes(root, name, classes, examine)
 
-    def make(options: FolderOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
-        return make_folders(options, image_size, scan_classes(_need_root(root), name, classes))
+    def inspect(options: FolderOptions, root: Path | None) -> Source:
+        return source_of(options, scan(_need_root(root), examine_all))
 
     return Dataset(
-        what=what, options=FolderOptions, inspect=inspect, make=make, augment=mirror_images,
+        what=what, options=FolderOptions, inspect=inspect, scan=scan, augment=mirror_images,
         level_zero=118.0, level_unit=58.0, source=source,
     )  # fmt: skip
 

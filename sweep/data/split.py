@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from sweep.data.pictures import shown
 from sweep.data.policy import listed
+from sweep.data.remote import Pictures
 from sweep.data.walk import Found, folders_in
 
 Role = Literal["train", "val", "test"]
@@ -34,7 +34,7 @@ class Split:
         return f"{part}/{name}" if part else name
 
 
-def find_split(root: Path) -> Split:
+def find_split(root: Pictures) -> Split:
     """Read the layout of a folder: `train/CLASS` and `val/CLASS` in any usual spelling, or `CLASS` alone.
 
     A folder counts as a part by its name and by what lies in it: a class may well be called "train".
@@ -54,7 +54,7 @@ def find_split(root: Path) -> Split:
     return Split(train, val, classes, found, remarks)
 
 
-def _below(root: Path, part: str, found: Found) -> list[str]:
+def _below(root: Pictures, part: str, found: Found) -> list[str]:
     """The class folders of a part; what else lies there is added to what was found."""
     classes, beside = folders_in(root / part)
     found.names.extend(f"{part}/{name}" for name in beside.names)
@@ -79,7 +79,7 @@ def _differences(classes: list[str], val_classes: list[str], train: str, val: st
     return remarks
 
 
-def _parts(root: Path, folders: list[str]) -> tuple[str, str] | None:
+def _parts(root: Pictures, folders: list[str]) -> tuple[str, str] | None:
     """The folders for training and validation, or None where the folders are classes."""
     exact = {name: _SPELLINGS[name.lower()] for name in folders if name.lower() in _SPELLINGS}
     if {"train"} < set(exact.values()):
@@ -104,7 +104,7 @@ def _parts(root: Path, folders: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _chosen(root: Path, roles: dict[str, Role]) -> tuple[str, str]:
+def _chosen(root: Pictures, roles: dict[str, Role]) -> tuple[str, str]:
     """One folder for each part; validation is the part named so, else the test set."""
     by_role = {role: [name for name, its in roles.items() if its == role] for role in ("train", "val", "test")}
     trains, vals = by_role["train"], by_role["val"] or by_role["test"]
@@ -120,5 +120,5 @@ def _loose_role(name: str) -> Role | None:
     return roles.pop() if len(roles) == 1 else None
 
 
-def _holds_folders(folder: Path) -> bool:
+def _holds_folders(folder: Pictures) -> bool:
     return bool(folders_in(folder)[0])

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweep.data.pictures import shown, suffixes
+from sweep.data.remote import Pictures, RemoteFolder
+
+_Entry = os.DirEntry[str] | RemoteFolder
 
 _TOOLS = frozenset({
     "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx", "__pycache__", "lost+found",
@@ -40,7 +43,7 @@ def is_skipped(name: str) -> bool:
     return name.startswith(".") or name.lower() in _TOOLS
 
 
-def folders_in(folder: Path) -> tuple[list[str], Found]:
+def folders_in(folder: Pictures) -> tuple[list[str], Found]:
     """The folders right below one, links to folders among them, in order of name; and what else lies there.
 
     Raises:
@@ -59,10 +62,10 @@ def folders_in(folder: Path) -> tuple[list[str], Found]:
     return sorted(folders), found
 
 
-def pictures_below(root: Path, below: str) -> Found:
+def pictures_below(root: Pictures, below: str) -> Found:
     """The pictures in the folder `below` (relative to the root, empty for the root itself) and all folders in it."""
     found = Found()
-    parents = [] if below == "" else [root, *(root / parent for parent in Path(below).parents)]
+    parents = [] if below == "" else [root, *(root / str(parent) for parent in Path(below).parents if parent.name)]
     todo = [(below, frozenset(_identity(parent) for parent in parents))]
     while todo:
         name, above = todo.pop()
@@ -83,7 +86,7 @@ def pictures_below(root: Path, below: str) -> Found:
     return found
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identity(folder: Pictures) -> tuple[int, int]:
     info = folder.stat()
     return info.st_dev, info.st_ino
 
@@ -93,19 +96,21 @@ def _components(name: str) -> list[str]:
     return name.split("/")
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Pictures) -> list[_Entry]:
+    if isinstance(folder, RemoteFolder):
+        return list(folder.entries())
     with os.scandir(folder) as entries:
         return list(entries)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: _Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _sort_in(entry: os.DirEntry[str], name: str, found: Found) -> bool:
+def _sort_in(entry: _Entry, name: str, found: Found) -> bool:
     """Put an entry where it belongs; True for a folder to look into."""
     folder = _is_folder(entry)
     pictured = Path(entry.name).suffix.lower() in suffixes()
@@ -124,7 +129,7 @@ def _sort_in(entry: os.DirEntry[str], name: str, found: Found) -> bool:
     return False
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(entry: _Entry) -> bool:
     try:
         return entry.is_file()
     except OSError:

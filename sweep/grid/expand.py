@@ -1,8 +1,7 @@
 """From a grid to the full list of trials that it means."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ import models
 from models.architectures import architecture_named
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS, keep_network
-from sweep.data.registry import DATASETS, Source
+from sweep.data.place import as_folder
+from sweep.data.registry import DATASETS, Source, source_of_set
+from sweep.data.set_index import Sets, find_sets
 from sweep.grid.schema import Grid, GridData, explain
 from sweep.spec import DataSpec, Plan, TrialSpec
 
@@ -32,12 +33,11 @@ def expand(grid: Grid) -> Expansion:
     Raises:
         ValueError: the data's options or source are wrong.
     """
-    options, source = inspected(grid.data, f"grid {grid.name}: in data.options: ")
+    found = find_data(grid.data, f"grid {grid.name}: in data.options: ")
     plans = []
     for architecture in grid.architectures:
-        found = architecture_named(architecture)
-        size = grid.data.image_size or found.image_size
-        data = data_spec(grid.data, options, source, size)
+        built = architecture_named(architecture)
+        data, root, source = found.at(grid.data.image_size or built.image_size)
         recipe = grid.recipe.of_architecture(architecture)
         plans += [
             _plan(
@@ -48,10 +48,10 @@ def expand(grid: Grid) -> Expansion:
                     recipe=recipe,
                     init_seed=seed,
                     data_seed=seed,
-                    architecture_revision=found.revision,
+                    architecture_revision=built.revision,
                     intervention_revision=INTERVENTIONS[intervention].revision,
                 ),
-                grid.data.folder,
+                root,
             )
             for intervention in grid.interventions
             for seed in grid.seeds_of.get(intervention, grid.seeds)
@@ -59,31 +59,72 @@ def expand(grid: Grid) -> Expansion:
     return Expansion(plans, source)
 
 
-def inspected(data: GridData, where: str) -> tuple[BaseModel, Source]:
-    """A data set's options and what is found where its images come from."""
+@dataclass(frozen=True, kw_only=True)
+class FoundData:
+    """What lies at a grid's `data.root`: prepared sets, or what a data set reads itself."""
+
+    data: GridData
+    options: BaseModel
+    sets: Sets | None
+
+    def at(self, image_size: int) -> tuple[DataSpec, str | None, Source]:
+        """The spec of images of so many pixels, where they come from, and what was found there.
+
+        Raises:
+            ValueError: no such set is prepared there, or pictures that were refused were left out.
+        """
+        if self.sets is None:
+            return self._spec(image_size), self.data.location, self._pictures
+        options = self.options.model_dump(mode="json")
+        folder, index = self.sets.choose(self.data.name, image_size, self.data.seed, options)
+        source = source_of_set(index)
+        if self.data.unusable == "refuse":
+            source.require_all_usable()
+        return index.spec, str(folder), source
+
+    @cached_property
+    def _pictures(self) -> Source:
+        source = DATASETS[self.data.name].inspect(self.options, self.data.folder)
+        if self.data.unusable == "refuse":
+            source.require_all_usable()
+        return source
+
+    def _spec(self, image_size: int) -> DataSpec:
+        return DataSpec(
+            name=self.data.name,
+            image_size=image_size,
+            num_classes=self._pictures.num_classes,
+            seed=self.data.seed,
+            options=self.options.model_dump(mode="json"),
+            fingerprint=self._pictures.fingerprint,
+        )
+
+
+def find_data(data: GridData, where: str) -> FoundData:
+    """Look at a data set's options and root; `where` begins the message about a wrong option.
+
+    Raises:
+        ValueError: an option is wrong, or the root is a URL without prepared sets.
+    """
+    options = read_options(data, where)
+    sets = None if data.location is None else find_sets(as_folder(data.location))
+    return FoundData(data=data, options=options, sets=sets)
+
+
+def read_options(data: GridData, where: str) -> BaseModel:
+    """A data set's options; `where` begins the message about a wrong one.
+
+    Raises:
+        ValueError: one is wrong.
+    """
     dataset = DATASETS[data.name]
     try:
-        options = dataset.read_options(data.options)
+        return dataset.read_options(data.options)
     except ValidationError as error:
         raise ValueError(f"{where}{explain(error, dataset.options)}") from error
-    source = dataset.inspect(options, data.folder)
-    if data.unusable == "refuse":
-        source.require_all_usable()
-    return options, source
 
 
-def data_spec(data: GridData, options: BaseModel, source: Source, image_size: int) -> DataSpec:
-    return DataSpec(
-        name=data.name,
-        image_size=image_size,
-        num_classes=source.num_classes,
-        seed=data.seed,
-        options=options.model_dump(mode="json"),
-        fingerprint=source.fingerprint,
-    )
-
-
-def _plan(spec: TrialSpec, root: Path | None) -> Plan:
+def _plan(spec: TrialSpec, root: str | None) -> Plan:
     """A trial as it enters the sweep directory; networks are built without memory, only to be measured."""
     intervention = INTERVENTIONS[spec.intervention]
     baseline = _baseline_of(spec)
@@ -94,7 +135,7 @@ def _plan(spec: TrialSpec, root: Path | None) -> Plan:
     positions = range(1, len(net.final_convs) + 1)
     return Plan(
         spec=spec,
-        root=None if root is None else str(root),
+        root=root,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         layers=net.final_convs,
         expected=tuple(intervention.finding(spec.architecture, position) for position in positions),

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from upath import UPath
 
 from models.names import require_known
+from sweep.data.build import Wanted
 from sweep.data.registry import Source
-from sweep.grid.expand import data_spec, inspected
+from sweep.grid.expand import find_data, read_options
 from sweep.grid.schema import Grid, GridData, explain
 from sweep.spec import DataSpec
 from sweep.store.strict_yaml import parse_yaml, read_yaml
@@ -53,6 +54,30 @@ def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridDat
     Raises:
         ValueError: a name or a value is wrong, or the folder does not hold such a data set.
     """
+    data, where = _read_data(name, root, settings)
+    spec, _, source = find_data(data, where).at(data.image_size or _LARGEST_IMAGES)
+    return data, spec, source
+
+
+def read_wanted(name: str, root: str | None, settings: list[str]) -> Wanted:
+    """A data set by itself, as `load_data` reads it, to be prepared; nothing is read yet of where it comes from.
+
+    Raises:
+        ValueError: a name or a value is wrong.
+    """
+    data, where = _read_data(name, root, settings)
+    return Wanted(
+        name=data.name,
+        image_size=data.image_size or _LARGEST_IMAGES,
+        seed=data.seed,
+        options=read_options(data, where).model_dump(mode="json"),
+        root=data.location,
+        strict=data.unusable == "refuse",
+    )
+
+
+def _read_data(name: str, root: str | None, settings: list[str]) -> tuple[GridData, str]:
+    """What was asked for, and how a message about its options begins."""
     document: dict[str, Any] = {"data": name if name in preset_names("data") else {"name": name}}
     _fill_presets(document)
     document["data"] |= {} if root is None else {"root": root}
@@ -62,8 +87,7 @@ def load_data(name: str, root: str | None, settings: list[str]) -> tuple[GridDat
         data = GridData.model_validate(document["data"])
     except ValidationError as error:
         raise ValueError(f"data set {name}: {explain(error, GridData)}") from error
-    options, source = inspected(data, f"data set {name}: in options: ")
-    return data, data_spec(data, options, source, data.image_size or _LARGEST_IMAGES), source
+    return data, f"data set {name}: in options: "
 
 
 def _yaml_names(folder: Traversable) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -142,23 +142,46 @@ def tell_remarks(console: Console, source: "Source") -> None:
         console.print(remark, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
+class Preparing(Protocol):
+    """Called with what is done of a data set, what there is to do, and the unit of both."""
+
+    def __call__(self, done: int, total: int, unit: str = "pictures") -> None: ...
+
+
 @contextmanager
-def preparing(console: Console, name: str, done_to: str = "decoded") -> Iterator[Callable[[int, int], None]]:
-    """Show how many pictures of a data set are decoded, or read; yields a function of those done and all."""
-    said = time.monotonic()
+def preparing(console: Console, name: str, done_to: str = "decoded", image_bytes: int = 0) -> Iterator[Preparing]:
+    """Show how far a data set is: pictures read or decoded, or bytes fetched, per second and with the time left.
 
-    def line(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _LINE_EVERY_S:
-            said = time.monotonic()
-            console.print(f"data set {name}: {done:,} of {total:,} pictures {done_to}", highlight=False)
+    `image_bytes` is what each picture takes where it is stored; the gigabytes are then shown too.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"),
+               TimeRemainingColumn())  # fmt: skip
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(f"data set {name}", total=None, rate="")
+        began = said = time.monotonic()
+        before: int | None = None
 
-    if not console.is_terminal:
-        yield line
-        return
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"data set {name}, pictures {done_to}", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        def show(done: int, total: int, unit: str = "pictures") -> None:
+            nonlocal said, before
+            before = done if before is None else before  # what lay there already
+            now = time.monotonic()
+            words = _in_words(done, total, unit, done_to, image_bytes)
+            rate = _rate((done - before) / max(now - began, 1e-3), unit)
+            progress.update(task, completed=done, total=total, rate=f"{words}, {rate}")
+            if quiet and now - said >= _LINE_EVERY_S:
+                said = now
+                console.print(f"data set {name}: {words}, {rate}", highlight=False)
+
+        yield show
+
+
+def _in_words(done: int, total: int, unit: str, done_to: str, image_bytes: int) -> str:
+    if unit == "bytes":
+        return f"{done / 1e9:,.2f} of {total / 1e9:,.2f} GB fetched"
+    stored = f", {done * image_bytes / 1e9:,.2f} of {total * image_bytes / 1e9:,.2f} GB" if image_bytes else ""
+    return f"{done:,} of {total:,} pictures {done_to}{stored}"
+
+
+def _rate(per_s: float, unit: str) -> str:
+    return f"{per_s / 1e6:,.0f} MB/s" if unit == "bytes" else f"{per_s:,.0f}/s"

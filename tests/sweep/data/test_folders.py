@@ -4,7 +4,6 @@ import hashlib
 import pickle
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from upath import UPath
 
 from sweep import cli
-from sweep.data import arrays, folders, registry
+from sweep.data import shards
 from sweep.data.augment import centre_window, cut_windows, random_corners
 from sweep.data.prepare import cache_folder, prepare
 from sweep.grid.expand import expand
@@ -88,17 +87,10 @@ def test_an_unreadable_picture_is_left_out(classes: Path) -> None:
     assert len(prepare(data_spec("folder", classes), classes).train_images) == 7
 
 
-def test_a_picture_that_changes_while_it_is_decoded_is_named(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_has_changed_since_the_launch_is_named(classes: Path) -> None:
     spec = data_spec("folder", classes, "data.image_size=24")
-    scan = folders.scan_classes
-
-    def then_spoil(*arguments: Any) -> folders.ClassFolders:
-        found = scan(*arguments)
-        (classes / "cats" / "3.png").write_text("no picture")
-        return found
-
-    monkeypatch.setattr(registry, "scan_classes", then_spoil)
-    with pytest.raises(ValueError, match=r"can no longer read .*3\.png"):
+    (classes / "cats" / "3.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"its pictures have changed \(cats/3.png\); launch again"):
         prepare(spec, classes)
 
 
@@ -106,11 +98,13 @@ def test_a_picture_exchanged_while_others_are_decoded_is_noticed(
     classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = data_spec("folder", classes, "data.image_size=24")
+    monkeypatch.setattr(shards, "SHARD_IMAGES", 2)
+    monkeypatch.setattr("sweep.data.parallel._cores", lambda: 1)
 
-    def exchange(done: int, total: int) -> None:
-        picture(classes / "cats" / "3.png", 60)
+    def exchange(done: int, total: int, unit: str) -> None:
+        picture(classes / "dogs" / "4.jpg", 60)
 
-    with pytest.raises(ValueError, match="its pictures have changed; launch again"):
+    with pytest.raises(ValueError, match=r"its pictures have changed \(dogs/4.jpg\); launch again"):
         prepare(spec, classes, exchange)
     assert not list(cache_folder().glob(f"*{spec.key}-*"))
     assert not (cache_folder() / spec.key).exists()
@@ -237,18 +231,19 @@ def test_prepare_makes_what_a_launch_then_finds(classes: Path) -> None:
     spec = data_spec("folder", classes, "data.options.val_share=0.2")
     made = cache_folder() / spec.key
     assert said.endswith(str(made))
-    written = (made / "train_images.npy").stat().st_mtime_ns
-    told: list[tuple[int, int]] = []
-    prepare(spec, classes, lambda done, total: told.append((done, total)))
-    assert (made / "train_images.npy").stat().st_mtime_ns == written
+    written = (made / "images-00000.npy").stat().st_mtime_ns
+    told: list[tuple[int, int, str]] = []
+    prepare(spec, classes, lambda *said: told.append(said))
+    assert (made / "images-00000.npy").stat().st_mtime_ns == written
     assert told == []
 
 
 def test_decoding_tells_how_far_it_is(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrays, "_CHUNK", 3)
-    told: list[tuple[int, int]] = []
-    prepare(data_spec("folder", classes, "data.image_size=40"), classes, lambda done, total: told.append((done, total)))
-    assert told == [(3, 10), (6, 10), (8, 10), (10, 10)]
+    monkeypatch.setattr(shards, "SHARD_IMAGES", 3)
+    told: list[tuple[int, int, str]] = []
+    spec = data_spec("folder", classes, "data.image_size=40")
+    prepare(spec, classes, lambda *said: told.append(said))
+    assert told == [(done, 10, "pictures") for done in (3, 6, 9, 10)]
 
 
 @pytest.mark.parametrize(

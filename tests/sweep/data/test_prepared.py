@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +23,13 @@ from sweep.data.arrays import Arrays, Batch
 from sweep.data.prepare import prepare
 from sweep.data.prepared import CacheError, write_array
 from sweep.data.registry import DATASETS, Dataset, Source
+from sweep.data.set_index import SetIndex
 from sweep.grid.expand import expand
 from sweep.grid.load import load_data, load_grid
 from sweep.spec import DataSpec
 from tests.sweep.data.pictures_on_disk import two_classes
+
+OTHER = DataSpec(name="folder", image_size=16, num_classes=2, options={}, fingerprint=None)
 
 
 class Made(NamedTuple):
@@ -51,15 +55,20 @@ def in_place(path: Path, change: Callable[[bytes], bytes]) -> None:
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
+SHARD, INDEX = "images-00000.npy", "index.json"
 DAMAGE: dict[str, Callable[[Path], None]] = {
-    "cut": lambda folder: in_place(folder / "train_images.npy", lambda data: data[:500]),
-    "zeroed": lambda folder: in_place(folder / "train_images.npy", lambda data: bytes(len(data))),
-    "one bit": lambda folder: in_place(folder / "val_images.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
-    "labels": lambda folder: in_place(folder / "train_labels.npy", lambda data: data[:-8] + bytes(8)),
-    "missing": lambda folder: (folder / "val_labels.npy").unlink(),
-    "no record": lambda folder: (folder / "prepared.json").unlink(),
-    "zeroed record": lambda folder: in_place(folder / "prepared.json", lambda data: bytes(len(data))),
-    "other record": lambda folder: in_place(folder / "prepared.json", lambda data: data[-2:]),
+    "cut": lambda folder: in_place(folder / SHARD, lambda data: data[:500]),
+    "zeroed": lambda folder: in_place(folder / SHARD, lambda data: bytes(len(data))),
+    "one bit": lambda folder: in_place(folder / SHARD, lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "labels": lambda folder: in_place(folder / "train.npy", lambda data: data[:-8] + bytes(8)),
+    "missing": lambda folder: (folder / "val.npy").unlink(),
+    "no index": lambda folder: (folder / INDEX).unlink(),
+    "zeroed index": lambda folder: in_place(folder / INDEX, lambda data: bytes(len(data))),
+    "other index": lambda folder: in_place(folder / INDEX, lambda data: data[-2:]),
+    "changed index": lambda folder: in_place(folder / INDEX, lambda data: data.replace(b'"train": 8', b'"train": 7')),
+    "index of another set": lambda folder: in_place(
+        folder / INDEX, lambda data: replace(SetIndex.from_bytes(data, folder), spec=OTHER).to_bytes()
+    ),
     "empty": lambda folder: [path.unlink() for path in folder.iterdir()] and None,
 }
 
@@ -89,6 +98,7 @@ def test_what_a_node_has_checked_it_does_not_read_again(made: Made, monkeypatch:
     monkeypatch.setattr(index, "_RACY_NS", -(10**12))  # as if the files were not written just now
     read: list[Path] = []
     monkeypatch.setattr("sweep.data.prepare.flaw", lambda folder: read.append(folder) or prepared.flaw(folder))
+    monkeypatch.setattr(prepared, "_boot", lambda: "another boot")
     for _ in range(3):
         prepare(made.spec, made.root)
     assert read == [made.folder]
@@ -109,10 +119,10 @@ def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path) -> None:
 
 def test_space_is_checked_before_anything_is_decoded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     DAMAGE["empty"](made.folder)
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int, str]] = []
     monkeypatch.setattr(prepared.shutil, "disk_usage", Mock(return_value=Mock(free=1000)))
     with pytest.raises(CacheError, match=r"the disk of .*cache is full \(0.0 MiB needed, 0.0 MiB free\); free space"):
-        prepare(made.spec, made.root, lambda done, total: told.append((done, total)))
+        prepare(made.spec, made.root, lambda *said: told.append(said))
     assert told == []
     assert not made.folder.exists()
 
@@ -223,10 +233,10 @@ def test_a_strict_launch_refuses_at_planning_and_records_nothing(tmp_path: Path)
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
 def test_a_cache_that_is_read_only_serves_what_it_holds(made: Made, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    def refuse(lock: object) -> None:
+    def refuse(lock: object, timeout: float) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("sweep.data.prepare.FileLock.__enter__", refuse)
+    monkeypatch.setattr("sweep.data.prepare.FileLock.acquire", refuse)
     assert torch.equal(prepare(made.spec, made.root).train_images[:], made.images)
     DAMAGE["cut"](made.folder)
     cure = "set SWEEP_CACHE to a writable folder"
