@@ -6,7 +6,6 @@ Writes `trials/<id>/probe.json`, and from them `results/probes.parquet`. Needs n
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,7 @@ def probe_trial(trial: TrialDir, plan: Plan, step: int, images: int) -> list[Row
     Uses `images` validation images, evenly spaced among all, changed by the intervention as in validation.
     """
     spec = plan.spec
-    data = prepare(spec.data, None if plan.root is None else Path(plan.root))
+    data = prepare(spec.data, plan.root)
     net = models.build(
         spec.architecture, spec.intervention, spec.data.num_classes, spec.data.image_size, spec.init_seed
     )
