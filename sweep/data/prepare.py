@@ -41,6 +41,14 @@ _logger = logging.getLogger("sweep.data")  # goes to a trial's log.txt, elsewher
 _FORMER_RECORD = "prepared.json"  # of sets before they had an index
 
 
+def in_words(done: int, total: int, unit: str) -> str:
+    """How far a set is: `fetching data, 40 of 250 GB`, or `preparing data, 500 of 1,000 images`."""
+    if unit != "bytes":
+        return f"preparing data, {done:,} of {total:,} {unit}"
+    size, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    return f"fetching data, {done / size:.0f} of {total / size:.0f} {name}"
+
+
 class StoppedError(RuntimeError):
     """Preparing or fetching a set was stopped; what is complete is kept for the next time."""
 

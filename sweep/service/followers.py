@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -78,9 +77,8 @@ class Follower:
 
         _use_gpu(devices, rank)
         trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
-        root = None if task["root"] is None else Path(task["root"])
         with joined(rank, size, address) as ranks:
-            follow(trial, root, threads, task["save_every_s"], ranks)
+            follow(trial, task["root"], threads, task["save_every_s"], ranks)
 
 
 def _own_gpus() -> list[str]:

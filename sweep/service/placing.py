@@ -79,8 +79,9 @@ class Placing:
         place = (task["data_key"], node)
         if place not in self._fetches:
             self._fetches[place] = _Fetch()
-            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, False)}
-            self._running[_fetch.options(**options).remote(task)] = place  # type: ignore[attr-defined]
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            fetch = ray.remote(_fetch).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            self._running[fetch.remote(task)] = place
         elif self._homes.get(task["data_key"]):
             return _TRY_ELSEWHERE_S
         self._fetches[place].tasks.append(task)
@@ -89,7 +90,9 @@ class Placing:
     def arrived(self) -> list[Task]:
         """Trials whose data has arrived, or can't be fetched by itself: those try again where they run, and say why."""
         ready: list[Task] = []
-        done, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0) if self._running else ([], [])
+        done, _ = (
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=0) if self._running else ([], [])
+        )
         for reference in done:
             key, node = place = self._running.pop(reference)
             tasks = self._fetches.pop(place).tasks
@@ -118,7 +121,6 @@ def aim(node: str | None) -> dict[str, str]:
     return {_TARGET: node} if node and _TARGET in inspect.signature(placement_group).parameters else {}
 
 
-@ray.remote
 def _fetch(task: Task) -> None:
     """Fetch a trial's data to this node; the trial's status says how far it is."""
     from sweep.data.prepare import fetch
@@ -134,24 +136,18 @@ class _Teller:
         self._trial, self._next = trial, 0.0
 
     def __call__(self, done: int, total: int, unit: str) -> None:
+        from sweep.data.prepare import in_words
+
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _TELL_EVERY_S
-        said = f"{fetching(done, total, unit)} on {socket.gethostname()}"
+        said = f"{in_words(done, total, unit)} on {socket.gethostname()}"
         try:
             status = self._trial.status()
             if status.status == "pending":
                 self._trial.write_status(replace(status, reason=said, heartbeat_at=time.time()))
         except STORAGE_ERRORS:  # the data may still arrive
             return
-
-
-def fetching(done: int, total: int, unit: str) -> str:
-    """How far a fetch is: `fetching data, 40 of 250 GB`."""
-    if unit != "bytes":
-        return f"preparing data, {done:,} of {total:,} {unit}"
-    size, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
-    return f"fetching data, {done / size:.0f} of {total / size:.0f} {name}"
 
 
 class _Draining:

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -58,9 +57,8 @@ class RayTrial(tune.Trainable):
 def _course(task: dict[str, Any], stop: PreemptionNotice) -> Iterator[tuple[EpochRow, UPath | None]]:
     """A trial's epochs; on several GPUs, together with the processes of the others."""
     trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
-    root = None if task["root"] is None else Path(task["root"])
     with following(task, trial) if task["gpus"] > 1 else nullcontext(ALONE) as ranks:
-        yield from trial_course(trial, root, threads_of(task), stop, task["save_every_s"], ranks)
+        yield from trial_course(trial, task["root"], threads_of(task), stop, task["save_every_s"], ranks)
 
 
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:

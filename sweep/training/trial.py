@@ -17,7 +17,8 @@ from upath import UPath
 
 from models.architectures import architecture_named
 from models.interventions import INTERVENTIONS
-from sweep.data.prepare import prepare
+from sweep.data.prepare import StoppedError as DataStoppedError
+from sweep.data.prepare import in_words, prepare
 from sweep.spec import TrialSpec
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
@@ -31,6 +32,7 @@ from sweep.training.schedule import Schedule
 from sweep.training.train import OnEpoch, Stop, StoppedError, course, ignore, never
 
 HEARTBEAT_S = 15.0
+_TELL_EVERY_S = 5.0  # while data is fetched
 
 
 class SupersededError(RuntimeError):
@@ -39,7 +41,7 @@ class SupersededError(RuntimeError):
 
 def run_trial(
     trial: TrialDir,
-    root: Path | None,
+    root: str | Path | None,
     threads: int,
     report: OnEpoch = ignore,
     stop: Stop = never,
@@ -56,7 +58,7 @@ def run_trial(
 
 def trial_course(
     trial: TrialDir,
-    root: Path | None,
+    root: str | Path | None,
     threads: int,
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
@@ -71,7 +73,7 @@ def trial_course(
         yield from _recorded_course(trial, root, stop, save_every_s, ranks)
 
 
-def follow(trial: TrialDir, root: Path | None, threads: int, save_every_s: float, ranks: Ranks) -> None:
+def follow(trial: TrialDir, root: str | Path | None, threads: int, save_every_s: float, ranks: Ranks) -> None:
     """Train a trial together with its first rank, which records what happens."""
     torch.set_num_threads(threads)
     spec = trial.plan().spec
@@ -81,14 +83,14 @@ def follow(trial: TrialDir, root: Path | None, threads: int, save_every_s: float
 
 
 def _recorded_course(
-    trial: TrialDir, root: Path | None, stop: Stop, save_every_s: float, ranks: Ranks
+    trial: TrialDir, root: str | Path | None, stop: Stop, save_every_s: float, ranks: Ranks
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     spec = trial.plan().spec
     record = _Record(trial)
     try:
         require_current(spec)
-        data = prepare(spec.data, root)
-        record.write(steps=Schedule(spec.recipe, len(data.train_images)).steps)
+        data = prepare(spec.data, root, record.preparing, lambda: stop(0))
+        record.write(reason=None, steps=Schedule(spec.recipe, len(data.train_images)).steps)
         for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s, ranks):
             record.write(**_reached(row))
             logger.info(_in_words(row))
@@ -98,7 +100,7 @@ def _recorded_course(
     except SupersededError as error:
         logger.info(str(error))
         raise
-    except (StoppedError, GeneratorExit) as error:
+    except (DataStoppedError, StoppedError, GeneratorExit) as error:
         record.write(status="pending", reason=trial.interrupted("stopped"))
         logger.info(str(error) or "stopped between epochs")
         raise
@@ -160,6 +162,11 @@ class _Record:
             return stop(step)
 
         return watch
+
+    def preparing(self, done: int, total: int, unit: str) -> None:
+        """Record how far the data is, now and then."""
+        if time.monotonic() - self._beat_at >= _TELL_EVERY_S:
+            self.write(reason=in_words(done, total, unit))
 
     def write(self, **changes: Any) -> None:
         """Write the status with changes.
