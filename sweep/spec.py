@@ -1,6 +1,6 @@
 """TrialSpec: everything that changes a trial's result, and nothing else; Plan: a trial as planned.
 
-Resources (GPUs, CPUs, threads) and paths are not part of it: the same spec has the same id on every machine.
+Resources (GPUs, CPUs, threads) and paths are not part of a spec: the same one has the same id on every machine.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -22,6 +23,7 @@ from pydantic import (
 SCHEMA: Literal[1] = 1
 SEEDS = 2**63  # seeds are below it: the tables hold them as 64-bit integers
 EPOCHS = 100_000  # at most: each checkpoint holds the rows of all epochs before it
+_MOST_CPUS, _MOST_GPUS = 1024, 64  # of the largest machines; more is a typo
 
 
 class Frozen(BaseModel):
@@ -144,12 +146,55 @@ class TrialSpec(Frozen):
         return f"{prefix}-{_digest(self.model_dump(mode='json'))}"
 
 
+class Resources(Frozen):
+    """What one trial takes while it runs.
+
+    `gpus` is a share of one GPU, which small trials may use together, or a number of whole ones, all of one node, each
+    with a process of its own. `cpus` are those of the whole trial, spread evenly over its processes; each process has
+    as many threads as CPUs. `accelerator` is the kind of GPU in Ray's words, such as H100; a trial without GPUs ignores
+    it. A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
+    """
+
+    cpus: int = Field(1, ge=1, le=_MOST_CPUS)
+    gpus: float = Field(0, ge=0, le=_MOST_GPUS)
+    accelerator: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    save_every_s: float = Field(300.0, gt=0)
+
+    @property
+    def processes(self) -> int:
+        """One for each whole GPU, else one."""
+        return max(1, int(self.gpus))
+
+    @property
+    def cpus_per_process(self) -> int:
+        """Also its number of threads."""
+        return self.cpus // self.processes
+
+    @field_validator("gpus")
+    @classmethod
+    def _a_share_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"must be a share of one GPU (0 to 1) or a whole number, not {gpus:g}")
+        return gpus
+
+    @model_validator(mode="after")
+    def _cpus_for_each_process(self) -> Self:
+        if self.cpus % self.processes:
+            enough = -(-self.cpus // self.processes) * self.processes
+            raise ValueError(
+                f"{self.cpus} CPUs can't be spread evenly over {self.processes} GPUs; "
+                f"set cpus to a multiple of gpus, such as {enough}"
+            )
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A trial as planned: its spec, and what else is needed to run it and to read its results.
 
-    `root` is the folder its images come from, as of the last launch; `layers` are the convs to analyse, the
-    last one first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
+    `root` is the folder its images come from and `resources` what it takes to run, both as of the last launch that
+    named the trial; trials planned by older versions have no resources. `layers` are the convs to analyse, the last one
+    first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
     """
 
     spec: TrialSpec
@@ -158,6 +203,7 @@ class Plan:
     layers: tuple[str, ...]
     expected: tuple[str, ...]
     excluded: str | None = None
+    resources: Resources | None = None
 
     @property
     def trial_id(self) -> str:
@@ -172,6 +218,7 @@ class Plan:
             "layers": list(self.layers),
             "expected": list(self.expected),
             "excluded": self.excluded,
+            "resources": None if self.resources is None else self.resources.model_dump(mode="json"),
         }
 
     @classmethod
@@ -190,6 +237,7 @@ class Plan:
         spec = TrialSpec.model_validate(values["spec"])
         if spec.trial_id != values["trial_id"]:
             raise ValueError(f"spec.json of {values['trial_id']} was changed by hand; restore it, or remove the trial")
+        resources = values.get("resources")
         return cls(
             spec=spec,
             root=values["root"],
@@ -197,6 +245,7 @@ class Plan:
             layers=tuple(values["layers"]),
             expected=tuple(values["expected"]),
             excluded=values["excluded"],
+            resources=None if resources is None else Resources.model_validate(resources),
         )
 
 

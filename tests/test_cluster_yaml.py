@@ -14,7 +14,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from sweep.grid.schema import Resources
+from sweep.grid.load import load_grid
+from sweep.service.cluster import needs_of
 
 ROOT = Path(__file__).parents[1]
 IGNORED = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jsonschema's, inside Ray
@@ -69,10 +70,11 @@ def test_there_is_one_worker_type_with_a_gpu_on_spot(config: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("grid", sorted((ROOT / "sweep" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_trial_of_each_grid_fits_a_worker(config: dict[str, Any], grid: Path) -> None:
-    asked = Resources.model_validate(yaml.safe_load(grid.read_text()).get("resources", {}))
+    shipped = load_grid(grid.stem, [])
     worker = config["available_node_types"]["gpu_worker"]["resources"]
-    assert asked.cpus <= worker["CPU"]
-    assert asked.gpus <= worker["GPU"]
+    for architecture in shipped.architectures:
+        needs = needs_of(shipped.resources.of_architecture(architecture))
+        assert all(amount <= worker[name] for name, amount in needs.items())
 
 
 def test_every_node_starts_with_token_authentication(config: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from sweep.data.place import as_folder
 from sweep.data.registry import DATASETS, Source, source_of_set
 from sweep.data.set_index import Sets, find_sets
 from sweep.grid.schema import Grid, GridData, explain
-from sweep.spec import DataSpec, Plan, TrialSpec
+from sweep.spec import DataSpec, Plan, Resources, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def expand(grid: Grid) -> Expansion:
         built = architecture_named(architecture)
         data, root, source = found.at(grid.data.image_size or built.image_size)
         recipe = grid.recipe.of_architecture(architecture)
+        resources = grid.resources.of_architecture(architecture)
         plans += [
             _plan(
                 TrialSpec(
@@ -52,6 +53,7 @@ def expand(grid: Grid) -> Expansion:
                     intervention_revision=INTERVENTIONS[intervention].revision,
                 ),
                 root,
+                resources,
             )
             for intervention in grid.interventions
             for seed in grid.seeds_of.get(intervention, grid.seeds)
@@ -124,7 +126,7 @@ def read_options(data: GridData, where: str) -> BaseModel:
         raise ValueError(f"{where}{explain(error, dataset.options)}") from error
 
 
-def _plan(spec: TrialSpec, root: str | None) -> Plan:
+def _plan(spec: TrialSpec, root: str | None, resources: Resources) -> Plan:
     """A trial as it enters the sweep directory; networks are built without memory, only to be measured."""
     intervention = INTERVENTIONS[spec.intervention]
     baseline = _baseline_of(spec)
@@ -140,6 +142,7 @@ def _plan(spec: TrialSpec, root: str | None) -> Plan:
         layers=net.final_convs,
         expected=tuple(intervention.finding(spec.architecture, position) for position in positions),
         excluded=excluded,
+        resources=resources,
     )
 
 

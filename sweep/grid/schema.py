@@ -4,6 +4,7 @@ import difflib
 import re
 import reprlib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -13,8 +14,7 @@ from models.architectures import ARCHITECTURES, architecture_named
 from models.interventions import INTERVENTIONS
 from models.names import require_known
 from sweep.data.registry import DATASETS
-from sweep.spec import SEEDS, Frozen, Recipe
-from sweep.store.kept import SAVE_EVERY_S
+from sweep.spec import SEEDS, Frozen, Plan, Recipe, Resources
 
 
 def _known(kind: str, allowed: dict[str, Any]) -> AfterValidator:
@@ -76,12 +76,17 @@ class GridRecipe(_WrittenRecipe):
 
     @model_validator(mode="after")
     def _valid_for_each(self) -> Self:
-        for name in self.of:
-            try:
-                self.of_architecture(name)
-            except ValidationError as error:
-                raise ValueError(f"of.{name}: {explain(error, _WrittenRecipe)}") from error
+        _require_valid(self.of, self.of_architecture, _WrittenRecipe)
         return self
+
+
+def _require_valid(names: Iterable[str], of_architecture: Callable[[str], Any], model: type[BaseModel]) -> None:
+    """Raise a ValueError that names the architecture whose own values are wrong, and what is wrong with them."""
+    for name in names:
+        try:
+            of_architecture(name)
+        except ValidationError as error:
+            raise ValueError(f"of.{name}: {explain(error, model)}") from error
 
 
 class Analysis(Frozen):
@@ -97,18 +102,23 @@ class Analysis(Frozen):
     layers: Literal["final", "all"] = "final"
 
 
-_MOST_CPUS = 1024  # of the largest machines; more threads are a typo
+class GridResources(Resources):
+    """What each of a grid's trials takes; `of` gives those of some architectures their own values."""
 
+    of: dict[Annotated[str, AfterValidator(_known_architecture)], dict[str, JsonValue]] = Field(default_factory=dict)
 
-class Resources(Frozen):
-    """What one trial takes: CPUs, also its number of threads, and at most one GPU, which small trials may share.
+    def of_architecture(self, name: str) -> Resources:
+        """What a trial of one architecture takes, without the others' values."""
+        return Resources.model_validate(self.model_dump(exclude={"of"}) | self.of.get(name, {}))
 
-    A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
-    """
+    def of_plan(self, plan: Plan) -> Resources:
+        """What a planned trial takes: its own resources, or where an older version planned it, those given here."""
+        return plan.resources or self.of_architecture(plan.spec.architecture)
 
-    cpus: int = Field(1, ge=1, le=_MOST_CPUS)
-    gpus: float = Field(0, ge=0, le=1)
-    save_every_s: float = Field(SAVE_EVERY_S, gt=0)
+    @model_validator(mode="after")
+    def _valid_for_each(self) -> Self:
+        _require_valid(self.of, self.of_architecture, Resources)
+        return self
 
 
 _LONGEST_INPUT = 80  # characters of a wrong value that an error shows
@@ -130,7 +140,7 @@ class Grid(Frozen):
     data: GridData
     recipe: GridRecipe
     analysis: Analysis = Analysis()
-    resources: Resources = Resources()
+    resources: GridResources = GridResources()
 
     @field_validator("architectures", mode="before")
     @classmethod

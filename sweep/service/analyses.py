@@ -24,7 +24,7 @@ class Analyses:
     def __init__(self, sweep: SweepDir, settings: Analysis, display: Display, logs: Path | None = None) -> None:
         self._sweep, self._display = sweep, display
         self._pool = AnalysisPool(settings.actors, settings.cpus, settings.gpus, settings.layers)
-        self._needs = (settings.cpus, settings.gpus)
+        self._needs = {"CPU": settings.cpus, "GPU": settings.gpus}
         self._logs = logs
         self._done = 0
         self.lost = 0
@@ -82,7 +82,7 @@ class Analyses:
             if self._pool.placed:
                 patience.renew()
             else:
-                patience.spend(f"no analysis could start: an actor needs {in_words(*self._needs)}", *self._needs)
+                patience.spend(f"no analysis could start: an actor needs {in_words(self._needs)}", self._needs)
 
     def close(self) -> None:
         """Stop the actors; the next launch does what they have not finished."""

@@ -6,14 +6,17 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sweep import ROOT
 from sweep.results.words import count
+from sweep.spec import Resources
 
 MAX_FAILURES = 3
 
@@ -26,6 +29,10 @@ class RayCluster:
     max_failures: int = MAX_FAILURES
 
 
+Needs = dict[str, float]
+"""Amounts of resources by Ray's names: `CPU`, `GPU`, `accelerator_type:H100`."""
+_ACCELERATOR, _A_LITTLE = "accelerator_type:", 0.001  # a node has 1 of its kind; tasks that need the kind take a little
+_NODE_TYPE = "ray.io/node-group"  # the label of nodes that a launcher or Kubernetes has started
 _PATIENCE_S = 60.0  # with nothing running, before the user hears what is waiting for what
 _GIVE_UP_S = 300.0  # with room in the cluster, but no process started in it
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # in the path of a Unix socket
@@ -44,6 +51,8 @@ _ENVIRONMENT = {
 def connected(address: str | None) -> Iterator[Path | None]:
     """Connect to a Ray cluster, or start a local one for the duration of the block; yields the local one's log folder.
 
+    A block within such a block uses the same cluster.
+
     Raises:
         ValueError: no cluster answers at the address, or none can be started here.
     """
@@ -51,11 +60,14 @@ def connected(address: str | None) -> Iterator[Path | None]:
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield _logs() if address is None else None
+        return
     options: dict[str, Any] = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False}
     logs = None
     if address is None:
         os.environ["RAY_TMPDIR"] = _ray_folder()
-        logs = Path(os.environ["RAY_TMPDIR"]) / "ray" / "session_latest" / "logs"
+        logs = _logs()
         options |= {"include_dashboard": False, "object_store_memory": 128 * 2**20, **_interpreter()}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -73,6 +85,11 @@ def connected(address: str | None) -> Iterator[Path | None]:
         yield logs
     finally:
         ray.shutdown()
+
+
+def _logs() -> Path:
+    """Where the local cluster writes its logs."""
+    return Path(os.environ["RAY_TMPDIR"]) / "ray" / "session_latest" / "logs"
 
 
 def _ray_folder() -> str:
@@ -109,20 +126,64 @@ def _interpreter() -> dict[str, Any]:
     return {} if quoted == sys.executable else {"runtime_env": {"py_executable": quoted}}
 
 
-def require_room(cpus: float, gpus: float) -> None:
-    """Refuse trials that can never run on a cluster of fixed size.
+def bundle_of(resources: Resources) -> Needs:
+    """What each process of a trial reserves, by Ray's names."""
+    bundle: Needs = {"CPU": resources.cpus_per_process}
+    if resources.gpus:
+        bundle["GPU"] = resources.gpus / resources.processes
+        if resources.accelerator is not None:
+            bundle[_ACCELERATOR + resources.accelerator] = _A_LITTLE
+    return bundle
+
+
+def needs_of(resources: Resources) -> Needs:
+    """What a whole trial reserves, by Ray's names."""
+    return {name: amount * resources.processes for name, amount in bundle_of(resources).items()}
+
+
+def require_room(wanted: Iterable[Resources], address: str | None) -> None:
+    """Refuse trials that no node of the cluster can ever hold, neither one that is there nor one that may join.
 
     Raises:
-        ValueError: none of its nodes has that much.
+        ValueError: there is such a trial; the message says what it needs and what nodes have.
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        raise ValueError(
-            f"a trial needs {in_words(cpus, gpus)}, and this machine has {_size_of_cluster()}; "
-            "lower resources.cpus or resources.gpus, or give a cluster with --address"
-        )
+    joining = [] if address is None else _may_join()
+    if joining is None:
+        return
+    here = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for resources in dict.fromkeys(wanted):
+        needs = needs_of(resources)
+        if not any(_holds(node, needs) for node in here + joining):
+            sizes = " or ".join(dict.fromkeys(in_words(node) for node in here + joining if node.get("CPU")))
+            where = "this machine has" if address is None else "no node of the cluster has more than"
+            raise ValueError(
+                f"a trial needs {in_words(needs)}{' on one node' if resources.processes > 1 else ''}, "
+                f"and {where} {sizes or 'no CPU'}; lower resources.cpus or resources.gpus, "
+                f"or give {'a' if address is None else 'another'} cluster with --address"
+            )
+
+
+def _may_join() -> list[Needs] | None:
+    """What each type of node has that an autoscaler may start; none without an autoscaler, None if it can't be known.
+
+    Ray's launcher marks the nodes it starts and leaves what it may start in a file on the head, where drivers run.
+    Kubernetes marks them too, but leaves no such file.
+    """
+    import ray
+
+    if not any(node["Alive"] and _NODE_TYPE in node.get("Labels", {}) for node in ray.nodes()):
+        return []
+    file = Path("~/ray_bootstrap_config.yaml").expanduser()
+    if not file.is_file():
+        return None
+    types = yaml.safe_load(file.read_text(encoding="utf-8"))["available_node_types"].values()
+    return [node["resources"] for node in types if node.get("max_workers", 1)]
+
+
+def _holds(node: Needs, needs: Needs) -> bool:
+    return all(node.get(name, 0) >= amount for name, amount in needs.items())
 
 
 class Patience:
@@ -141,7 +202,7 @@ class Patience:
         """Something runs."""
         self._since = None
 
-    def spend(self, said: str, cpus: float, gpus: float) -> None:
+    def spend(self, said: str, needs: Needs) -> None:
         """Nothing that needs this much is running; `said` reports it.
 
         Raises:
@@ -151,36 +212,34 @@ class Patience:
         self._since = self._since or now
         if now - self._since >= _PATIENCE_S and not self._told:
             self._told = True
-            self._say(f"{said}; {self._why(cpus, gpus)}")
-        if now - self._since >= _GIVE_UP_S and self._logs is not None and _has_room(cpus, gpus):
-            raise ValueError(f"{said}, and {self._why(cpus, gpus)}; stopped")
+            self._say(f"{said}; {self._why(needs)}")
+        if now - self._since >= _GIVE_UP_S and self._logs is not None and _has_room(needs):
+            raise ValueError(f"{said}, and {self._why(needs)}; stopped")
 
-    def _why(self, cpus: float, gpus: float) -> str:
-        if self._logs is not None and _has_room(cpus, gpus):
+    def _why(self, needs: Needs) -> str:
+        import ray
+
+        if self._logs is not None and _has_room(needs):
             return f"there is room, but Ray can't start a process in it: {_last_words(self._logs)}"
-        return f"the cluster has {_size_of_cluster()}"
+        grows = "" if self._logs is not None or _may_join() == [] else ", and its autoscaler may add nodes"
+        return f"the cluster has {in_words(ray.cluster_resources())}{grows}"
 
 
-def in_words(cpus: float, gpus: float) -> str:
-    """Resources in words: `2 CPUs and 0.5 GPUs`."""
-    return count(cpus, "CPU") + (f" and {count(gpus, 'GPU')}" if gpus else "")
+def in_words(needs: Needs) -> str:
+    """Resources in words: `2 CPUs and 0.5 GPUs`, `8 CPUs and 4 GPUs of type H100`."""
+    cpus, gpus = (needs.get(name, 0) for name in ("CPU", "GPU"))
+    kinds = [name.removeprefix(_ACCELERATOR) for name in needs if name.startswith(_ACCELERATOR)]
+    of_type = f" of type {' or '.join(kinds)}" if kinds else ""
+    return count(cpus, "CPU") + (f" and {count(gpus, 'GPU')}{of_type}" if gpus else "")
 
 
-def _size_of_cluster() -> str:
-    import ray
-
-    has = ray.cluster_resources()
-    return in_words(has.get("CPU", 0), has.get("GPU", 0))
-
-
-def _has_room(cpus: float, gpus: float) -> bool:
-    """Whether a place is already reserved, or this much is free."""
+def _has_room(needs: Needs) -> bool:
+    """Whether a place is already reserved, or this much is free; on a cluster of one node."""
     import ray
     from ray.util import placement_group_table
 
-    free = ray.available_resources()
     reserved = any(group["state"] == "CREATED" for group in placement_group_table().values())
-    return reserved or (free.get("CPU", 0) >= cpus and free.get("GPU", 0) >= gpus)
+    return reserved or _holds(ray.available_resources(), needs)
 
 
 def _last_words(logs: Path) -> str:

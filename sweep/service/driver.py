@@ -25,9 +25,9 @@ from sweep.results.compact import compact, compact_all
 from sweep.results.words import count
 from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
-from sweep.service.cluster import Patience, in_words
+from sweep.service.cluster import Patience, in_words, needs_of
 from sweep.service.failures import cant_be_imported, died_of, report_of
-from sweep.service.queue import Queue, Task
+from sweep.service.queue import Queue, Task, resources_of
 from sweep.service.ray_trial import RayTrial, bundle
 from sweep.spec import Plan
 from sweep.store.files import STORAGE_ERRORS
@@ -55,7 +55,7 @@ class Driver(tune.Callback):
         ray_logs: Path | None = None,
     ) -> None:
         self._sweep, self._display, self._lease = sweep, display, lease
-        self._resources, self._max_failures = grid.resources, max_failures
+        self._resources, self._max_failures = grid.resources, max_failures  # of trials planned without their own
         self._analyses = Analyses(sweep, grid.analysis, display, ray_logs)
         self._queue = Queue([])
         self._open: set[str] = set()
@@ -124,13 +124,14 @@ class Driver(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._lease.require()
         self._analyses.collect()
-        if any(trial.status == "RUNNING" for trial in trials) or not trials:
+        waiting = [trial for trial in trials if trial.status == "PENDING"]
+        if any(trial.status == "RUNNING" for trial in trials) or not waiting:
             self._patience.renew()
         else:
-            needed = (self._resources.cpus, self._resources.gpus)
+            needs = needs_of(resources_of(waiting[0].config["task"]))
             actors = count(self._analyses.actors_placed, "actor")
             self._patience.spend(
-                f"no trial could start: a trial needs {in_words(*needed)}, and the analysis has {actors}", *needed
+                f"no trial could start: a trial needs {in_words(needs)}, and the analysis has {actors}", needs
             )
         with self._storage_may_be_away():  # trials that can't write either fail on their own
             self._answer_requests()
@@ -178,7 +179,7 @@ class Driver(tune.Callback):
             "trial_id": plan.trial_id,
             "root": plan.root,
             "cwd": str(Path.cwd()),
-            **self._resources.model_dump(),
+            **self._resources.of_plan(plan).model_dump(),
         }
 
     def _failed_status(self, trial_id: str, traceback: str) -> Status:

@@ -15,9 +15,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from upath import UPath
 
 from sweep.service.failures import died_of
+from sweep.service.queue import Task, resources_of
 from sweep.store.trial_dir import TrialDir
-
-Task = dict[str, Any]
 
 
 @contextmanager
@@ -29,12 +28,12 @@ def following(task: Task, trial: TrialDir) -> Iterator[Any]:
     """
     from sweep.training.ranks import joined
 
-    size = int(task["gpus"])
+    resources = resources_of(task)
+    size = resources.processes
     place = get_current_placement_group()
-    threads = threads_of(task)
     others = [
         Follower.options(  # type: ignore[attr-defined]
-            num_cpus=task["cpus"] / size,
+            num_cpus=resources.cpus_per_process,
             num_gpus=1,
             scheduling_strategy=PlacementGroupSchedulingStrategy(place, rank),
         ).remote()
@@ -44,9 +43,7 @@ def following(task: Task, trial: TrialDir) -> Iterator[Any]:
     try:
         devices = [*_own_gpus(), *(gpu for gpus in ray.get([other.gpus.remote() for other in others]) for gpu in gpus)]
         address = f"127.0.0.1:{_free_port()}"  # all bundles are on one node
-        running = {
-            other.run.remote(task, devices, rank, size, address, threads): rank for rank, other in enumerate(others, 1)
-        }
+        running = {other.run.remote(task, devices, rank, address): rank for rank, other in enumerate(others, 1)}
         threading.Thread(target=_watch, args=(running, trial, ended), daemon=True).start()
         _use_gpu(devices, 0)
         with joined(0, size, address) as ranks:
@@ -57,11 +54,6 @@ def following(task: Task, trial: TrialDir) -> Iterator[Any]:
             ray.kill(other)
 
 
-def threads_of(task: Task) -> int:
-    """CPU threads of each of a trial's processes."""
-    return max(1, int(task["cpus"] // max(1, task["gpus"])))
-
-
 @ray.remote
 class Follower:
     """One process of a trial, on one GPU."""
@@ -70,15 +62,16 @@ class Follower:
         """The ids of its GPUs on its node."""
         return _own_gpus()
 
-    def run(self, task: Task, devices: list[str], rank: int, size: int, address: str, threads: int) -> None:
+    def run(self, task: Task, devices: list[str], rank: int, address: str) -> None:
         """Train until the trial ends or is stopped."""
         from sweep.training.ranks import joined
         from sweep.training.trial import follow
 
         _use_gpu(devices, rank)
         trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
-        with joined(rank, size, address) as ranks:
-            follow(trial, task["root"], threads, task["save_every_s"], ranks)
+        resources = resources_of(task)
+        with joined(rank, resources.processes, address) as ranks:
+            follow(trial, task["root"], resources.cpus_per_process, resources.save_every_s, ranks)
 
 
 def _own_gpus() -> list[str]:

@@ -4,6 +4,8 @@ Launch, extend, resume and retry are this one operation; each may be repeated an
 works on a sweep (sweep.store.lease).
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +17,9 @@ from upath import UPath
 from analysis.write import RESULTS
 from sweep.results.compact import Survey, mend, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
-from sweep.service.cluster import RayCluster
+from sweep.service.cluster import RayCluster, connected, require_room
 from sweep.service.remarks import other_threads, remarks, tell
-from sweep.spec import Plan
+from sweep.spec import Plan, Resources
 from sweep.store.files import remove_file, require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.sweep_dir import SweepDir
@@ -56,9 +58,13 @@ def launch(grid: "Grid", storage: UPath, cluster: RayCluster, console: Console) 
         expansion = expand(grid)
     require_writable(storage)
     sweep = SweepDir(storage / grid.name)
-    with hold(sweep.path) as lease:
-        new = sweep.add(expansion.plans, settled_trials(sweep))
-        sweep.record_launch(grid.model_dump(mode="json"))
+    settled = settled_trials(sweep)
+    wanted = [plan.resources for plan in expansion.plans if plan.excluded is None and plan.trial_id not in settled]
+    with _room_for(wanted, cluster), hold(sweep.path) as lease:
+        document = grid.model_dump(mode="json")
+        unchanged = all(launch["grid"].get("resources") == document["resources"] for launch in sweep.launches())
+        new = sweep.add(expansion.plans, settled if unchanged else frozenset())
+        sweep.record_launch(document)
         tell_source(console, expansion.source)
         tell(console, remarks(grid, expansion.plans, cluster.address))
         planned = f"{sweep.path}: {len(expansion.plans)} trials in the grid, {new} of them new"
@@ -90,7 +96,7 @@ def analyse_again(sweep: SweepDir, console: Console, cluster: RayCluster) -> Out
 
 
 def last_grid(sweep: SweepDir) -> "Grid":
-    """The grid launched last; its resources and analysis settings apply to every resume."""
+    """The grid launched last; its analysis settings apply to every resume."""
     from sweep.grid.schema import Grid  # builds networks to check what it names, which takes a second to import
 
     launches = sweep.launches()
@@ -125,7 +131,6 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
             reason = trial.interrupted(f"interrupted on {status.host}")
             trial.write_status(replace(status, status="pending", reason=reason))
     from sweep.data.prepare import prepare
-    from sweep.service.cluster import connected, require_room
     from sweep.service.driver import Driver
 
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
@@ -138,11 +143,25 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
     done = sum(status.epoch for _, status in todo)
     grid = last_grid(sweep)
     with connected(cluster.address) as ray_logs, display(console, len(todo), epochs, done) as shown:
-        if todo and cluster.address is None:
-            require_room(grid.resources.cpus, grid.resources.gpus)
+        require_room([grid.resources.of_plan(plan) for plan, _ in todo], cluster.address)
         driver = Driver(sweep, grid, shown, lease, cluster.max_failures, ray_logs)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
     return _outcome(survey(sweep), ran_to_end, driver.lost_analyses)
+
+
+@contextmanager
+def _room_for(wanted: Sequence[Resources | None], cluster: RayCluster) -> Iterator[None]:
+    """Stay connected to a cluster that can hold trials, if there are any.
+
+    Raises:
+        ValueError: it never can.
+    """
+    if not wanted:
+        yield
+        return
+    with connected(cluster.address):
+        require_room([resources for resources in wanted if resources is not None], cluster.address)
+        yield
 
 
 def _epochs(plan: Plan) -> int:

@@ -6,8 +6,15 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from sweep.spec import Resources
+
 Task = dict[str, Any]
-"""What a worker needs to run a trial; plain values, as Tune wants them."""
+"""What a worker needs to run a trial, its resources among it; plain values, as Tune wants them."""
+
+
+def resources_of(task: Task) -> Resources:
+    """What a task's trial takes."""
+    return Resources.model_validate({name: task[name] for name in Resources.model_fields})
 
 
 class Queue(Searcher):

@@ -9,9 +9,10 @@ from typing import Any
 from ray import tune
 from upath import UPath
 
-from sweep.grid.schema import Resources
-from sweep.service.followers import following, threads_of
+from sweep.service.cluster import bundle_of
+from sweep.service.followers import following
 from sweep.service.preemption import PreemptionNotice
+from sweep.service.queue import resources_of
 from sweep.store.manifest import EpochRow
 from sweep.store.trial_dir import TrialDir
 from sweep.training.ranks import ALONE
@@ -57,10 +58,13 @@ class RayTrial(tune.Trainable):
 def _course(task: dict[str, Any], stop: PreemptionNotice) -> Iterator[tuple[EpochRow, UPath | None]]:
     """A trial's epochs; on several GPUs, together with the processes of the others."""
     trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
-    with following(task, trial) if task["gpus"] > 1 else nullcontext(ALONE) as ranks:
-        yield from trial_course(trial, task["root"], threads_of(task), stop, task["save_every_s"], ranks)
+    resources = resources_of(task)
+    threads, save_every_s = resources.cpus_per_process, resources.save_every_s
+    with following(task, trial) if resources.processes > 1 else nullcontext(ALONE) as ranks:
+        yield from trial_course(trial, task["root"], threads, stop, save_every_s, ranks)
 
 
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    resources = Resources.model_validate({name: config["task"][name] for name in Resources.model_fields})
-    return tune.PlacementGroupFactory([{"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})])
+    """What Ray reserves for a trial: a bundle for each of its processes, all on one node."""
+    resources = resources_of(config["task"])
+    return tune.PlacementGroupFactory([bundle_of(resources)] * resources.processes, strategy="STRICT_PACK")

@@ -1,5 +1,6 @@
 """What a user should know about trials before they run."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from sweep.spec import Plan
 from sweep.store.trial_dir import Status
 
 if TYPE_CHECKING:
-    from sweep.grid.schema import Grid, Resources
+    from sweep.grid.schema import Grid, GridResources
 
 
 def tell(console: Console, remarks: Sequence[str]) -> None:
@@ -34,9 +35,9 @@ def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> 
     """What to say if trials would run in bf16 on this machine's CPU, which has no instructions for it."""
     from sweep.training.machine import bf16_is_native
 
-    elsewhere = address is not None or grid.resources.gpus > 0
-    slow = sum(plan.spec.recipe.precision == "bf16" and plan.excluded is None for plan in plans)
-    if elsewhere or not slow or bf16_is_native():
+    on_cpus = [plan for plan in plans if not grid.resources.of_plan(plan).gpus and plan.excluded is None]
+    slow = sum(plan.spec.recipe.precision == "bf16" for plan in on_cpus)
+    if address is not None or not slow or bf16_is_native():
         return []
     own = [f"of.{name}.precision" for name, values in grid.recipe.of.items() if "precision" in values]
     cure = " ".join(f"--set recipe.{key}=float32" for key in ["precision", *own])
@@ -46,17 +47,19 @@ def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> 
     ]
 
 
-def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "Resources") -> list[str]:
-    """What to say if trials started on CPUs continue with another number of threads."""
-    if resources.gpus:
-        return []
-    before = [status.threads for _, status in todo if status.device == "CPU" and status.step > 0]
-    others = sorted({threads for threads in before if threads is not None} - {resources.cpus})
-    if not others:
-        return []
-    trials = sum(threads in others for threads in before)
+def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "GridResources") -> list[str]:
+    """What to say if trials started on CPUs continue with another number of threads; one line for each change.
+
+    `resources` are those of trials that were planned without their own.
+    """
+    changes = Counter(
+        (status.threads, taken.cpus)
+        for plan, status in todo
+        if status.device == "CPU" and status.step > 0 and status.threads is not None
+        if not (taken := resources.of_plan(plan)).gpus and taken.cpus != status.threads
+    )
     return [
-        f"{count(trials, 'trial')} started with resources.cpus={' or '.join(map(str, others))} will continue with "
-        f"{resources.cpus}: the results are valid, but not bit for bit an uninterrupted run's; for those, launch "
-        f"with --set resources.cpus={others[0]}"
+        f"{count(trials, 'trial')} started with resources.cpus={before} will continue with {now}: the results are "
+        f"valid, but not bit for bit an uninterrupted run's; for those, launch with --set resources.cpus={before}"
+        for (before, now), trials in sorted(changes.items())
     ]

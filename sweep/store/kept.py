@@ -9,13 +9,14 @@ from collections.abc import Set
 
 from upath import UPath
 
+from sweep.spec import Resources
 from sweep.store.manifest import (
     TornCheckpointError,
     checkpoint_steps,
     read_progress,
 )
 
-SAVE_EVERY_S = 300.0
+SAVE_EVERY_S = Resources().save_every_s
 
 
 def kept_checkpoints(checkpoints: UPath, epochs: int) -> list[UPath]:

@@ -117,7 +117,7 @@ class SweepDir:
         write_text(self.file, document)
 
     def add(self, plans: Sequence[Plan], known: Set[str] = frozenset()) -> int:
-        """Plan trials; of those already planned only the root may change. Returns the number of new ones.
+        """Plan trials; of those already planned only root and resources may change. Returns the number of new ones.
 
         A damaged spec is rewritten. `known` trials without a root count as planned without a check.
         """
@@ -135,7 +135,7 @@ class SweepDir:
         except ValueError:
             trial.write_plan(plan)
             return False
-        if planned.root != plan.root:
+        if (planned.root, planned.resources) != (plan.root, plan.resources):
             trial.write_plan(plan)
         return False
 

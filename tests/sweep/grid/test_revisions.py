@@ -10,7 +10,7 @@ from models.interventions import INTERVENTIONS
 from sweep.grid.expand import expand
 from sweep.grid.load import grid_names, load_grid
 from sweep.grid.schema import Grid, explain
-from sweep.spec import Plan, TrialSpec
+from sweep.spec import Plan, Resources, TrialSpec
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial
 
@@ -127,6 +127,14 @@ def test_values_of_one_architecture_are_in_its_specs_alone_and_in_plain(plan: Pl
         ("recipe.of={vgg19: {lr: -1}}", "of.vgg19: lr: "),
         ("recipe.epochs=1000000000000", "less than or equal to 100000, not 1000000000000"),
         ("resources.cpus=100000", "less than or equal to 1024, not 100000"),
+        ("resources.gpus=1.5", "resources.gpus: must be a share of one GPU (0 to 1) or a whole number, not 1.5"),
+        ("resources.gpus=65", "less than or equal to 64, not 65"),
+        ("resources.gpus=4", "1 CPUs can't be spread evenly over 4 GPUs; set cpus to a multiple of gpus, such as 4"),
+        ("resources.accelerator='H 100'", "resources.accelerator: "),
+        ("resources.of={vgg91: {gpus: 1}}", "did you mean 'vgg19'?"),
+        ("resources.of={vgg19: {gpu: 1}}", "of.vgg19: unknown key 'gpu'; did you mean 'gpus'?"),
+        ("resources.of={vgg19: {of: {}}}", "of.vgg19: unknown key 'of'"),
+        ("resources.of.vgg19.gpus=1.5", "of.vgg19: gpus: must be a share of one GPU"),
     ],
 )
 def test_what_no_recipe_can_mean_is_one_line(setting: str, complaint: str) -> None:
@@ -134,6 +142,18 @@ def test_what_no_recipe_can_mean_is_one_line(setting: str, complaint: str) -> No
         load_grid("demo", [setting])
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_architectures_own_resources_are_its_trials_alone_and_no_part_of_their_ids() -> None:
+    settings = ["architectures=[simplified_mini, vgg19]", "data=tiny", "resources={cpus: 2, gpus: 0.5}"]
+    own = ["resources.of.vgg19.gpus=4", "resources.of.vgg19.cpus=16", "resources.of.vgg19.accelerator=H100"]
+    plain, with_own = (expand(load_grid("demo", [*settings, *more])).plans for more in ([], own))
+    assert [plan.trial_id for plan in plain] == [plan.trial_id for plan in with_own]
+    taken = {plan.spec.architecture: plan.resources for plan in with_own}
+    assert taken == {
+        "simplified_mini": Resources(cpus=2, gpus=0.5),
+        "vgg19": Resources(cpus=16, gpus=4, accelerator="H100"),
+    }
 
 
 def test_a_wrong_value_that_means_gigabytes_is_shown_by_its_beginning() -> None:

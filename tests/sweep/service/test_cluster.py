@@ -9,6 +9,7 @@ import pytest
 from sweep.service import cluster
 from sweep.service.cluster import Patience, require_room
 from sweep.service.failures import cant_be_imported
+from sweep.spec import Resources
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,53 @@ def test_a_python_that_ray_cant_start_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_trial_that_no_node_can_hold_is_refused(local_ray: None) -> None:
-    require_room(2, 0)
+    require_room([Resources(cpus=2)], None)
     with pytest.raises(ValueError, match=r"a trial needs 3 CPUs, and this machine has 2 CPUs; lower resources\.cpus"):
-        require_room(3, 0)
-    with pytest.raises(ValueError, match=r"a trial needs 1 CPU and 0\.5 GPUs"):
-        require_room(1, 0.5)
+        require_room([Resources(), Resources(cpus=3)], None)
+    with pytest.raises(ValueError, match=r"a trial needs 1 CPU and 0\.5 GPUs, and no node .* more than 2 CPUs"):
+        require_room([Resources(gpus=0.5)], "auto")
+
+
+NODE_TYPES = """
+available_node_types:
+  head: {resources: {CPU: 0, GPU: 0}, max_workers: 0}
+  worker: {resources: {CPU: 48, GPU: 4, "accelerator_type:L4": 1}}
+  forbidden: {resources: {CPU: 192, GPU: 8}, max_workers: 0}
+"""
+
+
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cluster of a head without GPUs that a launcher has started; returns the head's home."""
+    labels = {"ray.io/node-group": "head"}
+    head = {"Alive": True, "Resources": {"CPU": 4.0}, "Labels": labels}
+    gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}, "Labels": {}}
+    monkeypatch.setattr("ray.nodes", lambda: [head, gone])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_trial_that_fits_a_node_which_may_join_may_wait_for_it(growing: Path) -> None:
+    (growing / "ray_bootstrap_config.yaml").write_text(NODE_TYPES)
+    require_room([Resources(cpus=8, gpus=4), Resources(cpus=48, gpus=1, accelerator="L4")], "auto")
+    for refused, words in [
+        (Resources(cpus=8, gpus=8), "8 CPUs and 8 GPUs on one node"),
+        (Resources(gpus=1, accelerator="H100"), "1 CPU and 1 GPU of type H100"),
+    ]:
+        with pytest.raises(ValueError, match=rf"a trial needs {words}, .* 4 CPUs or 48 CPUs and 4 GPUs of type L4;"):
+            require_room([refused], "auto")
+
+
+def test_where_nobody_says_what_may_join_a_trial_may_wait(growing: Path) -> None:
+    require_room([Resources(cpus=8, gpus=8)], "auto")
+
+
+def test_several_gpus_must_be_one_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}
+    monkeypatch.setattr("ray.nodes", lambda: [node, node])
+    require_room([Resources(cpus=2, gpus=2)], "auto")
+    with pytest.raises(ValueError, match=r"a trial needs 4 CPUs and 4 GPUs on one node"):
+        require_room([Resources(cpus=4, gpus=4)], "auto")
 
 
 @pytest.fixture
@@ -72,19 +115,19 @@ def test_a_process_that_doesnt_start_is_no_lack_of_cpus(local_ray: None, tmp_pat
     told: list[str] = []
     patience = Patience(told.append, tmp_path)
     for _ in range(5):
-        patience.spend("nothing started", 1, 0)
+        patience.spend("nothing started", {"CPU": 1})
         waited[0] += 61
     reason = "there is room, but Ray can't start a process in it: bash: line 1: /tmp/my: No such file or directory"
     assert told == [f"nothing started; {reason} ({tmp_path / 'raylet.err'})"]
     with pytest.raises(ValueError, match="nothing started, and there is room, but Ray can't start a process"):
-        patience.spend("nothing started", 1, 0)
+        patience.spend("nothing started", {"CPU": 1})
 
 
 def test_what_waits_for_room_waits_as_long_as_it_takes(local_ray: None, tmp_path: Path, waited: list[float]) -> None:
     told: list[str] = []
     patience = Patience(told.append, tmp_path)
     for _ in range(10):
-        patience.spend("nothing started", 3, 0)
+        patience.spend("nothing started", {"CPU": 3})
         waited[0] += 61
     assert told == ["nothing started; the cluster has 2 CPUs"]
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
 from sweep.service import driver as module
 from sweep.service.driver import Driver
-from sweep.spec import Plan
+from sweep.spec import Plan, Resources
 from sweep.store.lease import hold
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial
@@ -101,12 +102,21 @@ def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(
 def test_that_nothing_can_start_is_said_once(driven: Driver, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    task = Resources(cpus=16, gpus=4, accelerator="H100").model_dump()
+    waiting = SimpleNamespace(status="PENDING", config={"task": task})
     for _ in range(5):
-        driven.on_step_end(0, [SimpleNamespace(status="PENDING")])
+        driven.on_step_end(0, [waiting])
         now[0] += 30
     (said,) = told.remarks
-    assert said.startswith("no trial could start: a trial needs 1 CPU, and the analysis has")
+    assert said.startswith("no trial could start: a trial needs 16 CPUs and 4 GPUs of type H100, and the analysis has")
     assert said.endswith("the cluster has 2 CPUs")
+
+
+def test_each_task_takes_what_its_trial_takes(driven: Driver, plan: Plan) -> None:
+    own = Resources(cpus=8, gpus=2, save_every_s=60)
+    assert driven._task(replace(plan, resources=own)).items() >= own.model_dump().items()
+    of_the_grid = driven._task(replace(plan, resources=None))
+    assert of_the_grid.items() >= Resources().model_dump().items()
 
 
 def test_a_storage_that_fails_in_a_callback_ends_no_sweep(

@@ -59,6 +59,13 @@ def launched(tmp_path_factory: pytest.TempPathFactory, drive: Drive) -> Path:
     return storage
 
 
+def test_trials_that_no_node_can_hold_are_refused_and_nothing_is_recorded(tmp_path: Path, drive: Drive) -> None:
+    too_much = ["--set", "resources.of={simplified_mini: {cpus: 64}}"]
+    printed = drive("launch", "demo", *TINY, *too_much, "--storage", str(tmp_path), code=2)
+    assert "a trial needs 64 CPUs, and no node of the cluster has more than 2 CPUs" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_trial_is_a_row_with_its_error_and_the_others_finish(launched: Path) -> None:
     report = status(launched)
     assert report["counts"] == {"pending": 0, "running": 0, "finished": 3, "failed": 1, "excluded": 0}

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.grid.schema import Resources
 from sweep.service.ray_trial import RayTrial, bundle
-from sweep.spec import Plan
+from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
 
 
@@ -56,3 +55,12 @@ def test_a_trial_reserves_its_resources() -> None:
     task = Resources(cpus=2, gpus=0.5).model_dump()
     assert bundle({"task": task}).bundles == [{"CPU": 2, "GPU": 0.5}]
     assert bundle({"task": task | {"gpus": 0.0}}).bundles == [{"CPU": 2}]
+    assert bundle({"task": task | {"accelerator": "H100"}}).bundles == [
+        {"CPU": 2, "GPU": 0.5, "accelerator_type:H100": 0.001}
+    ]
+
+
+def test_a_trial_on_several_gpus_has_a_bundle_for_each_on_one_node() -> None:
+    group = bundle({"task": Resources(cpus=16, gpus=4).model_dump()})
+    assert group.bundles == [{"CPU": 4, "GPU": 1}] * 4
+    assert group.strategy == "STRICT_PACK"

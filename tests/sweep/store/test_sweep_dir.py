@@ -6,8 +6,8 @@ import pytest
 
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
-from sweep.spec import Plan
-from sweep.store.files import write_text
+from sweep.spec import Plan, Resources
+from sweep.store.files import write_json, write_text
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
 
@@ -18,6 +18,17 @@ def test_planning_the_same_trials_again_adds_none_and_a_larger_grid_only_the_new
     assert sweep.add(small) == 0
     assert sweep.add(large) == 4
     assert len(sweep.read(sweep.trials())) == 8
+
+
+def test_a_trial_keeps_its_resources_until_a_launch_that_names_it_changes_them(sweep: SweepDir, plan: Plan) -> None:
+    other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": 1}), resources=Resources(cpus=8, gpus=1))
+    old = {key: value for key, value in plan.to_json().items() if key != "resources"}
+    sweep.add([plan, other])
+    write_json(sweep.trial(plan.trial_id).spec_file, old)
+    assert sweep.trial(plan.trial_id).plan() == replace(plan, resources=None)
+    assert sweep.add([replace(plan, resources=Resources(cpus=2))]) == 0
+    assert sweep.trial(plan.trial_id).plan().resources == Resources(cpus=2)
+    assert sweep.trial(other.trial_id).plan() == other
 
 
 def test_trials_come_in_the_order_in_which_the_grid_names_them(sweep: SweepDir) -> None:
