@@ -27,6 +27,7 @@ from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.cluster import Patience, in_words, needs_of
 from sweep.service.failures import cant_be_imported, died_of, report_of
+from sweep.service.placing import Placing
 from sweep.service.queue import Queue, Task, resources_of
 from sweep.service.ray_trial import RayTrial, bundle
 from sweep.spec import Plan
@@ -61,6 +62,7 @@ class Driver(tune.Callback):
         self._open: set[str] = set()
         self._failures: Counter[str] = Counter()
         self._patience = Patience(display.remark, ray_logs)
+        self._placing = Placing(display.remark)
         self._compact_at = self._requests_at = 0.0
 
     @property
@@ -100,10 +102,14 @@ class Driver(tune.Callback):
                 self._analyses.submit(self._sweep.trial(trial_id), UPath(result["kept"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        trial_id = _trial_id(trial)
+        trial_id, task, result = _trial_id(trial), trial.config["task"], trial.last_result or {}
         self._queue.ended(trial_id)
-        if (trial.last_result or {}).get("preempted"):
-            self._queue.add(trial.config["task"])
+        self._placing.left(task)
+        if result.get("lacks_data_on") is not None:
+            delay_s = self._placing.missing(task, result["lacks_data_on"])
+            self._queue.hold(trial_id) if delay_s is None else self._queue.add(task, delay_s)
+        elif result.get("preempted"):
+            self._queue.add(task)
             self._display.remark(f"{trial_id}: preempted; continues elsewhere from its last checkpoint")
         else:
             self._tell_end(trial_id)
@@ -111,6 +117,7 @@ class Driver(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         trial_id = _trial_id(trial)
         self._queue.ended(trial_id)
+        self._placing.left(trial.config["task"])
         self._failures[trial_id] += 1
         status = self._failed_status(trial_id, report_of(trial))
         if status.final or self._failures[trial_id] > self._max_failures:
@@ -148,7 +155,13 @@ class Driver(tune.Callback):
     def _fit(self, plans: Sequence[Plan]) -> bool:
         """Run one Tune experiment; True if it was interrupted before all trials had ended."""
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table reports failures, one line each
-        self._queue = Queue([self._task(plan) for plan in plans])
+        on_sigint = signal.getsignal(signal.SIGINT)
+        self._queue = Queue(
+            [self._task(plan) for plan in plans],
+            self._placing.arrived,
+            self._placing.aimed,
+            interrupted=lambda: signal.getsignal(signal.SIGINT) is on_sigint,  # Tune gives it back once it is told
+        )
         self._open = {plan.trial_id for plan in plans}
         with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder:
             tuner = tune.Tuner(
@@ -160,7 +173,6 @@ class Driver(tune.Callback):
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )  # fmt: skip
-            on_sigint = signal.getsignal(signal.SIGINT)
             try:
                 with redirect_stdout(StringIO()):  # Tune prints a banner whatever `verbose` says
                     tuner.fit()
@@ -178,6 +190,7 @@ class Driver(tune.Callback):
             "sweep": str(self._sweep.path),
             "trial_id": plan.trial_id,
             "root": plan.root,
+            "data_key": plan.spec.data.key,
             "cwd": str(Path.cwd()),
             **self._resources.of_plan(plan).model_dump(),
         }

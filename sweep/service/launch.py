@@ -7,7 +7,6 @@ works on a sweep (sweep.store.lease).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -136,7 +135,7 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
         try:
             with preparing(console, plan.spec.data.name) as report:
-                prepare(plan.spec.data, None if plan.root is None else Path(plan.root), report)
+                prepare(plan.spec.data, plan.root, report)
         except (ValueError, OSError) as error:  # its trials will say so too; others need not wait for it
             console.print(f"data set {plan.spec.data.name}: {error}", style="yellow", highlight=False, markup=False)
     epochs = sum(_epochs(plan) for plan, _ in todo)

@@ -9,7 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -29,13 +29,6 @@ _TRY_ELSEWHERE_S = 30.0  # before a trial that other nodes could run may land on
 _TARGET = "_soft_target_node_id"
 
 
-@dataclass
-class _Fetch:
-    """A fetch that runs on a node, and the trials that wait for it."""
-
-    tasks: list[Task] = field(default_factory=list)
-
-
 class Placing:
     """Which nodes have which data, and what is being fetched where."""
 
@@ -43,17 +36,8 @@ class Placing:
         self._say = say
         self._homes: dict[str, set[str]] = {}
         self._running: dict[Any, tuple[str, str]] = {}
-        self._fetches: dict[tuple[str, str], _Fetch] = {}
+        self._waiting: dict[tuple[str, str], list[Task]] = {}
         self._sent: Counter[str] = Counter()
-
-    def holds(self, trial_id: str) -> bool:
-        """Whether a trial waits for its data."""
-        return any(task["trial_id"] == trial_id for fetch in self._fetches.values() for task in fetch.tasks)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any trial waits for its data."""
-        return bool(self._fetches)
 
     def aimed(self, task: Task) -> Task:
         """A task with the node it should run on: of those that have its data, the one with the fewest trials."""
@@ -65,7 +49,7 @@ class Placing:
         self._sent[node] += 1
         return task | {"node": node}
 
-    def ended(self, task: Task) -> None:
+    def left(self, task: Task) -> None:
         """A trial has left the node it was meant for."""
         if task["node"] is not None:
             self._sent[task["node"]] -= 1
@@ -77,14 +61,14 @@ class Placing:
         None: it waits for the fetch.
         """
         place = (task["data_key"], node)
-        if place not in self._fetches:
-            self._fetches[place] = _Fetch()
+        if place not in self._waiting:
+            self._waiting[place] = []
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             fetch = ray.remote(_fetch).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
             self._running[fetch.remote(task)] = place
         elif self._homes.get(task["data_key"]):
             return _TRY_ELSEWHERE_S
-        self._fetches[place].tasks.append(task)
+        self._waiting[place].append(task)
         return None
 
     def arrived(self) -> list[Task]:
@@ -95,7 +79,7 @@ class Placing:
         )
         for reference in done:
             key, node = place = self._running.pop(reference)
-            tasks = self._fetches.pop(place).tasks
+            tasks = self._waiting.pop(place)
             try:
                 ray.get(reference)
                 self._homes.setdefault(key, set()).add(node)
@@ -110,7 +94,7 @@ def lacks_data(task: Task, trial: TrialDir) -> bool:
     """Whether a trial must wait until its data has been fetched to this node."""
     from sweep.data.prepare import is_placed
 
-    return bool(task["remote"]) and not task.get("fetches") and not is_placed(trial.plan().spec.data)
+    return task["root"] is not None and not task.get("fetches") and not is_placed(trial.plan().spec.data)
 
 
 def aim(node: str | None) -> dict[str, str]:

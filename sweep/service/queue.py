@@ -1,7 +1,7 @@
 """What Tune runs: tasks in order, failed and preempted ones again, until none is running or waiting."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -17,13 +17,35 @@ def resources_of(task: Task) -> Resources:
     return Resources.model_validate({name: task[name] for name in Resources.model_fields})
 
 
-class Queue(Searcher):
-    """Hands out tasks: first those that are due, in order; a failed one again after a delay."""
+def none_arrived() -> Sequence[Task]:
+    """No task was held back."""
+    return []
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+
+def never() -> bool:
+    """Nobody has interrupted."""
+    return False
+
+
+class Queue(Searcher):
+    """Hands out tasks: first those that are due, in order; a failed one again after a delay.
+
+    Some may be held back until they are among those that `arrived` returns. `aimed` completes a task as it is handed
+    out. Tune waits inside `suggest` while all tasks are held back, so it is there that it must hear of `interrupted`.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        arrived: Callable[[], Sequence[Task]] = none_arrived,
+        aimed: Callable[[Task], Task] = dict,
+        interrupted: Callable[[], bool] = never,
+    ) -> None:
         super().__init__()
         self._waiting: list[tuple[float, Task]] = [(0.0, task) for task in tasks]
         self._running: set[str] = set()
+        self._held: set[str] = set()
+        self._arrived, self._aimed, self._interrupted = arrived, aimed, interrupted
         self.closed = False
         """Whether Tune knows that all tasks are handed out; it asks for no more after that."""
 
@@ -31,13 +53,17 @@ class Queue(Searcher):
         """Queue a task to run after a delay."""
         self._waiting.append((time.monotonic() + delay_s, task))
 
+    def hold(self, trial_id: str) -> None:
+        """A task is held back; it will arrive."""
+        self._held.add(trial_id)
+
     def ended(self, trial_id: str) -> None:
         """A task's run has ended, one way or another."""
         self._running.discard(trial_id)
 
     def holds(self, trial_id: str) -> bool:
         """Whether a trial is running or waiting."""
-        return trial_id in self._running or any(task["trial_id"] == trial_id for _, task in self._waiting)
+        return trial_id in self._running | self._held or any(task["trial_id"] == trial_id for _, task in self._waiting)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next task; None while no waiting task is due, FINISHED at the end.
@@ -45,8 +71,11 @@ class Queue(Searcher):
         If nothing else runs, a task is handed out before it is due and waits by itself, since Tune's loop stalls
         while it has no trial.
         """
+        for task in self._arrived():
+            self._held.discard(task["trial_id"])
+            self.add(task)
         if not self._waiting:
-            self.closed = not self._running
+            self.closed = not self._running and (not self._held or self._interrupted())
             return Searcher.FINISHED if self.closed else None
         now = time.monotonic()
         due_at, task = min(self._waiting, key=lambda entry: max(entry[0], now))
@@ -54,7 +83,7 @@ class Queue(Searcher):
             return None
         self._waiting.remove((due_at, task))
         self._running.add(task["trial_id"])
-        return {"task": task | {"delay_s": max(0.0, due_at - now)}}
+        return {"task": self._aimed(task) | {"delay_s": max(0.0, due_at - now)}}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Do nothing: the driver calls `ended` once it knows why."""

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
+import ray
 from ray import tune
 from upath import UPath
 
 from sweep.service.cluster import bundle_of
 from sweep.service.followers import following
+from sweep.service.placing import aim, lacks_data
 from sweep.service.preemption import PreemptionNotice
-from sweep.service.queue import resources_of
+from sweep.service.queue import Task, resources_of
 from sweep.store.manifest import EpochRow
 from sweep.store.trial_dir import TrialDir
 from sweep.training.ranks import ALONE
@@ -31,10 +33,14 @@ class RayTrial(tune.Trainable):
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._delay_s = task["delay_s"]
         self._notice = PreemptionNotice()
-        self._epochs = _course(task, self._notice)
+        self._trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
+        self._epochs = _course(task, self._trial, self._notice)
+        self._lacks_data = lacks_data(task, self._trial)
 
     def step(self) -> dict[str, Any]:
-        """One epoch; `done` at the end, or when the machine is about to go."""
+        """One epoch; `done` at the end, or when the machine is about to go or lacks the data."""
+        if self._lacks_data:
+            return {"done": True, "lacks_data_on": ray.get_runtime_context().get_node_id()}
         time.sleep(self._delay_s)  # a failed trial is retried after a delay
         self._delay_s = 0.0
         try:
@@ -55,9 +61,8 @@ class RayTrial(tune.Trainable):
         self._epochs.close()  # type: ignore[attr-defined]  # a generator
 
 
-def _course(task: dict[str, Any], stop: PreemptionNotice) -> Iterator[tuple[EpochRow, UPath | None]]:
+def _course(task: Task, trial: TrialDir, stop: PreemptionNotice) -> Iterator[tuple[EpochRow, UPath | None]]:
     """A trial's epochs; on several GPUs, together with the processes of the others."""
-    trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
     resources = resources_of(task)
     threads, save_every_s = resources.cpus_per_process, resources.save_every_s
     with following(task, trial) if resources.processes > 1 else nullcontext(ALONE) as ranks:
@@ -67,4 +72,5 @@ def _course(task: dict[str, Any], stop: PreemptionNotice) -> Iterator[tuple[Epoc
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Ray reserves for a trial: a bundle for each of its processes, all on one node."""
     resources = resources_of(config["task"])
-    return tune.PlacementGroupFactory([bundle_of(resources)] * resources.processes, strategy="STRICT_PACK")
+    bundles, there = [bundle_of(resources)] * resources.processes, aim(config["task"]["node"])
+    return tune.PlacementGroupFactory(bundles, strategy="STRICT_PACK", **there)

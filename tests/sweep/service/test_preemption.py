@@ -33,7 +33,8 @@ def test_a_trial_runs_where_ray_has_renamed_it_and_says_so_once(
     monkeypatch.setattr(preemption, "_LOOK_EVERY_S", 0.0)
     preemption._tell_once.cache_clear()
     sweep.add([plan])
-    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "cwd": str(Path.cwd())}
+    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "node": None}
+    task["cwd"] = str(Path.cwd())
     trial = RayTrial({"task": task | {"cpus": 1, "gpus": 0, "save_every_s": 300.0}})
     try:
         rows = [trial.step() for _ in range(5)]

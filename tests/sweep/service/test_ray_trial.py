@@ -17,7 +17,8 @@ def trainable(sweep: SweepDir, plan: Plan, local_ray: None, monkeypatch: pytest.
     """A planned trial in this process."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     sweep.add([plan])
-    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "cwd": str(Path.cwd())}
+    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "node": None}
+    task["cwd"] = str(Path.cwd())
     made = RayTrial({"task": task | Resources().model_dump()})
     yield made
     made.stop()
