@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sweep.data.arrays import Arrays
 from sweep.data.folders import stored_side
 
+TRAIN_IMAGES = 50_000  # of both kinds; torchvision checks the files' digests
+
 
 class CifarOptions(BaseModel):
     """CIFAR has no options."""

@@ -84,6 +84,10 @@ class ClassFolders:
         train, val = ([(item.name, item.label) for item in items] for items in (self.train, self.val or []))
         return (train, val) if self.val is not None else _held_out(train, val_share)
 
+    def count_for_training(self, val_share: float) -> int:
+        """How many pictures there are to train on."""
+        return len(self.train) if self.val is not None else len(self.parts(val_share)[0])
+
     def understood(self, val_share: float) -> list[str]:
         """How the folder was understood, in words."""
         names, split = self.split.classes, self.split

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from sweep.data.arrays import Arrays, Batch
-from sweep.data.cifar import CifarOptions, make_cifar, open_cifar
+from sweep.data.cifar import TRAIN_IMAGES, CifarOptions, make_cifar, open_cifar
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
 from sweep.data.folders import ClassFolders, FolderOptions, mirror_images, scan_classes
 from sweep.data.index import examine_all
@@ -29,11 +29,13 @@ from sweep.data.set_index import SetIndex
 class Source:
     """What was found where the images come from.
 
-    `understood` says how it was read, `remarks` what else the user should know. `left_out` maps pictures that can't be
-    used to the reason; names are relative to the root.
+    `train_images` is how many images there are to train on, where that is known. `understood` says how it was read,
+    `remarks` what else the user should know. `left_out` maps pictures that can't be used to the reason; names are
+    relative to the root.
     """
 
     num_classes: int
+    train_images: int | None = None
     fingerprint: str | None = None
     understood: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -81,6 +83,7 @@ def source_of(options: FolderOptions, scan: ClassFolders) -> Source:
     """What was found in class folders."""
     return Source(
         num_classes=len(scan.split.classes),
+        train_images=scan.count_for_training(options.val_share),
         fingerprint=scan.fingerprint,
         understood=scan.understood(options.val_share),
         remarks=scan.remarks,
@@ -94,6 +97,7 @@ def source_of_set(index: SetIndex) -> Source:
     left_out = f"left out {len(index.left_out):,} of {total:,} pictures: {named(index.left_out)}"
     return Source(
         num_classes=index.spec.num_classes,
+        train_images=index.train_images,
         fingerprint=index.spec.fingerprint,
         understood=index.understood,
         remarks=[left_out] if index.left_out else [],
@@ -104,7 +108,7 @@ def source_of_set(index: SetIndex) -> Source:
 def _inspect_scenes(options: ScenesOptions, root: Path | None) -> Source:
     if root is not None:
         raise ValueError("this data set is generated, not read; remove data.root")
-    return Source(num_classes=len(scene_classes(options)))
+    return Source(num_classes=len(scene_classes(options)), train_images=options.train_images)
 
 
 def _make_scenes(options: ScenesOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
@@ -121,6 +125,7 @@ def _inspect_crops(options: CropsOptions, root: Path | None) -> Source:
     folder = scan_folder(_need_root(root))
     return Source(
         num_classes=len(folder.pictures),
+        train_images=options.train_images,
         fingerprint=folder.fingerprint,
         understood=[f"{len(folder.pictures):,} pictures, each a class of its own"],
         remarks=folder.remarks,
@@ -151,7 +156,7 @@ def _folders(name: str, classes: int | None, what: str, source: str) -> Dataset:
 def _cifar(kind: type[CIFAR10], classes: int) -> Dataset:
     def inspect(options: CifarOptions, root: Path | None) -> Source:
         open_cifar(kind, _need_root(root), train=False)
-        return Source(num_classes=classes, fingerprint=kind.tgz_md5)
+        return Source(num_classes=classes, train_images=TRAIN_IMAGES, fingerprint=kind.tgz_md5)
 
     def make(options: CifarOptions, image_size: int, seed: int, root: Path | None) -> Arrays:
         return make_cifar(kind, image_size, _need_root(root))

@@ -135,6 +135,19 @@ def test_prepared_data_is_made_once_and_refused_when_the_folder_has_changed(pict
         prepare(changed, pictures)
 
 
+def test_the_number_of_training_images_is_known_before_they_are_made(pictures: Path, tmp_path: Path) -> None:
+    for index in range(5):
+        for name in ("cats", "dogs"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (60, 60), (0, 40 * index, 99)).save(tmp_path / name / f"{index}.png")
+    few = "options: {train_images: 24, val_images: 12}"
+    for data in (f"name: scenes, {few}", f"name: crops, root: {pictures}, {few}", f"name: folder, root: {tmp_path}"):
+        grid = load_grid("demo", [f"data={{{data}}}"])
+        expansion = expand(grid)
+        made = prepare(expansion.plans[0].spec.data, grid.data.folder)
+        assert expansion.source.train_images == len(made.train_images)
+
+
 def test_counted_randomness_differs_between_streams_and_positions() -> None:
     draws = {
         (stream, position): torch.rand(1, generator=generator(0, stream, position)).item()
