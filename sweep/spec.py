@@ -83,6 +83,19 @@ class Recipe(Frozen):
         """Equal for equal recipes."""
         return _digest(self.model_dump(mode="json"))
 
+    def require_images(self, images: int) -> None:
+        """Refuse a number of training images that is too small for a single step.
+
+        Raises:
+            ValueError: a batch is larger.
+        """
+        largest = max(phase.size for phase in self.batch_size)
+        if images < largest:
+            raise ValueError(
+                f"batch size {largest} is larger than the {images} training images; "
+                "lower recipe.batch_size or use more images"
+            )
+
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
         starts = [phase.from_epoch for phase in self.batch_size]

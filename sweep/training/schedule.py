@@ -14,12 +14,7 @@ class Schedule:
     images: int
 
     def __post_init__(self) -> None:
-        largest = max(phase.size for phase in self.recipe.batch_size)
-        if self.images < largest:
-            raise ValueError(
-                f"batch size {largest} is larger than the {self.images} training images; "
-                "lower recipe.batch_size or use more images"
-            )
+        self.recipe.require_images(self.images)
 
     def batch_size(self, epoch: int) -> int:
         """Images per step in an epoch."""
