@@ -49,6 +49,10 @@ class Queue(Searcher):
         self.closed = False
         """Whether Tune knows that all tasks are handed out; it asks for no more after that."""
 
+    def __reduce__(self) -> tuple[type["Queue"], tuple[list[Task]]]:
+        """Tune stores its searcher for a restore, which is never used here; the copy it stores is empty."""
+        return Queue, ([],)
+
     def add(self, task: Task, delay_s: float = 0.0) -> None:
         """Queue a task to run after a delay."""
         self._waiting.append((time.monotonic() + delay_s, task))

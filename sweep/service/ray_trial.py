@@ -72,5 +72,5 @@ def _course(task: Task, trial: TrialDir, stop: PreemptionNotice) -> Iterator[tup
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Ray reserves for a trial: a bundle for each of its processes, all on one node."""
     resources = resources_of(config["task"])
-    bundles, there = [bundle_of(resources)] * resources.processes, aim(config["task"]["node"])
+    bundles, there = [bundle_of(resources)] * resources.processes, aim(config["task"].get("node"))
     return tune.PlacementGroupFactory(bundles, strategy="STRICT_PACK", **there)

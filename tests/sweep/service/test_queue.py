@@ -65,3 +65,31 @@ def test_where_nothing_else_runs_a_task_waits_on_its_own(clock: list[float]) -> 
 )
 def test_why_a_process_died_is_said_in_a_line(report: str, said: str) -> None:
     assert said in died_of(report)
+
+
+def test_a_task_held_back_is_handed_out_when_it_arrives_and_the_end_waits_for_it(clock: list[float]) -> None:
+    arrived: list[dict[str, str]] = []
+
+    def arrivals() -> list[dict[str, str]]:
+        found, arrived[:] = list(arrived), []
+        return found
+
+    queue = Queue(tasks("a"), arrivals, aimed=lambda task: task | {"node": "n"})
+    assert queue.suggest("") == {"task": {"trial_id": "a", "node": "n", "delay_s": 0.0}}
+    queue.ended("a")
+    queue.hold("a")
+    assert handed(queue) is None
+    assert queue.holds("a")
+    arrived += tasks("a")
+    assert handed(queue) == "a"
+    queue.ended("a")
+    assert handed(queue) == Searcher.FINISHED
+
+
+def test_who_interrupts_need_not_wait_for_what_is_held_back(clock: list[float]) -> None:
+    interrupted = [False]
+    queue = Queue([], interrupted=lambda: interrupted[0])
+    queue.hold("a")
+    assert handed(queue) is None
+    interrupted[0] = True
+    assert handed(queue) == Searcher.FINISHED
