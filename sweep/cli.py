@@ -112,7 +112,7 @@ def launch(
 ) -> None:
     """Train and analyse a grid. Run it again after an interruption, or with a larger grid to extend the sweep."""
     from sweep.data.index import watched_by
-    from sweep.grid.expand import expand
+    from sweep.grid.expand import expand, require_steps
     from sweep.grid.load import load_grid
     from sweep.service import launch as service
     from sweep.service.cluster import RayCluster
@@ -123,6 +123,7 @@ def launch(
     if dry_run:
         with preparing(complaints, loaded.data.name, "read") as watch, watched_by(watch):
             expansion = expand(loaded)
+        require_steps(expansion)
         tell_source(console, expansion.source)
         console.print(_plan_table(expansion.plans))
         tell(console, remarks(loaded, expansion.plans, address))

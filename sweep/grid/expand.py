@@ -16,7 +16,7 @@ from sweep.data.place import as_folder
 from sweep.data.registry import DATASETS, Source, source_of_set
 from sweep.data.set_index import Sets, find_sets
 from sweep.grid.schema import Grid, GridData, explain
-from sweep.spec import DataSpec, Plan, Resources, TrialSpec
+from sweep.spec import DataSpec, Plan, Recipe, Resources, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,36 @@ def expand(grid: Grid) -> Expansion:
             for seed in grid.seeds_of.get(intervention, grid.seeds)
         ]
     return Expansion(plans, source)
+
+
+def require_steps(expansion: Expansion) -> None:
+    """Refuse trials that could not take a step: their batches are too large, or can't be split by the number of GPUs.
+
+    Raises:
+        ValueError: there is such a trial.
+    """
+    seen = {(plan.spec.recipe, plan.resources): plan for plan in expansion.plans if plan.excluded is None}
+    for (recipe, resources), plan in seen.items():
+        if expansion.source.train_images is not None:
+            recipe.require_images(expansion.source.train_images)
+        if resources is not None and resources.processes > 1:
+            _require_parts(recipe, resources.processes, plan.spec.architecture)
+
+
+def _require_parts(recipe: Recipe, gpus: int, architecture: str) -> None:
+    """Each GPU takes its share of a batch, in groups of `ghost_batch` images over which batch norm averages."""
+    group = recipe.ghost_batch
+    if group is None:
+        raise ValueError(
+            f"{architecture} on {gpus} GPUs needs recipe.ghost_batch, the number of images for which batch norm takes "
+            "its statistics, so that the result doesn't depend on the number of GPUs; set it, or lower resources.gpus"
+        )
+    for phase in recipe.batch_size:
+        if phase.size % (gpus * group):
+            raise ValueError(
+                f"{architecture}: a batch of {phase.size} images can't be split by the number of GPUs, {gpus}, into "
+                f"groups of recipe.ghost_batch={group}; make recipe.batch_size a multiple of {gpus * group}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

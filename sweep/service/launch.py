@@ -51,10 +51,11 @@ def launch(grid: "Grid", storage: UPath, cluster: RayCluster, console: Console) 
             has been trained.
     """
     from sweep.data.index import watched_by
-    from sweep.grid.expand import expand
+    from sweep.grid.expand import expand, require_steps
 
     with preparing(console, grid.data.name, "read") as watch, watched_by(watch):
         expansion = expand(grid)
+    require_steps(expansion)
     require_writable(storage)
     sweep = SweepDir(storage / grid.name)
     settled = settled_trials(sweep)

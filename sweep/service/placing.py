@@ -63,6 +63,7 @@ class Placing:
         place = (task["data_key"], node)
         if place not in self._waiting:
             self._waiting[place] = []
+            self._say(f"fetching {task['data_key']} to node {node[:8]}, which lacks it")
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             fetch = ray.remote(_fetch).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
             self._running[fetch.remote(task)] = place

@@ -73,4 +73,5 @@ def test_nodes_fetch_what_their_trials_need_before_these_start(
     there = [sets(cache) for cache in caches]
     assert [key] in there
     assert all(found in ([], [key]) for found in there)
+    assert printed.count(f"fetching {key} to node") == there.count([key])
     assert sets(driver_cache) == []

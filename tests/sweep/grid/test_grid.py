@@ -11,11 +11,11 @@ import models
 from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
 from sweep.data.registry import DATASETS
-from sweep.grid.expand import expand
+from sweep.grid.expand import expand, require_steps
 from sweep.grid.load import grid_names, load_grid, preset_names
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
-from sweep.spec import Plan, TrialSpec
+from sweep.spec import Plan, Recipe, TrialSpec
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.schedule import Schedule
 
@@ -198,6 +198,26 @@ def test_each_mistake_is_one_line_that_names_it(grid: str, settings: list[str], 
         expand(load_grid(grid, settings))
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_batch_larger_than_the_data_set_is_refused_before_anything_is_trained() -> None:
+    few = ["data.options={train_images: 63, val_images: 8}", "recipe.batch_size=64"]
+    with pytest.raises(ValueError, match=r"batch size 64 is larger than the 63 training images; lower recipe\.batch"):
+        require_steps(expand(load_grid("demo", few)))
+    require_steps(expand(load_grid("demo", [*few, "recipe.batch_size=63"])))
+    require_steps(expand(load_grid("demo", [*few, "recipe.of.simplified_mini.batch_size=32"])))
+
+
+def test_a_batch_must_be_one_that_several_gpus_can_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    expansion = expand(load_grid("demo", ["resources={gpus: 4, cpus: 4}"]))
+    with pytest.raises(ValueError, match=r"simplified_mini on 4 GPUs needs recipe\.ghost_batch"):
+        require_steps(expansion)
+    monkeypatch.setattr(Recipe, "ghost_batch", 16, raising=False)
+    require_steps(expansion)  # batches of 64
+    monkeypatch.setattr(Recipe, "ghost_batch", 32)
+    with pytest.raises(ValueError, match=r"64 images can't be split by the number of GPUs, 4, .* a multiple of 128"):
+        require_steps(expansion)
+    require_steps(expand(load_grid("demo", ["resources.gpus=0.5"])))
 
 
 def test_images_too_small_for_a_network_are_refused_in_words() -> None:
