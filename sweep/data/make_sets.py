@@ -13,10 +13,10 @@ from sweep.data.build import Progress, Target, Wanted, build, recalled
 from sweep.data.index import cache_folder
 from sweep.data.parallel import Mapper
 from sweep.data.place import Folder, UnreachableError, as_folder
-from sweep.data.prepare import finish, locked, silent
+from sweep.data.prepare import finish, silent
 from sweep.data.prepared import CacheError, flaw, full, reserve
 from sweep.data.registry import DATASETS, Source, source_of_set
-from sweep.data.room import make_room
+from sweep.data.room import make_room, unfinished_folder, working_alone
 from sweep.data.set_index import INDEX, SetIndex, WrongIndexError, read_index
 from sweep.store.files import remove_file, require_writable
 
@@ -41,14 +41,14 @@ def prepare_here(wanted: Wanted, mapped: Mapper, report: Progress = silent) -> M
     known = recalled(wanted)
     if known is not None and flaw(folder := cache / wanted.spec_of(known).key) is None:
         return Made(read_index(folder), known, folder)
-    unfinished = cache / f".{_name(wanted)}-unfinished"
+    unfinished = unfinished_folder(cache / _name(wanted))
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / _name(wanted)):
+        with working_alone(cache / _name(wanted)):
             target = Target(folder=unfinished, begin=lambda size: make_room(unfinished, size))
             index, source = _built(wanted, target, mapped, report)
             folder = cache / index.spec.key
-            with locked(folder):
+            with working_alone(folder):
                 if folder.exists() and flaw(folder) is None:
                     shutil.rmtree(unfinished)
                 else:

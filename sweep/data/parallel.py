@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sweep.data.pictures import decoders
@@ -36,18 +36,33 @@ def in_processes(workers: int | None = None) -> Iterator[Mapper]:
         ChildProcessError: one of them was killed.
     """
     number = workers or _cores()
-    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy locks that threads hold
-    context.set_forkserver_preload(["sweep.data.shards"])
-    pool = ProcessPoolExecutor(number, mp_context=context, initializer=_begin_worker)
+    pools = []
+
+    def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        waiting = iter(items)
+        first = list(islice(waiting, 2))
+        if len(first) < 2:  # to start a process takes longer
+            yield from map(function, first)
+            return
+        pools.append(_pool(number))
+        yield from _ahead(lambda item: pools[-1].submit(function, item), chain(first, waiting), 2 * number)
+
     try:
-        yield lambda function, items: _ahead(lambda item: pool.submit(function, item), items, 2 * number)
+        yield mapped
     except BrokenProcessPool as error:
         raise ChildProcessError(
             "a process that decodes pictures was killed, perhaps for want of memory; run the same command again to "
             "continue, with fewer --workers"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pool(number: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy locks that threads hold
+    context.set_forkserver_preload(["sweep.data.shards"])
+    return ProcessPoolExecutor(number, mp_context=context, initializer=_begin_worker)
 
 
 def _begin_worker() -> None:

@@ -7,15 +7,13 @@ import errno
 import logging
 import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 from upath import UPath
@@ -31,7 +29,7 @@ from sweep.data.parallel import in_threads
 from sweep.data.place import UnreachableError, as_folder
 from sweep.data.prepared import CacheError, flaw, full, is_checked, note_checked, note_use, sync_folder
 from sweep.data.registry import DATASETS
-from sweep.data.room import RESERVED, Hold, hold, make_room
+from sweep.data.room import RESERVED, Hold, hold, make_room, unfinished_folder, working_alone
 from sweep.data.set_index import INDEX, TRAIN, VAL, SetIndex, Sets, find_sets, read_index
 from sweep.spec import DataSpec
 
@@ -122,8 +120,9 @@ def fetch(spec: DataSpec, root: str | Path | None, report: Progress = silent, st
     if not is_checked(folder):
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with locked(folder, stop):
-                _make_sure(spec, None if root is None else str(root), folder, report, partial(_check, stop))
+            check = partial(_check, stop)
+            with working_alone(folder, check):
+                _make_sure(spec, None if root is None else str(root), folder, report, check)
         except UnreachableError:
             raise
         except OSError as error:  # from the cache: errors in pictures are ValueErrors
@@ -134,26 +133,6 @@ def fetch(spec: DataSpec, root: str | Path | None, report: Progress = silent, st
 def is_placed(spec: DataSpec) -> bool:
     """Whether this node's cache holds a set and its files have been checked."""
     return is_checked(cache_folder() / spec.key)
-
-
-@contextmanager
-def locked(folder: Path, stop: Callable[[], bool] = never) -> Iterator[None]:
-    """Work alone on a folder of the cache.
-
-    Raises:
-        StoppedError: `stop` said so while another process worked on it.
-    """
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    while True:
-        try:
-            lock.acquire(timeout=1.0)
-            break
-        except Timeout:
-            _check(stop)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def finish(unfinished: Path, folder: Path, index: SetIndex) -> None:
@@ -194,7 +173,7 @@ def _make_sure(spec: DataSpec, root: str | None, folder: Path, report: Progress,
         return
     if folder.exists() and not (folder / _FORMER_RECORD).exists():
         _logger.warning("the prepared data in %s is damaged (%s); preparing it again", folder, wrong)
-    unfinished = folder.with_name(f".{folder.name}-unfinished")
+    unfinished = unfinished_folder(folder)
 
     def begin(size: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # it is damaged, and its space is needed

@@ -8,16 +8,18 @@ import os
 import re
 import shutil
 import weakref
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from sweep.data.prepared import CacheError, last_use, reserve
 from sweep.data.set_index import INDEX
 
 RESERVED = "reserved"
 """The file in an unfinished set that says how many bytes the finished one will take."""
+_UNFINISHED = "-unfinished"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -63,6 +65,27 @@ def hold(folder: Path) -> Hold | None:
     return None
 
 
+@contextmanager
+def working_alone(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Be the only process that makes a folder of the cache; `check` is called while another is at it."""
+    lock = FileLock(_lock_of(folder))
+    while True:
+        try:
+            lock.acquire(timeout=1.0)
+            break
+        except Timeout:
+            check()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Where a folder of the cache lies until it is complete."""
+    return folder.with_name(f".{folder.name}{_UNFINISHED}")
+
+
 def make_room(unfinished: Path, size: int) -> None:
     """Create the folder of an unfinished set of so many bytes, after removing other sets as far as the limit demands.
 
@@ -75,21 +98,35 @@ def make_room(unfinished: Path, size: int) -> None:
         _begin(unfinished, size)
         return
     with FileLock(cache / "room.lock"):
+        if size <= limit:
+            _remove_left_behind(cache, unfinished)
         excess = size + _used(cache, unfinished) - limit
-        for folder in sorted(_finished(cache), key=last_use):
+        for folder in sorted(_finished(cache), key=last_use) if size <= limit else ():
             if excess <= 0:
                 break
             excess -= _removed(folder)
         if excess > 0:
             raise CacheError(
-                f"a set of {_gb(size)} doesn't fit into {cache}: SWEEP_CACHE_LIMIT is {_gb(limit)}, and sets in use "
-                f"leave {_gb(max(0, size - excess))}; raise the limit, or wait until other trials end"
+                f"a set of {_gb(size)} doesn't fit into {cache}: SWEEP_CACHE_LIMIT is {_gb(limit)}, and what is in use "
+                f"leaves {_gb(max(0, size - excess))}; raise the limit, or wait until other trials end"
             )
         _begin(unfinished, size)
 
 
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _remove_left_behind(cache: Path, but: Path) -> None:
+    """Remove what killed processes left unfinished, unless somebody has taken it up again."""
+    for left in cache.glob(f".*{_UNFINISHED}"):
+        if left != but:
+            with suppress(Timeout), FileLock(_lock_of(cache / left.name[1:].removesuffix(_UNFINISHED)), timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _gb(size: int) -> str:
-    return f"{size / 1e9:,.3f} GB"
+    return f"{size / 1e9:.2g} GB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def _begin(unfinished: Path, size: int) -> None:

@@ -236,7 +236,7 @@ def test_a_cache_that_is_read_only_serves_what_it_holds(made: Made, monkeypatch:
     def refuse(lock: object, timeout: float) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("sweep.data.prepare.FileLock.acquire", refuse)
+    monkeypatch.setattr("sweep.data.room.FileLock.acquire", refuse)
     assert torch.equal(prepare(made.spec, made.root).train_images[:], made.images)
     DAMAGE["cut"](made.folder)
     cure = "set SWEEP_CACHE to a writable folder"
