@@ -66,7 +66,7 @@ def prepare_to(wanted: Wanted, to: str, mapped: Mapper, report: Progress = silen
         CacheError: there is no space for it.
     """
     top = as_folder(to)
-    require_writable(UPath(top))
+    require_writable(UPath(top), "--to")
     folder = top / _name(wanted)
     known = recalled(wanted)
     index = _complete(folder)

@@ -125,8 +125,8 @@ def remove_unfinished(folder: UPath) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_writable(folder: UPath) -> None:
-    """Create a folder and prove by a round trip that files can be written there.
+def require_writable(folder: UPath, option: str = "--storage") -> None:
+    """Create a folder and prove by a round trip that files can be written there; `option` is where the user gave it.
 
     Raises:
         ValueError: it can't be written; the message says why.
@@ -138,4 +138,4 @@ def require_writable(folder: UPath) -> None:
         write_bytes(probe, b"probe")
         remove_file(probe)
     except _NO_STORAGE as error:
-        raise ValueError(f"can't write to {folder}: {error}; give a writable --storage") from error
+        raise ValueError(f"can't write to {folder}: {error}; give a writable {option}") from error
