@@ -211,7 +211,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> tuple[StringIO, StringIO]:
 def test_the_command_line_says_what_it_took_a_folder_for(tmp_path: Path, printed: tuple[StringIO, StringIO]) -> None:
     root = two_classes(tmp_path / "set")
     (root / "a" / "bad\x1b[31m.png").write_bytes(b"no")
-    cli.launch("demo", [f"data={{name: folder, root: {root}}}"], dry_run=True)
+    cli.launch("demo", [f"data={{name: folder, root: {root}}}", "recipe.batch_size=4"], dry_run=True)
     dry = printed[0].getvalue()
     assert dry.startswith("2 classes: a, b; no split of its own")
     assert "left out 1 of 11 pictures: a/bad\\x1b[31m.png (not a picture)" in dry

@@ -82,7 +82,8 @@ def test_a_set_on_s3_is_found_and_fetched(prepared: Made, tmp_path: Path) -> Non
     )
     assert len(prepare(spec, "s3://sets/lr=[1]").train_images) == 8
     line = "data={name: folder, image_size: 16, root: 's3://sets/lr=[1]'}"
-    assert "2 classes: a, b" in run("launch", "demo", "--set", line, "--set", "data.image_size=16", "--dry-run")
+    settings = ["--set", line, "--set", "data.image_size=16", "--set", "recipe.batch_size=8"]
+    assert "2 classes: a, b" in run("launch", "demo", *settings, "--dry-run")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from sweep.grid.expand import expand, require_steps
 from sweep.grid.load import grid_names, load_grid, preset_names
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
-from sweep.spec import Plan, Recipe, TrialSpec
+from sweep.spec import Plan, TrialSpec
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.schedule import Schedule
 
@@ -208,15 +208,13 @@ def test_a_batch_larger_than_the_data_set_is_refused_before_anything_is_trained(
     require_steps(expand(load_grid("demo", [*few, "recipe.of.simplified_mini.batch_size=32"])))
 
 
-def test_a_batch_must_be_one_that_several_gpus_can_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    expansion = expand(load_grid("demo", ["resources={gpus: 4, cpus: 4}"]))
+def test_a_batch_must_be_one_that_several_gpus_can_share() -> None:
+    four = ["resources={gpus: 4, cpus: 4}"]
     with pytest.raises(ValueError, match=r"simplified_mini on 4 GPUs needs recipe\.ghost_batch"):
-        require_steps(expansion)
-    monkeypatch.setattr(Recipe, "ghost_batch", 16, raising=False)
-    require_steps(expansion)  # batches of 64
-    monkeypatch.setattr(Recipe, "ghost_batch", 32)
+        require_steps(expand(load_grid("demo", four)))
+    require_steps(expand(load_grid("demo", [*four, "recipe.ghost_batch=16"])))  # batches of 64
     with pytest.raises(ValueError, match=r"64 images can't be split by the number of GPUs, 4, .* a multiple of 128"):
-        require_steps(expansion)
+        require_steps(expand(load_grid("demo", [*four, "recipe.ghost_batch=32"])))
     require_steps(expand(load_grid("demo", ["resources.gpus=0.5"])))
 
 
