@@ -107,7 +107,12 @@ def launch(
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what it costs, and change nothing.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --dry-run: time a few steps of each architecture for the estimate.")
+    ] = False,
     strict: Strict = False,
 ) -> None:
     """Train and analyse a grid. Run it again after an interruption, or with a larger grid to extend the sweep."""
@@ -117,6 +122,7 @@ def launch(
     from sweep.service import launch as service
     from sweep.service.cluster import RayCluster
     from sweep.service.remarks import remarks, tell
+    from sweep.store.sweep_dir import SweepDir
     from sweep.terminal.progress import preparing, tell_source
 
     loaded = load_grid(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
@@ -127,7 +133,10 @@ def launch(
         tell_source(console, expansion.source)
         console.print(_plan_table(expansion.plans))
         tell(console, remarks(loaded, expansion.plans, address))
+        _tell_estimate(SweepDir(absolute(storage) / loaded.name), expansion.plans, address, probe)
         return
+    if probe:
+        raise ValueError("--probe is for the estimate of --dry-run; add it, or leave --probe out")
     with _terminable():
         cluster = RayCluster(address=address, max_failures=max_failures)
         sweep, outcome = service.launch(loaded, absolute(storage), cluster, console)
@@ -284,6 +293,27 @@ def _plan_table(plans: list[Plan]) -> Table:
         remark = f"excluded: {plan.excluded}" if plan.excluded else ""
         table.add_row(plan.trial_id, f"{plan.parameters:,}", ", ".join(plan.expected), remark)
     return table
+
+
+def _tell_estimate(sweep: SweepDir, plans: list[Plan], address: str | None, probe: bool) -> None:
+    """Print what a launch would train and what that would cost."""
+    from sweep.results.cost import read_prices
+    from sweep.service.estimate import capacity_at, estimate, probed_speeds
+    from sweep.terminal.cost import estimate_lines
+
+    prices = read_prices()
+    speeds = []
+    for speed in probed_speeds(plans, address) if probe else ():
+        speeds.append(speed)
+        measured = f"{speed.architecture}: {speed.images_per_s:,.0f} images per second, {speed.device}"
+        console.print(measured, highlight=False, markup=False)
+    found = estimate(sweep, plans, capacity_at(address), prices, speeds)
+    trials = (
+        f"{found.in_grid} trials in the grid, {found.new} of them new and {found.finished} finished; "
+        f"{found.cost.trials_left} to do in the sweep"
+    )
+    for line in estimate_lines(trials, found.cost, found.kept_bytes, found.passing_bytes, bool(prices)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _conclude(sweep: SweepDir, outcome: Outcome) -> None:

@@ -96,6 +96,14 @@ class Recipe(Frozen):
                 "lower recipe.batch_size or use more images"
             )
 
+    def images_seen(self, images: int) -> int:
+        """How many of `images` training images all epochs together take; an incomplete batch is left out."""
+        ends = [*(phase.from_epoch for phase in self.batch_size[1:]), self.epochs]
+        return sum(
+            max(0, min(end, self.epochs) - phase.from_epoch) * (images // phase.size) * phase.size
+            for phase, end in zip(self.batch_size, ends, strict=True)
+        )
+
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
         starts = [phase.from_epoch for phase in self.batch_size]
@@ -206,8 +214,9 @@ class Plan:
     """A trial as planned: its spec, and what else is needed to run it and to read its results.
 
     `root` is the folder its images come from and `resources` what it takes to run, both as of the last launch that
-    named the trial; trials planned by older versions have no resources. `layers` are the convs to analyse, the last one
-    first, `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
+    named the trial; `images` is how many it trains on in all epochs together. Trials planned by older versions lack
+    both, as do those of a data set that doesn't say its size. `layers` are the convs to analyse, the last one first,
+    `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
     """
 
     spec: TrialSpec
@@ -217,6 +226,7 @@ class Plan:
     expected: tuple[str, ...]
     excluded: str | None = None
     resources: Resources | None = None
+    images: int | None = None
 
     @property
     def trial_id(self) -> str:
@@ -232,6 +242,7 @@ class Plan:
             "expected": list(self.expected),
             "excluded": self.excluded,
             "resources": None if self.resources is None else self.resources.model_dump(mode="json"),
+            "images": self.images,
         }
 
     @classmethod
@@ -259,6 +270,7 @@ class Plan:
             expected=tuple(values["expected"]),
             excluded=values["excluded"],
             resources=None if resources is None else Resources.model_validate(resources),
+            images=values.get("images"),
         )
 
 

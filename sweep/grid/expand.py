@@ -54,6 +54,7 @@ def expand(grid: Grid) -> Expansion:
                 ),
                 root,
                 resources,
+                source.train_images,
             )
             for intervention in grid.interventions
             for seed in grid.seeds_of.get(intervention, grid.seeds)
@@ -156,7 +157,7 @@ def read_options(data: GridData, where: str) -> BaseModel:
         raise ValueError(f"{where}{explain(error, dataset.options)}") from error
 
 
-def _plan(spec: TrialSpec, root: str | None, resources: Resources) -> Plan:
+def _plan(spec: TrialSpec, root: str | None, resources: Resources, train_images: int | None) -> Plan:
     """A trial as it enters the sweep directory; networks are built without memory, only to be measured."""
     intervention = INTERVENTIONS[spec.intervention]
     baseline = _baseline_of(spec)
@@ -173,7 +174,15 @@ def _plan(spec: TrialSpec, root: str | None, resources: Resources) -> Plan:
         expected=tuple(intervention.finding(spec.architecture, position) for position in positions),
         excluded=excluded,
         resources=resources,
+        images=_images(spec, train_images) if excluded is None else 0,
     )
+
+
+def _images(spec: TrialSpec, train_images: int | None) -> int | None:
+    """How many images a trial trains on; None where the data set doesn't say how many it has."""
+    if not INTERVENTIONS[spec.intervention].trained:
+        return 0
+    return None if train_images is None else spec.recipe.images_seen(train_images)
 
 
 def _undefined(spec: TrialSpec) -> str | None:

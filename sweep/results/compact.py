@@ -209,6 +209,24 @@ def trial_row(plan: Plan, status: Status) -> Row:
         "epochs": spec.recipe.epochs,
         "parameters": plan.parameters,
         **{name: getattr(status, name) for name in COLUMNS["trials"] if hasattr(status, name)},
+        **occupied(plan, status),
+    }
+
+
+def occupied(plan: Plan, status: Status) -> Row:
+    """What a trial occupies, or will in its next attempt, and for how many hours it has done so."""
+    planned = plan.resources
+    before = (status.gpus, status.cpus)  # None where an older version ran it
+    if None in before and planned is not None:
+        before = (planned.gpus, planned.cpus)
+    now = before if planned is None or status.status in ("running", "finished") else (planned.gpus, planned.cpus)
+    hours, (gpus, cpus) = status.wall_s / 3600, before
+    return {
+        "gpus": now[0],
+        "cpus": now[1],
+        "images": plan.images,
+        "gpu_hours": None if gpus is None else hours * gpus,
+        "cpu_hours": None if gpus is None or cpus is None else 0.0 if gpus else hours * cpus,
     }
 
 

@@ -29,7 +29,8 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "host": "string", "epoch": "Int64", "epochs": "Int64", "step": "Int64", "steps": "Int64",
         "val_accuracy": "Float64", "wall_s": "Float64", "parameters": "Int64", "heartbeat_at": "Float64",
         "code_version": "string", "torch_version": "string", "settled": "boolean", "data_key": "string",
-        "recipe_key": "string",
+        "recipe_key": "string", "device": "string", "node_type": "string", "gpus": "Float64", "cpus": "Int64",
+        "images": "Int64", "gpu_hours": "Float64", "cpu_hours": "Float64",
     },
     "epochs": {
         "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
@@ -65,11 +66,13 @@ COLUMNS: dict[TableName, dict[str, str]] = {
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
 an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
 the last conv, higher numbers than the final convs' are other convs, which have no `expected`; `dead` neurons show no
-variation over positions, `zeros` among them have no weights; `row_profile` is JSON [ky][3], the share of each factor in
-each row, `column_profile` [kx][3] (docs/score.md explains them all); times ending in `_at` are seconds since 1970;
-`settled` trials are finished and analysed: their rows no longer change; `data_key` and `recipe_key` are equal for equal
-content. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the
-cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
+variation over positions, `zeros` among them have no weights; `row_profile` is JSON [ky][3], the share of each factor
+in each row, `column_profile` [kx][3] (docs/score.md explains them all); times ending in `_at` are seconds since 1970;
+`settled` trials are finished and analysed: their rows no longer change; `data_key` and `recipe_key` are equal for
+equal content; `gpus` and `cpus` are what the trial occupies or will, `images` those of all its epochs, `gpu_hours`
+what its training has taken so far, and `cpu_hours` where it had no GPU. `clusters` has a row for each layer, k and
+cluster: the `percent` of the layer's neurons in it, what the cluster's centre shows, and the mean of its neurons' own
+scores. `probes`: R^2 of absolute position read from a map;
 `map` is the last one."""
 
 DAMAGE = (

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from sweep import ROOT
+from sweep.results.cost import Capacity
 from sweep.results.words import count
 from sweep.spec import Resources
 
@@ -163,6 +164,14 @@ def require_room(wanted: Iterable[Resources], address: str | None) -> None:
                 f"and {where} {sizes or 'no CPU'}; lower resources.cpus or resources.gpus, "
                 f"or give {'a' if address is None else 'another'} cluster with --address"
             )
+
+
+def capacity_of_cluster() -> Capacity:
+    """What the nodes of the connected cluster have now."""
+    import ray
+
+    has = ray.cluster_resources()
+    return Capacity(has.get("CPU", 0), has.get("GPU", 0))
 
 
 def _may_join() -> list[Needs] | None:

@@ -117,9 +117,10 @@ class SweepDir:
         write_text(self.file, document)
 
     def add(self, plans: Sequence[Plan], known: Set[str] = frozenset()) -> int:
-        """Plan trials; of those already planned only root and resources may change. Returns the number of new ones.
+        """Plan trials; returns the number of new ones.
 
-        A damaged spec is rewritten. `known` trials without a root count as planned without a check.
+        Of those already planned only root, resources and number of images may change. A damaged spec is
+        rewritten. `known` trials without a root count as planned without a check.
         """
         todo = [plan for plan in plans if plan.root is not None or plan.trial_id not in known]
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -135,7 +136,7 @@ class SweepDir:
         except ValueError:
             trial.write_plan(plan)
             return False
-        if (planned.root, planned.resources) != (plan.root, plan.resources):
+        if (planned.root, planned.resources, planned.images) != (plan.root, plan.resources, plan.images):
             trial.write_plan(plan)
         return False
 

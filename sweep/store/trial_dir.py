@@ -23,7 +23,9 @@ State = Literal["pending", "running", "finished", "failed", "excluded"]
 class Status:
     """The state of a trial; times ending in `_at` are seconds since 1970.
 
-    `reason` says why a cell is excluded or a trial was interrupted; `final` that a retry would fail too.
+    `reason` says why a cell is excluded or a trial was interrupted; `final` that a retry would fail too. `gpus` and
+    `cpus` are what the last attempt occupies, on a machine of `node_type`: the cloud's name for it, else its
+    accelerator's, else CPU.
     """
 
     status: State = "pending"
@@ -45,6 +47,9 @@ class Status:
     device: str | None = None
     threads: int | None = None
     cpu_capability: str | None = None
+    gpus: float | None = None
+    cpus: int | None = None
+    node_type: str | None = None
 
 
 _STATUS = TypeAdapter(Status)

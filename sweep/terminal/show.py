@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,12 @@ from analysis.picture import FigureRow, figure
 from analysis.write import write_bytes
 from sweep.results.cells import counts, last_convs, newest, standing
 from sweep.results.compact import survey
+from sweep.results.cost import Cost, cost_of, measured_speeds, read_prices, trial_costs
 from sweep.results.tables import Row, read_reduced, read_table, records
 from sweep.results.words import decimal
 from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
+from sweep.terminal.cost import done_and_left
 
 if TYPE_CHECKING:  # whose module loads torch
     from analysis.banding import BandScores
@@ -66,6 +68,7 @@ def sweep_json(sweep: SweepDir) -> dict[str, Any]:
     return {
         "sweep": sweep.name,
         "counts": seen.counts,
+        "cost": asdict(seen.cost),
         "trials": [_trial_json(trial, seen.layers.get(trial["trial_id"], [])) for trial in seen.trials],
     }
 
@@ -172,6 +175,7 @@ class _Seen:
 
     driver: Holder | None
     counts: dict[str, int]
+    cost: Cost
     trials: list[Row]
     layers: dict[str, list[Row]]
 
@@ -183,7 +187,8 @@ def _look(sweep: SweepDir) -> _Seen:
     layers: dict[str, list[Row]] = {}
     for row in _rows(newest(tables["layers"])):
         layers.setdefault(row["trial_id"], []).append(row)
-    return _Seen(driver, counts(trials), _rows(trials), layers)
+    cost = cost_of(trial_costs(trials, measured_speeds(trials, tables["epochs"]), read_prices()))
+    return _Seen(driver, counts(trials), cost, _rows(trials), layers)
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:
@@ -196,7 +201,8 @@ def _title(sweep: SweepDir, seen: _Seen) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in seen.counts.items() if number) or "no trials"
     driver = seen.driver
     works = f"; driver: process {driver.pid} on {driver.host}, heartbeat {driver.age_s:.0f} s ago" if driver else ""
-    return f"{sweep.name}: {counts}{works}"
+    cost = done_and_left(seen.cost)
+    return f"{sweep.name}: {counts}{works}" + (f"\n{cost}" if cost else "")
 
 
 def _trial_cells(trial: Row, name: str) -> list[str]:
@@ -239,6 +245,7 @@ def _trial_json(trial: Row, layers: list[Row]) -> Row:
         **{key: trial[key] for key in own},
         "error": trial["reason"] if trial["status"] == "excluded" else trial["error"],
         "val_accuracy": trial["val_accuracy"],
+        "gpu_hours": trial["gpu_hours"],
         "layers": [{key: row[key] for key in keys} for row in layers],
     }
 

@@ -1,13 +1,16 @@
 """How the machine, besides the spec, affects the exact bits of a trial's weights and how long they take."""
 
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 from sweep.store.trial_dir import Status
 
 CPU = "CPU"
+_DMI = Path("/sys/devices/virtual/dmi/id")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class Arithmetic:
     def of_attempt(self, status: Status) -> "Arithmetic":
         """The arithmetic that an attempt's status records; what it leaves out is taken from this one."""
         return Arithmetic(**{key: getattr(status, key) or value for key, value in asdict(self).items()})
+
+
+def node_type() -> str:
+    """What a machine of this kind is called where machines have prices: EC2's name, else its GPU's, else CPU."""
+    with suppress(OSError):
+        if (_DMI / "sys_vendor").read_text().strip() == "Amazon EC2":
+            return (_DMI / "product_name").read_text().strip()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else CPU
 
 
 def bf16_is_native() -> bool:

@@ -19,13 +19,13 @@ from models.architectures import architecture_named
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import StoppedError as DataStoppedError
 from sweep.data.prepare import in_words, prepare
-from sweep.spec import TrialSpec
+from sweep.spec import Resources, TrialSpec
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
 from sweep.store.manifest import EpochRow, checkpoint_steps
 from sweep.store.trial_dir import Status, TrialDir, this_process
-from sweep.training.machine import Arithmetic
+from sweep.training.machine import CPU, Arithmetic, node_type
 from sweep.training.ranks import ALONE, Ranks
 from sweep.training.run import DivergedError
 from sweep.training.schedule import Schedule
@@ -85,8 +85,9 @@ def follow(trial: TrialDir, root: str | Path | None, threads: int, save_every_s:
 def _recorded_course(
     trial: TrialDir, root: str | Path | None, stop: Stop, save_every_s: float, ranks: Ranks
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
-    spec = trial.plan().spec
-    record = _Record(trial)
+    plan = trial.plan()
+    spec = plan.spec
+    record = _Record(trial, plan.resources)
     try:
         require_current(spec)
         data = prepare(spec.data, root, record.preparing, lambda: stop(0))
@@ -129,13 +130,16 @@ def require_current(spec: TrialSpec) -> None:
 class _Record:
     """The status of the trial that this process runs, as long as no other process has taken the trial over."""
 
-    def __init__(self, trial: TrialDir) -> None:
+    def __init__(self, trial: TrialDir, resources: Resources | None) -> None:
         before, arithmetic = trial.status(), Arithmetic.here()
+        on_gpu = arithmetic.device != CPU
         remove_unfinished(trial.path)
         self._trial = trial
         self._status = Status(
             status="running", attempts=before.attempts + 1, started_at=time.time(),
             epoch=before.epoch, step=before.step, val_accuracy=before.val_accuracy, wall_s=before.wall_s,
+            cpus=arithmetic.threads if resources is None else resources.cpus,
+            gpus=float(on_gpu) if resources is None else resources.gpus, node_type=node_type(),
             code_version=code_version(), **asdict(arithmetic), **this_process(),
         )  # fmt: skip
         self._beat_at = time.monotonic()
