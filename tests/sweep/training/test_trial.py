@@ -12,12 +12,12 @@ import pytest
 import torch
 from upath import UPath
 
-from sweep.spec import Plan
+from sweep.spec import Plan, Resources
 from sweep.store.log import logger
 from sweep.store.manifest import MODEL, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status, TrialDir
-from sweep.training import trial
+from sweep.training import machine, trial
 from sweep.training.machine import Arithmetic
 from sweep.training.train import StoppedError
 from sweep.training.trial import SupersededError, run_trial, trial_course
@@ -221,3 +221,20 @@ def test_arithmetic_differs_in_what_adds_up_otherwise(recorded: dict[str, Any], 
     assert here.differs_from(Status(**recorded)) == differs
     gpu = replace(here, device="NVIDIA H100")
     assert not gpu.differs_from(Status(device="NVIDIA H100", threads=1, cpu_capability="DEFAULT", torch_version="2.11"))
+
+
+def test_a_machine_is_called_what_its_price_list_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_DMI", tmp_path)
+    assert machine.node_type() == "CPU"
+    (tmp_path / "product_name").write_text("g5.2xlarge\n")
+    (tmp_path / "sys_vendor").write_text("QEMU\n")
+    assert machine.node_type() == "CPU"
+    (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
+    assert machine.node_type() == "g5.2xlarge"
+
+
+def test_an_attempt_records_what_it_occupies(plan: Plan, sweep: SweepDir) -> None:
+    sweep.add([replace(plan, resources=Resources(cpus=2, gpus=0.5))])
+    run_trial(sweep.trial(plan.trial_id), None, threads=1)
+    status = sweep.trial(plan.trial_id).status()
+    assert (status.cpus, status.gpus) == (2, 0.5)
