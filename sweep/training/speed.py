@@ -4,7 +4,6 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from upath import UPath
@@ -49,7 +48,7 @@ def measure(plan: Plan) -> tuple[float, str]:
     """
     spec, resources = plan.spec, plan.resources
     torch.set_num_threads(1 if resources is None else resources.cpus_per_process)
-    data = prepare(spec.data, None if plan.root is None else Path(plan.root))
+    data = prepare(spec.data, plan.root)
     few = replace(data, val_images=Images([data.val_images[:_FEW].numpy()]), val_labels=data.val_labels[:_FEW])
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="sweep-speed-") as folder, suppress(StoppedError):
