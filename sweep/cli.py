@@ -298,6 +298,7 @@ def _plan_table(plans: list[Plan]) -> Table:
 def _tell_estimate(sweep: SweepDir, plans: list[Plan], address: str | None, probe: bool) -> None:
     """Print what a launch would train and what that would cost."""
     from sweep.results.cost import read_prices
+    from sweep.results.words import count
     from sweep.service.estimate import capacity_at, estimate, probed_speeds
     from sweep.terminal.cost import estimate_lines
 
@@ -309,7 +310,7 @@ def _tell_estimate(sweep: SweepDir, plans: list[Plan], address: str | None, prob
         console.print(measured, highlight=False, markup=False)
     found = estimate(sweep, plans, capacity_at(address), prices, speeds)
     trials = (
-        f"{found.in_grid} trials in the grid, {found.new} of them new and {found.finished} finished; "
+        f"{count(found.in_grid, 'trial')} in the grid, {found.new} of them new and {found.finished} finished; "
         f"{found.cost.trials_left} to do in the sweep"
     )
     for line in estimate_lines(trials, found.cost, found.kept_bytes, found.passing_bytes, bool(prices)):

@@ -7,7 +7,7 @@ _UNITS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (120, 60, "minu
 
 
 def done_and_left(cost: Cost) -> str:
-    """GPU hours, CPU hours of trials without GPUs, money where there are prices, and the time left, in one line."""
+    """GPU hours, CPU hours of trials without GPUs, money where there are prices, and the time left if known."""
     kinds = {
         "GPU hours": (cost.gpu_hours_done, cost.gpu_hours_left),
         "CPU hours": (cost.cpu_hours_done, cost.cpu_hours_left),
@@ -19,7 +19,7 @@ def done_and_left(cost: Cost) -> str:
     ]
     if cost.money_done or cost.money_left:
         said.append(f"money: {_amount(cost.money_done)} spent, {_amount(cost.money_left)} to spend")
-    if cost.trials_left:
+    if cost.seconds_left:
         said.append(f"time left: {_about(cost.seconds_left)}")
     return "; ".join(said)
 
