@@ -115,6 +115,13 @@ def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path, 
     assert "nothing to do" in run("resume", "demo", "--only", "failed", "--storage", str(launched))
 
 
+def test_other_resources_reach_finished_trials_too(launched: Path) -> None:
+    others = ["--set", "resources.save_every_s=60"]
+    assert "nothing to do" in run("launch", "demo", *TINY, *others, "--storage", str(launched))
+    planned = [trial.plan().resources for trial in SweepDir(UPath(launched / "demo")).trials()]
+    assert [resources.save_every_s for resources in planned if resources is not None] == [60.0] * 4
+
+
 def test_from_scratch_keeps_the_old_attempt_beside_the_new_one(launched: Path, drive: Drive) -> None:
     storage = ["--storage", str(launched)]
     drive("resume", "demo", "--only", "*-rotate90-*", "--from-scratch", *storage)
