@@ -8,7 +8,7 @@ from ray._private.state import GlobalState
 
 from sweep.service import preemption
 from sweep.service.ray_trial import RayTrial
-from sweep.spec import Plan
+from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import read_log
 
@@ -35,7 +35,7 @@ def test_a_trial_runs_where_ray_has_renamed_it_and_says_so_once(
     sweep.add([plan])
     task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "node": None}
     task["cwd"] = str(Path.cwd())
-    trial = RayTrial({"task": task | {"cpus": 1, "gpus": 0, "save_every_s": 300.0}})
+    trial = RayTrial({"task": task | Resources().model_dump()})
     try:
         rows = [trial.step() for _ in range(5)]
     finally:
