@@ -57,15 +57,14 @@ class Placing:
     def missing(self, task: Task, node: str) -> float | None:
         """Fetch a trial's data to a node that lacks it.
 
-        Returns the delay after which the trial may be handed out again, if some node could run it meanwhile; else None:
-        it waits for the fetch.
+        Returns the delay after which the trial may be handed out again, if another node could run it meanwhile; else
+        None: it waits for the fetch.
         """
         place = (task["data_key"], node)
-        if node in self._homes.get(task["data_key"], ()):
-            return 0.0  # it has arrived since the trial looked
         if place not in self._waiting:
             self._waiting[place] = []
-            self._say(f"fetching {task['data_key']} to node {node[:8]}, which lacks it")
+            if node not in self._homes.get(task["data_key"], ()):  # else it has arrived since the trial looked
+                self._say(f"fetching {task['data_key']} to node {node[:8]}, which lacks it")
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             fetch = ray.remote(_fetch).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
             self._running[fetch.remote(task)] = place
