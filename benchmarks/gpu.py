@@ -61,6 +61,8 @@ class Machine:
 
     def __init__(self, small: bool) -> None:
         self.small = small
+        if small:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if not small and not torch.cuda.is_available():
             raise SystemExit("gpu.py: this machine has no GPU that PyTorch sees; --small tries everything on the CPU")
         self.device = torch.device("cpu" if small else "cuda")
@@ -144,8 +146,8 @@ def training(machine: Machine, folder: Path, ends_at: float) -> Rows:
 
 
 def written(machine: Machine, folder: Path) -> Images:
-    """Stored pictures of 8/7 of the training size: more than a card keeps, so that they are loaded all the time."""
-    number, side = (500, 73) if machine.small else (100_000, 256)
+    """Stored pictures of 8/7 of the training size, a quarter of the card's memory: more than a loader keeps on it."""
+    number, side = (500, 73) if machine.small else (torch.cuda.mem_get_info()[0] // (4 * 3 * 256 * 256), 256)
     per_shard = SHARD // (3 * side * side)
     levels = np.random.default_rng(0).integers(0, 256, (per_shard, 3, side, side), dtype=np.uint8)
     shards = []

@@ -112,6 +112,15 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _graphs_of_whole_steps(self) -> Self:
+        if self.compile == "reduce-overhead" and (self.ghost_batch or self.out_of_memory == "split"):
+            raise ValueError(
+                "compile: reduce-overhead records whole steps, and ghost_batch and out_of_memory: split take them in "
+                "parts; use compile: default"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_ghost_batches(self) -> Self:
         for phase in self.batch_size:
             if self.ghost_batch and phase.size % self.ghost_batch:

@@ -6,6 +6,7 @@ Tune's own files go to a temporary folder and are thrown away.
 """
 
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -107,7 +108,10 @@ class Driver(tune.Callback):
         self._placing.left(task)
         if result.get("lacks_data_on") is not None:
             delay_s = self._placing.missing(task, result["lacks_data_on"])
-            self._queue.hold(trial_id) if delay_s is None else self._queue.add(task, delay_s)
+            if delay_s is None:
+                self._queue.hold(trial_id)
+            else:
+                self._queue.add(task, delay_s)
         elif result.get("preempted"):
             self._queue.add(task)
             self._display.remark(f"{trial_id}: preempted; continues elsewhere from its last checkpoint")
@@ -128,9 +132,13 @@ class Driver(tune.Callback):
         retry = f"retry {self._failures[trial_id]} of {self._max_failures} in {delay_s:.0f} s"
         self._display.remark(f"{trial_id}: failed ({status.error}); {retry}")
 
+    def _arrived(self) -> list[Task]:
+        if self._queue.stalls:
+            self._tend()
+        return self._placing.arrived()
+
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._lease.require()
-        self._analyses.collect()
+        self._tend()
         waiting = [trial for trial in trials if trial.status == "PENDING"]
         if any(trial.status == "RUNNING" for trial in trials) or not waiting:
             self._patience.renew()
@@ -140,6 +148,11 @@ class Driver(tune.Callback):
             self._patience.spend(
                 f"no trial could start: a trial needs {in_words(needs)}, and the analysis has {actors}", needs
             )
+
+    def _tend(self) -> None:
+        """What is due now and then, whatever the trials do."""
+        self._lease.require()
+        self._analyses.collect()
         with self._storage_may_be_away():  # trials that can't write either fail on their own
             self._answer_requests()
             self._compact()
@@ -156,9 +169,10 @@ class Driver(tune.Callback):
         """Run one Tune experiment; True if it was interrupted before all trials had ended."""
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table reports failures, one line each
         on_sigint = signal.getsignal(signal.SIGINT)
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "0"  # whether it has its own in place says if it was interrupted
         self._queue = Queue(
             [self._task(plan) for plan in plans],
-            self._placing.arrived,
+            self._arrived,
             self._placing.aimed,
             interrupted=lambda: signal.getsignal(signal.SIGINT) is on_sigint,  # Tune gives it back once it is told
         )
@@ -178,6 +192,7 @@ class Driver(tune.Callback):
                     tuner.fit()
             finally:
                 signal.signal(signal.SIGINT, on_sigint)  # Tune leaves its own behind
+                self._placing.close()
         for trial_id in self._open:  # Tune has stopped them
             trial = self._sweep.trial(trial_id)
             status = trial.status()

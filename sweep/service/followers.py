@@ -1,6 +1,7 @@
 """The other processes of a trial on several GPUs: one Ray actor for each, in the trial's own placement group."""
 
 import os
+import signal
 import socket
 import threading
 import traceback
@@ -17,6 +18,9 @@ from upath import UPath
 from sweep.service.failures import died_of
 from sweep.service.queue import Task, resources_of
 from sweep.store.trial_dir import TrialDir
+from sweep.training.train import StoppedError
+
+_CAUSE_S = 3.0  # until Ray notices that a process has died
 
 
 @contextmanager
@@ -44,10 +48,16 @@ def following(task: Task, trial: TrialDir) -> Iterator[Any]:
         devices = [*_own_gpus(), *(gpu for gpus in ray.get([other.gpus.remote() for other in others]) for gpu in gpus)]
         address = f"127.0.0.1:{_free_port()}"  # all bundles are on one node
         running = {other.run.remote(task, devices, rank, address): rank for rank, other in enumerate(others, 1)}
-        threading.Thread(target=_watch, args=(running, trial, ended), daemon=True).start()
+        watching = threading.Thread(target=_watch, args=(running, trial, ended), daemon=True)
+        watching.start()
         _use_gpu(devices, 0)
         with joined(0, size, address) as ranks:
             yield ranks
+    except StoppedError:
+        raise
+    except Exception:
+        watching.join(_CAUSE_S)  # if another process died first, that is the cause, and this one ends here
+        raise
     finally:
         ended.set()
         for other in others:
@@ -67,6 +77,7 @@ class Follower:
         from sweep.training.ranks import joined
         from sweep.training.trial import follow
 
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first process hears it too, and they stop together
         _use_gpu(devices, rank)
         trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
         resources = resources_of(task)
@@ -101,10 +112,12 @@ def _watch(running: dict[Any, int], trial: TrialDir, ended: threading.Event) -> 
         try:
             ray.get(done)
         except Exception as error:  # noqa: BLE001  # whatever it raised, or that it died
-            if ended.is_set() or trial.status().status == "failed":
-                return  # this process has ended first, and they because of it
+            if ended.is_set():
+                return  # they were ended
             said = "".join(traceback.format_exception(error))
             reason = f"the process of its GPU {running[done[0]]} failed: {died_of(said)}"
-            trial.write_error(said)
-            trial.write_status(replace(trial.status(), status="failed", error=reason))
-            os._exit(1)
+            try:
+                trial.write_error(said)
+                trial.write_status(replace(trial.status(), status="failed", error=reason))
+            finally:
+                os._exit(1)

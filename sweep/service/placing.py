@@ -1,14 +1,17 @@
 """Data where the trials are: what a node lacks is fetched to it in a task of its own, while no GPU is reserved.
 
 A trial that starts on a node without its data gives its place back at once. It is handed out again when the data is
-there, and from then on trials prefer the nodes that have it.
+there, and from then on trials prefer the nodes that have it. Where fetching didn't help, the trial tries by itself on
+that node, and says in its own words what is wrong.
 """
 
 import inspect
+import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -41,11 +44,10 @@ class Placing:
 
     def aimed(self, task: Task) -> Task:
         """A task with the node it should run on: of those that have its data, the one with the fewest trials."""
-        homes = self._homes.get(task["data_key"], set())
-        alive = homes & {node["NodeID"] for node in ray.nodes() if node["Alive"]} if homes else set()
-        if not alive:
+        homes = self._living_homes(task["data_key"])
+        if not homes:
             return task | {"node": None}
-        node = min(sorted(alive), key=self._sent.__getitem__)
+        node = min(sorted(homes), key=self._sent.__getitem__)
         self._sent[node] += 1
         return task | {"node": node}
 
@@ -68,7 +70,7 @@ class Placing:
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             fetch = ray.remote(_fetch).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
             self._running[fetch.remote(task)] = place
-        elif self._homes.get(task["data_key"]):
+        elif self._living_homes(task["data_key"]) - {node}:
             return _TRY_ELSEWHERE_S
         self._waiting[place].append(task)
         return None
@@ -87,16 +89,26 @@ class Placing:
                 self._homes.setdefault(key, set()).add(node)
             except Exception as error:  # noqa: BLE001  # the task's own, or that its node is gone
                 self._say(f"fetching {key} to node {node[:8]} failed: {died_of(str(error))}")
-                tasks = [task | {"fetches": True} for task in tasks]
-            ready += tasks
+            ready += [task | {"fetched_to": node} for task in tasks]
         return ready
+
+    def close(self) -> None:
+        """Stop fetching; what has been fetched is kept."""
+        for reference in self._running:
+            ray.cancel(reference, force=False)
+        self._running.clear()
+
+    def _living_homes(self, key: str) -> set[str]:
+        homes = self._homes.get(key, set())
+        return homes & {node["NodeID"] for node in ray.nodes() if node["Alive"]} if homes else set()
 
 
 def lacks_data(task: Task, trial: TrialDir) -> bool:
     """Whether a trial must wait until its data has been fetched to this node."""
     from sweep.data.prepare import is_placed
 
-    return task["root"] is not None and not task.get("fetches") and not is_placed(trial.plan().spec.data)
+    here = ray.get_runtime_context().get_node_id()
+    return task["root"] is not None and task.get("fetched_to") != here and not is_placed(trial.plan().spec.data)
 
 
 def aim(node: str | None) -> dict[str, str]:
@@ -111,6 +123,8 @@ def _fetch(task: Task) -> None:
     """Fetch a trial's data to this node; the trial's status says how far it is."""
     from sweep.data.prepare import fetch
 
+    with suppress(OSError):  # as its trial does: SWEEP_CACHE may be a relative path
+        os.chdir(task["cwd"])
     trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
     fetch(trial.plan().spec.data, task["root"], _Teller(trial), _Draining())
 

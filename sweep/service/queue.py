@@ -57,6 +57,11 @@ class Queue(Searcher):
         """Queue a task to run after a delay."""
         self._waiting.append((time.monotonic() + delay_s, task))
 
+    @property
+    def stalls(self) -> bool:
+        """Whether nothing runs and all that is left is held back."""
+        return bool(self._held) and not self._running and not self._waiting
+
     def hold(self, trial_id: str) -> None:
         """A task is held back; it will arrive."""
         self._held.add(trial_id)

@@ -35,14 +35,15 @@ class RayTrial(tune.Trainable):
         self._notice = PreemptionNotice()
         self._trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
         self._epochs = _course(task, self._trial, self._notice)
-        self._lacks_data = lacks_data(task, self._trial)
+        self._task, self._at_start = task, True
 
     def step(self) -> dict[str, Any]:
         """One epoch; `done` at the end, or when the machine is about to go or lacks the data."""
-        if self._lacks_data:
-            return {"done": True, "lacks_data_on": ray.get_runtime_context().get_node_id()}
         time.sleep(self._delay_s)  # a failed trial is retried after a delay
         self._delay_s = 0.0
+        if self._at_start and lacks_data(self._task, self._trial):
+            return {"done": True, "lacks_data_on": ray.get_runtime_context().get_node_id()}
+        self._at_start = False
         try:
             row, kept = next(self._epochs)
         except StopIteration:

@@ -13,30 +13,38 @@ class RunningStatistics:
     def __init__(self, net: nn.Module) -> None:
         self._norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
         self._shares = [0.1 if norm.momentum is None else norm.momentum for norm in self._norms]
-        self._before: list[list[Tensor]] = []
+        self._before: list[Tensor] = []
+        self._sums: list[Tensor] = []
         self._parts = 0
 
     def begin_step(self) -> None:
-        self._before = [[buffer.clone() for buffer in _statistics(norm)] for norm in self._norms]
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
         self._parts = 0
-
-    def begin_part(self) -> None:
-        """From the second part on, each moves the mean of those before it by its share."""
-        self._parts += 1
         for norm in self._norms:
-            norm.momentum = 1 / self._parts
+            norm.momentum = 1.0  # each part leaves its own statistics; one number, since torch.compile knows it
+
+    def end_part(self) -> None:
+        self._parts += 1
+        if self._norms:
+            torch._foreach_add_(self._sums, self._buffers)
 
     def end_step(self, ranks: Ranks) -> None:
-        now = [buffer for norm in self._norms for buffer in _statistics(norm)]
-        if ranks.size > 1 and now:
-            means = ranks.reduced(torch.cat(now), "sum").div_(ranks.size)
-            torch._foreach_copy_(now, list(means.split([len(buffer) for buffer in now])))
-        for norm, before, share in zip(self._norms, self._before, self._shares, strict=True):
-            for buffer, old in zip(_statistics(norm), before, strict=True):
-                buffer.copy_(torch.lerp(old, buffer, share))
+        if not self._norms:
+            return
+        means = ranks.reduced(torch.cat(self._sums), "sum").div_(self._parts * ranks.size)
+        parts = means.split([len(buffer) for buffer in self._sums])
+        shares = [share for norm, share in zip(self._norms, self._shares, strict=True) for _ in _statistics(norm)]
+        for buffer, old, mean, share in zip(self._buffers, self._before, parts, shares, strict=True):
+            buffer.copy_(torch.lerp(old, mean, share))
+        for norm, share in zip(self._norms, self._shares, strict=True):
+            norm.momentum = share
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.sub_(self._parts - 1)
-            norm.momentum = share
+
+    @property
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for norm in self._norms for buffer in _statistics(norm)]
 
 
 def _statistics(norm: _BatchNorm) -> list[Tensor]:

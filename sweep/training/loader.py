@@ -55,6 +55,8 @@ class Loader:
         self._copying = ThreadPoolExecutor(threads, thread_name_prefix="gather")
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._resident = _resident(images, device)
+        if self._stream is not None:  # its last copy may still run
+            self._stream.wait_stream(torch.cuda.current_stream(device))
         self.waited_s = 0.0
 
     def __enter__(self) -> Self:

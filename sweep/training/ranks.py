@@ -3,6 +3,8 @@
 Rank 0 writes; all of them read. What they decide, they decide together, since each waits for the others in every step.
 """
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -69,13 +71,13 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(rank: int, size: int, address: str) -> Iterator[Ranks]:
-    """Join the processes of a trial; `address` is HOST:PORT, on which rank 0 listens."""
+    """Join the processes of a trial on one node; `address` is HOST:PORT, on which rank 0 listens."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")  # else by the host's name
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend, init_method=f"tcp://{address}", rank=rank, world_size=size, timeout=_PATIENCE,
         device_id=torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None,
     )  # fmt: skip
-    try:
-        yield Ranks(rank, size)
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(rank, size)
+    # After an error the others may wait in a collective, and NCCL would wait for them here: processes end instead.
+    dist.destroy_process_group()

@@ -54,7 +54,7 @@ class Run:
         self.optimizer = _optimizer(self.net, spec.recipe, self.device)
         self._statistics = RunningStatistics(self.net)
         if spec.recipe.compile != "none":
-            self.net.compile(mode=spec.recipe.compile)
+            self.net.compile(mode=spec.recipe.compile, dynamic=False)  # what is compiled must not depend on history
         self._parallel = ranks.parallel(self.net, self.device)
         self.step = 0
         self.epoch = 0
@@ -115,13 +115,13 @@ class Run:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         pieces = list(zip(*(tensor.tensor_split(self.micro_batches) for tensor in batch), strict=True))
         for number, (images, labels) in enumerate(pieces, 1):
-            if self.spec.recipe.ghost_batch is not None:
-                self._statistics.begin_part()
             share = len(images) / size
             with self.ranks.unsynchronised(self._parallel, unless=last and number == len(pieces)):
                 with autocast(self.spec.recipe, self.device):
                     logits = self.forward(images)
                     loss = cross_entropy(logits, labels)
+                if self.spec.recipe.ghost_batch is not None:
+                    self._statistics.end_part()
                 # Gradients add up to those of the mean loss of all images; those of several ranks are averaged.
                 (loss * share * self.ranks.size).backward()
             total += loss.detach().double() * share

@@ -138,7 +138,8 @@ class _Course:
 
     def rows(self) -> Iterator[tuple[EpochRow, UPath | None]]:
         epochs = self._spec.recipe.epochs if self._intervention.trained else 0
-        if _restore_finished(self._trial, self._schedule.first_step(epochs), writes=self._ranks.first):
+        finished = _restore_finished(self._trial, self._schedule.first_step(epochs), writes=self._ranks.first)
+        if not self._ranks.highest(int(not finished)):  # all have read what the first one now cleans up
             self._keeper.finish()
             return
         run = self._resumed()
@@ -162,8 +163,8 @@ class _Course:
         if checkpoint is not None:
             run.load(checkpoint)
             logger.info(f"resumes from the checkpoint of step {run.step}")
-        if self._ranks.highest(run.step) != run.step:
-            raise RuntimeError(f"found a checkpoint of step {run.step} where another GPU's process found a later one")
+        if self._ranks.highest(run.step) != -self._ranks.highest(-run.step):
+            raise RuntimeError("the trial's processes found checkpoints of different steps; they read it again")
         run.micro_batches = max(run.micro_batches, self._micro_batches)
         return run
 

@@ -150,6 +150,8 @@ class _Record:
             f"attempt {status.attempts} starts on {status.host}, process {status.pid}: {arithmetic}, "
             f"code {status.code_version}"
         )
+        if before.gpus is not None and max(before.gpus, status.gpus or 0) > 1 and before.gpus != status.gpus:
+            logger.info(f"continues on {status.gpus:g} GPUs, {before.gpus:g} before: sums are added in another order")
         if arithmetic.differs_from(before) and max(checkpoint_steps(trial.checkpoints), default=0) > 0:
             logger.info(
                 f"continues with other arithmetic: {arithmetic.of_attempt(before)} before; "

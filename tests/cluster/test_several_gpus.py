@@ -38,7 +38,7 @@ def launch(address: str, storage: Path, *settings: str) -> subprocess.Popen[str]
     options = [part for setting in [*SETTINGS, *settings] for part in ("--set", setting)]
     command = [sys.executable, "-m", "sweep.cli", "launch", "demo", *options]
     command += ["--storage", str(storage), "--address", address]
-    environment = os.environ | {"SWEEP_CACHE": str(storage.parent / "cache"), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | {"SWEEP_CACHE": str(storage.parent / "cache")}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

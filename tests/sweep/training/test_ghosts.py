@@ -20,8 +20,8 @@ def step(net: nn.Module, parts: list[torch.Tensor]) -> None:
     statistics = RunningStatistics(net)
     statistics.begin_step()
     for part in parts:
-        statistics.begin_part()
         net(part)
+        statistics.end_part()
     statistics.end_step(ALONE)
 
 

@@ -1,6 +1,5 @@
 """Two processes that train one trial, over gloo on the CPU, as two GPUs would."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -73,7 +72,7 @@ def start(trial: TrialDir, size: int, slow: float = 0.0) -> list[subprocess.Pope
     return [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(trial.path), str(rank), str(size), address, str(slow)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(size)
     ]  # fmt: skip
