@@ -13,7 +13,7 @@ from sweep.data.prepared import sync_folder
 from sweep.data.set_index import File, SetIndex
 
 _FILES = 8  # fetched at a time
-_CHUNK = 8 * 2**20  # bytes of one request
+CHUNK = 8 * 2**20  # bytes of one request
 _LOOK_EVERY_S = 0.1
 
 
@@ -92,8 +92,8 @@ class _Fetching:
         with unfinished.open("wb") as stream:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(stream.fileno(), 0, file.size)
-            for start in range(0, file.size, _CHUNK):
-                content = self._chunk(self._source / name, start, min(start + _CHUNK, file.size))
+            for start in range(0, file.size, CHUNK):
+                content = self._chunk(self._source / name, start, min(start + CHUNK, file.size))
                 digest.update(content)
                 stream.write(content)
                 self._count(len(content))

@@ -36,7 +36,7 @@ def in_processes(workers: int | None = None) -> Iterator[Mapper]:
         ChildProcessError: one of them was killed.
     """
     number = workers or _cores()
-    pools = []
+    pools: list[ProcessPoolExecutor] = []
 
     def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         waiting = iter(items)
@@ -44,8 +44,9 @@ def in_processes(workers: int | None = None) -> Iterator[Mapper]:
         if len(first) < 2:  # to start a process takes longer
             yield from map(function, first)
             return
-        pools.append(_pool(number))
-        yield from _ahead(lambda item: pools[-1].submit(function, item), chain(first, waiting), 2 * number)
+        if not pools:
+            pools.append(_pool(number))
+        yield from _ahead(lambda item: pools[0].submit(function, item), chain(first, waiting), 2 * number)
 
     try:
         yield mapped

@@ -118,27 +118,29 @@ def examine(path: Path) -> Examined:
     return Examined(digest, None, _is_flat(picture), levels)
 
 
-def examine_square(data: bytes, name: str, side: int) -> tuple[Examined, UInt8[np.ndarray, "3 {side} {side}"] | None]:
-    """Hash a file's bytes and decode them once: what `examine` says of them, and what is stored of the picture.
+def examine_square(data: bytes, name: str, square: UInt8[np.ndarray, "3 s s"]) -> Examined:
+    """Hash a file's bytes and decode them once: returns what `examine` says, and fills in what is stored of a picture.
 
-    That is the largest square in its middle, resized to `side` pixels; None for a picture that can't be used.
+    That is the largest square in its middle, resized; it is left as it was for a picture that can't be used.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    digest, side = hashlib.sha256(data).hexdigest(), square.shape[1]
     try:
         picture, levels = _opened(BytesIO(data), 2 * side)
     except MemoryError:
         raise
-    except Exception as error:  # hostile bytes make Pillow raise anything; the reason says what  # noqa: BLE001
-        return Examined(digest, _reason(Path(name), data[:512], error)), None
-    square = ImageOps.fit(picture, (side, side))
-    seen = Examined(digest, None, not _varies(square) and _is_flat(_opened(BytesIO(data), _EXAMINED_SIDE)[0]), levels)
-    return seen, np.asarray(square).transpose(2, 0, 1)
+    except Exception as error:  # noqa: BLE001  # hostile bytes make Pillow raise anything; the reason says what
+        return Examined(digest, _reason(Path(name), data[:512], error))
+    fitted = ImageOps.fit(picture, (side, side))
+    for plane, band in zip(square, fitted.split(), strict=True):
+        plane[...] = np.asarray(band)
+    flat = not _varies(fitted) and _is_flat(_opened(BytesIO(data), _EXAMINED_SIDE)[0])
+    return Examined(digest, None, flat, levels)
 
 
 def _varies(square: Image.Image) -> bool:
     """Whether large parts of a picture differ so much that it can't look flat at any scale."""
-    means = np.asarray(square.resize((8, 8), Image.Resampling.BOX))
-    return int(np.ptp(means.astype(np.int64), axis=(0, 1)).max()) > _CLEARLY_DIFFERENT
+    means = square.reduce(max(1, square.width // 8))
+    return any(most - least > _CLEARLY_DIFFERENT for least, most in means.getextrema())
 
 
 def _is_flat(picture: Image.Image) -> bool:
@@ -156,7 +158,7 @@ def _opened(source: Path | BytesIO, side: int) -> tuple[Image.Image, int]:
         picture = deep or ImageOps.exif_transpose(file)
         mended = 0 if deep is None else 1
     if not picture.has_transparency_data:
-        return picture.convert("RGB"), mended
+        return picture if picture.mode == "RGB" else picture.convert("RGB"), mended
     layer = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), mended
 

@@ -27,7 +27,7 @@ from sweep.data.images import Images
 from sweep.data.index import cache_folder
 from sweep.data.parallel import in_threads
 from sweep.data.place import UnreachableError, as_folder
-from sweep.data.prepared import CacheError, flaw, full, is_checked, note_checked, note_use, sync_folder
+from sweep.data.prepared import FORMER_RECORD, CacheError, flaw, full, is_checked, note_checked, note_use, sync_folder
 from sweep.data.registry import DATASETS
 from sweep.data.room import RESERVED, Hold, hold, make_room, unfinished_folder, working_alone
 from sweep.data.set_index import INDEX, TRAIN, VAL, SetIndex, Sets, find_sets, read_index
@@ -36,7 +36,6 @@ from sweep.spec import DataSpec
 Stored = UInt8[Tensor, "b 3 stored_h stored_w"]
 Windows = UInt8[Tensor, "b 3 s s"]
 _logger = logging.getLogger("sweep.data")  # goes to a trial's log.txt, elsewhere to standard error
-_FORMER_RECORD = "prepared.json"  # of sets before they had an index
 
 
 def in_words(done: int, total: int, unit: str) -> str:
@@ -171,7 +170,7 @@ def _make_sure(spec: DataSpec, root: str | None, folder: Path, report: Progress,
     wrong = flaw(folder) if folder.exists() else "there is none"
     if wrong is None:
         return
-    if folder.exists() and not (folder / _FORMER_RECORD).exists():
+    if folder.exists() and not (folder / FORMER_RECORD).exists():
         _logger.warning("the prepared data in %s is damaged (%s); preparing it again", folder, wrong)
     unfinished = unfinished_folder(folder)
 

@@ -27,6 +27,8 @@ from analysis.write import write_bytes
 from sweep.data.index import cache_folder, is_settled, stamp_of
 from sweep.data.set_index import INDEX, SetIndex, read_index
 
+FORMER_RECORD = "prepared.json"
+"""The file that a set of the earlier format has instead of an index."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -63,12 +65,18 @@ def write_array(file: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iter
     with file.open("xb") as stream:
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(stream.fileno(), 0, len(header.getvalue()) + size_of(shape, dtype))
-        for content in chain([header.getvalue()], (np.ascontiguousarray(part, dtype).tobytes() for part in parts)):
+        contents: Iterable[bytes | memoryview] = (_bytes_of(np.ascontiguousarray(part, dtype)) for part in parts)
+        for content in chain([header.getvalue()], contents):
             digest.update(content)
             stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     return digest.hexdigest()
+
+
+def _bytes_of(array: Shaped[np.ndarray, "..."]) -> memoryview:
+    """A contiguous array's bytes, not copied."""
+    return array.reshape(-1).view(np.uint8).data.cast("B")
 
 
 def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -135,7 +143,7 @@ def note_use(folder: Path) -> None:
 
 
 def last_use(folder: Path) -> float:
-    """When any node last used a set, in seconds since 1970; 0 for a folder without an index."""
+    """When any node last used a set, in seconds since 1970; 0 for one of an earlier format."""
     times = [path.stat().st_mtime for path in (folder / INDEX, *folder.glob("checked-*.json")) if path.exists()]
     return max(times, default=0.0)
 

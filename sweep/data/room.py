@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sweep.data.prepared import CacheError, last_use, reserve
+from sweep.data.prepared import FORMER_RECORD, CacheError, last_use, reserve
 from sweep.data.set_index import INDEX
 
 RESERVED = "reserved"
@@ -141,7 +141,12 @@ def _begin(unfinished: Path, size: int) -> None:
 
 
 def _finished(cache: Path) -> list[Path]:
-    return [path for path in cache.iterdir() if not path.name.startswith(".") and (path / INDEX).exists()]
+    return [path for path in cache.iterdir() if not path.name.startswith(".") and _record_of(path).exists()]
+
+
+def _record_of(folder: Path) -> Path:
+    """The file that makes a folder a set: its index, or that of an earlier format."""
+    return folder / INDEX if (folder / INDEX).exists() else folder / FORMER_RECORD
 
 
 def _used(cache: Path, but: Path) -> int:
@@ -168,7 +173,7 @@ def _reserved(folder: Path) -> int:
 def _removed(folder: Path) -> int:
     """Remove a set unless somebody has it open; returns the bytes that this freed."""
     try:
-        with (folder / INDEX).open("rb") as file:
+        with _record_of(folder).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = _bytes_in(folder)
             gone = folder.with_name(f".{folder.name}-removed")

@@ -78,12 +78,16 @@ def make_shard(task: ShardTask) -> Shard:
     found = _finished(task, target)
     if found is not None:
         return found
-    squares, pictures = [], {}
-    for name, known, square in _examined(task):
-        pictures[name] = known
-        if square is not None:
-            squares.append(square)
-    file = None if not squares else write_images(target / task.name, [np.stack(squares)])
+    squares = np.empty((len(task.names), 3, task.side, task.side), dtype=np.uint8)
+    pictures, usable = {}, 0
+    for name, stamp, read_ns, data in _contents(task):
+        if isinstance(data, str):
+            pictures[name] = Known("", read_ns, Examined("", data))
+            continue
+        seen = examine_square(data, name, squares[usable])
+        pictures[name] = Known(stamp, read_ns, seen)
+        usable += seen.unusable is None
+    file = write_images(target / task.name, [squares[:usable]]) if usable else None
     shard = Shard(file, pictures)
     record = {
         "side": task.side,
@@ -145,16 +149,6 @@ def _are_unchanged(pictures: dict[str, Known], task: ShardTask) -> bool:
 def _is_whole(path: Folder, file: File) -> bool:
     data = read_bytes(path)
     return len(data) == file.size and hashlib.sha256(data).hexdigest() == file.sha256
-
-
-def _examined(task: ShardTask) -> Iterator[tuple[str, Known, UInt8[np.ndarray, "3 s s"] | None]]:
-    """Each picture of a shard, read once and decoded once."""
-    for name, stamp, read_ns, data in _contents(task):
-        if isinstance(data, str):
-            yield name, Known("", read_ns, Examined("", data)), None
-        else:
-            seen, square = examine_square(data, name, task.side)
-            yield name, Known(stamp, read_ns, seen), square
 
 
 def _contents(task: ShardTask) -> Iterator[tuple[str, str, int, bytes | str]]:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sweep.data.pictures import decoders, examine, open_picture, suffixes
+from sweep.data.pictures import decoders, examine, examine_square, open_picture, suffixes
 from tests.sweep.data.pictures_on_disk import noise, png_chunk, vast
 
 RAMP = np.linspace(0, 1, 48 * 48).reshape(48, 48)  # the same ramp from black to white in every mode
@@ -198,6 +198,7 @@ def test_damaged_pictures_are_read_or_named(tmp_path: Path, data: st.DataObject)
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
     with decoders():
         seen = examine(path)
+        assert examine_square(path.read_bytes(), path.name, np.empty((3, 16, 16), np.uint8)) == seen
         if seen.unusable is None:
             assert open_picture(path, 640).mode == "RGB"  # not at a fraction of its size, as it was examined
     if seen.unusable is not None:

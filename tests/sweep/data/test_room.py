@@ -69,6 +69,16 @@ def test_a_set_that_somebody_has_open_stays(cache: Path) -> None:
     assert first.train_images[:].shape == (2, 3, 64, 64)
 
 
+def test_sets_of_the_earlier_format_go_first(cache: Path) -> None:
+    first = opened(0).spec.key
+    former = cache / "scenes-64-000000000000"
+    former.mkdir()
+    (former / "prepared.json").write_text("{}")
+    (former / "train_images.npy").write_bytes(bytes(SIZE))
+    assert folders(cache) == {first, former.name}
+    assert {first, opened(1).spec.key} == folders(cache)
+
+
 def test_a_set_larger_than_the_limit_is_one_line_and_removes_nothing(cache: Path) -> None:
     first = opened(0).spec.key
     with pytest.raises(CacheError, match="doesn't fit") as error:

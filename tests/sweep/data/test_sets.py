@@ -1,6 +1,9 @@
 """Prepared sets: the same bytes wherever they are made, continued after a kill, found and fetched by grids."""
 
+import errno
 import json
+import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from upath import UPath
 
 from sweep.data import fetch as fetching
@@ -20,7 +23,8 @@ from sweep.data.make_sets import Made, prepare_here, prepare_to
 from sweep.data.parallel import in_processes, in_threads
 from sweep.data.pictures import examine, examine_square, open_picture
 from sweep.data.place import UnreachableError
-from sweep.data.prepare import StoppedError, fetch, is_placed, prepare, silent
+from sweep.data.prepare import StoppedError, _allow_open_files, fetch, is_placed, prepare, silent
+from sweep.data.prepared import CacheError
 from sweep.data.set_index import SetIndex, _digest
 from sweep.grid.expand import expand
 from sweep.grid.load import load_data, load_grid, read_wanted
@@ -97,9 +101,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of pictures as they are decoded; files written just now count as settled."""
     names: list[str] = []
 
-    def examined(data: bytes, name: str, side: int) -> Any:
+    def examined(data: bytes, name: str, square: np.ndarray) -> Any:
         names.append(name)
-        return examine_square(data, name, side)
+        return examine_square(data, name, square)
 
     monkeypatch.setattr(index, "_RACY_NS", -(10**12))
     monkeypatch.setattr(shards, "examine_square", examined)
@@ -161,12 +165,12 @@ def test_pictures_decoded_once_are_judged_as_when_they_are_examined(tmp_path: Pa
     Image.fromarray(checks).save(tmp_path / "checks.jpg", quality=95)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "checks.jpg").read_bytes()[:3000])
     for path in tmp_path.iterdir():
-        seen, square = examine_square(path.read_bytes(), path.name, 20)
+        square = np.full((3, 20, 20), 7, dtype=np.uint8)
+        seen = examine_square(path.read_bytes(), path.name, square)
         assert seen == examine(path), path.name
-        assert (square is None) == (seen.unusable is not None)
-        if square is not None:
-            assert square.shape == (3, 20, 20)
-            assert open_picture(path, 40).mode == "RGB"
+        if seen.unusable is None:
+            fitted = ImageOps.fit(open_picture(path, 40), (20, 20))
+            assert np.array_equal(square, np.asarray(fitted).transpose(2, 0, 1))
 
 
 def test_a_grid_finds_a_set_by_what_it_asks_for_and_reads_no_picture(source: Path, tmp_path: Path) -> None:
@@ -274,6 +278,44 @@ def test_a_bit_flipped_on_the_way_is_mended(prepared: Made, monkeypatch: pytest.
     monkeypatch.setattr(fetching, "_range", flipped_once)
     prepare(prepared.index.spec, str(prepared.folder))
     assert left == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_while_fetching_is_one_line_and_leaves_nothing(
+    prepared: Made, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def none_left(descriptor: int, start: int, size: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fetching.os, "posix_fallocate", none_left)
+    with pytest.raises(CacheError, match=f"is full .{os.strerror(code)}.; free space, or set SWEEP_CACHE"):
+        prepare(prepared.index.spec, str(prepared.folder))
+    assert [path.name for path in cache_folder().iterdir() if path.is_dir()] == ["pictures"]
+
+
+def test_making_a_set_stops_between_shards_and_goes_on(source: Path, decoded: list[str]) -> None:
+    spec = load_data("folder", str(source), SETTINGS)[1]
+    looks = iter([False, False, True])
+    with pytest.raises(StoppedError):
+        fetch(spec, str(source), stop=lambda: next(looks))
+    decoded.clear()
+    fetch(spec, str(source))
+    assert {"b/p3.png", "b/p4.png"} <= set(decoded) <= {f"b/p{number}.png" for number in range(5)}
+    assert is_placed(spec)
+
+
+def test_a_process_may_open_all_shards_of_a_large_set() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, before[1]))
+        _allow_open_files(30)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 600
+        _allow_open_files(1000)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1000
+        with pytest.raises(OSError, match="raise that with `ulimit -Hn`"):
+            _allow_open_files(2**40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_file_that_is_missing_from_a_set_is_named(prepared: Made) -> None:
