@@ -164,8 +164,7 @@ class _Making:
             self._refuse_unusable(shard)
             self.check()
         known = {name: row for shard in self.shards for name, row in shard.pictures.items()}
-        readable = {name: row for name, row in known.items() if row.stamp}
-        changed = remember(root, readable) if isinstance(root, Path) else []
+        changed = remember(root, known) if isinstance(root, Path) else []
         return Examination({name: row.examined for name, row in known.items()}, changed)
 
     def _task(self, number: int, root: Pictures, names: Sequence[str]) -> ShardTask:

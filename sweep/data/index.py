@@ -138,11 +138,14 @@ def recall_all(root: Path, names: Sequence[str]) -> Examination | None:
 
 
 def remember(root: Path, seen: Mapping[str, Known]) -> list[str]:
-    """Enter what files below `root` held when they were read; returns those that held something else before."""
+    """Enter what files below `root` held when they were read; returns those that held something else before.
+
+    What couldn't be read has no stamp and is not entered.
+    """
     file = _table(root)
     known = _read(file)
     changed = [name for name, row in seen.items() if name in known and known[name].examined != row.examined]
-    _save(file, known | dict(seen), list(seen))
+    _save(file, known | {name: row for name, row in seen.items() if row.stamp}, list(seen))
     return changed
 
 

@@ -140,7 +140,8 @@ def examine_square(data: bytes, name: str, square: UInt8[np.ndarray, "3 s s"]) -
 def _varies(square: Image.Image) -> bool:
     """Whether large parts of a picture differ so much that it can't look flat at any scale."""
     means = square.reduce(max(1, square.width // 8))
-    return any(most - least > _CLEARLY_DIFFERENT for least, most in means.getextrema())
+    extremes = [band.getextrema() for band in means.split()]
+    return any(most - least > _CLEARLY_DIFFERENT for least, most in extremes)  # type: ignore[operator]
 
 
 def _is_flat(picture: Image.Image) -> bool:

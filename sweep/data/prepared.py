@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +55,37 @@ def full(folder: Path, why: str) -> CacheError:
 def write_array(file: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[Shaped[np.ndarray, "..."]]) -> str:
     """Write an .npy file part by part and return its sha256. Its space is reserved first; at the end it is on disk.
 
+    The parts may have fewer rows than `shape` says, not more; the array then has as many as they have.
     A memory map would not do: on a full disk it kills the process instead of raising an error.
     """
-    header = BytesIO()
-    layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, layout)
-    digest = hashlib.sha256()
-    with file.open("xb") as stream:
+    rows, header = 0, npy_header(shape, dtype)
+    digest = hashlib.sha256(header)
+    with file.open("xb+") as stream:
         if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(stream.fileno(), 0, len(header.getvalue()) + size_of(shape, dtype))
-        contents: Iterable[bytes | memoryview] = (_bytes_of(np.ascontiguousarray(part, dtype)) for part in parts)
-        for content in chain([header.getvalue()], contents):
+            os.posix_fallocate(stream.fileno(), 0, len(header) + size_of(shape, dtype))
+        stream.write(header)
+        for part in parts:
+            content = _bytes_of(np.ascontiguousarray(part, dtype))
             digest.update(content)
             stream.write(content)
+            rows += len(part)
+        if rows < shape[0]:
+            stream.truncate()
+            stream.seek(0)
+            stream.write(npy_header((rows, *shape[1:]), dtype))
+            stream.seek(0)
+            digest = hashlib.file_digest(stream, "sha256")
         stream.flush()
         os.fsync(stream.fileno())
     return digest.hexdigest()
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """What stands before an array's bytes in an .npy file; NumPy pads it, so that the number of rows may change."""
+    header = BytesIO()
+    layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, layout)
+    return header.getvalue()
 
 
 def _bytes_of(array: Shaped[np.ndarray, "..."]) -> memoryview:

@@ -8,10 +8,9 @@ Axis letters: `n` images, `s` side of the stored square.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,9 @@ from analysis.write import write_bytes
 from sweep.data.index import Known, stamp_of
 from sweep.data.pictures import Examined, examine_square
 from sweep.data.place import Folder, as_folder, read_bytes
-from sweep.data.prepared import sync_folder, write_array
+from sweep.data.prepared import npy_header, size_of, sync_folder, write_array
 from sweep.data.set_index import File
+from sweep.store.files import remove_file
 
 SHARD_BYTES = 64 * 2**20
 SHARD_IMAGES = 1024  # small images are spread over more shards, so that all cores get some
@@ -78,16 +78,12 @@ def make_shard(task: ShardTask) -> Shard:
     found = _finished(task, target)
     if found is not None:
         return found
-    squares = np.empty((len(task.names), 3, task.side, task.side), dtype=np.uint8)
-    pictures, usable = {}, 0
-    for name, stamp, read_ns, data in _contents(task):
-        if isinstance(data, str):
-            pictures[name] = Known("", read_ns, Examined("", data))
-            continue
-        seen = examine_square(data, name, squares[usable])
-        pictures[name] = Known(stamp, read_ns, seen)
-        usable += seen.unusable is None
-    file = write_images(target / task.name, [squares[:usable]]) if usable else None
+    pictures: dict[str, Known] = {}
+    shape = (len(task.names), 3, task.side, task.side)
+    file: File | None = write_npy(target / task.name, shape, np.dtype(np.uint8), _squares(task, pictures))
+    if all(known.examined.unusable for known in pictures.values()):
+        remove_file(UPath(target / task.name))
+        file = None
     shard = Shard(file, pictures)
     record = {
         "side": task.side,
@@ -109,8 +105,12 @@ def write_images(file: Folder, parts: Sequence[UInt8[np.ndarray, "_ 3 s s"]]) ->
     return write_npy(file, shape, np.dtype(np.uint8), parts)
 
 
-def write_npy(file: Folder, shape: tuple[int, ...], dtype: np.dtype, parts: Sequence[np.ndarray]) -> File:
-    """Write an array, given in parts, as an .npy file, whole or not at all."""
+def write_npy(file: Folder, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> File:
+    """Write an array, given in parts, as an .npy file, whole or not at all; `shape` is what it has at most.
+
+    Raises:
+        OSError: it can't be written.
+    """
     if isinstance(file, Path):
         unfinished = file.with_name(f".{file.name}.part")
         unfinished.unlink(missing_ok=True)
@@ -118,11 +118,24 @@ def write_npy(file: Folder, shape: tuple[int, ...], dtype: np.dtype, parts: Sequ
         unfinished.replace(file)
         sync_folder(file.parent)
         return File(file.stat().st_size, digest)
-    content = BytesIO()
-    np.save(content, np.concatenate(parts).astype(dtype, copy=False), allow_pickle=False)
-    data = content.getvalue()
+    content = [np.ascontiguousarray(part, dtype).tobytes() for part in parts]
+    rows = sum(map(len, content)) // size_of((1, *shape[1:]), dtype)
+    data = b"".join([npy_header((rows, *shape[1:]), dtype), *content])
     write_bytes(file, data)
     return File(len(data), hashlib.sha256(data).hexdigest())
+
+
+def _squares(task: ShardTask, pictures: dict[str, Known]) -> Iterator[UInt8[np.ndarray, "1 3 s s"]]:
+    """What is stored of each picture that can be used, in the same memory; all are entered in `pictures`."""
+    square = np.empty((3, task.side, task.side), dtype=np.uint8)
+    for name, stamp, read_ns, data in _contents(task):
+        if isinstance(data, str):
+            pictures[name] = Known("", read_ns, Examined("", data))
+            continue
+        seen = examine_square(data, name, square)
+        pictures[name] = Known(stamp, read_ns, seen)
+        if seen.unusable is None:
+            yield square[np.newaxis]
 
 
 def _finished(task: ShardTask, target: Folder) -> Shard | None:

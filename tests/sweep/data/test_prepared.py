@@ -1,6 +1,7 @@
 """Prepared data: checked on first use and made again when wrong, and a full disk is one line, not a dead process."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -113,6 +114,9 @@ def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path) -> None:
     write_array(tmp_path / "a.npy", array.shape, array.dtype, [array[:3], array[3:]])
     np.save(tmp_path / "b.npy", array)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    digest = write_array(tmp_path / "fewer.npy", (9000, 6), array.dtype, [array[:3], array[3:]])
+    assert (tmp_path / "fewer.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    assert digest == hashlib.sha256((tmp_path / "b.npy").read_bytes()).hexdigest()
     write_array(tmp_path / "none.npy", (0, 3), array.dtype, [np.empty((0, 3), np.int64)])
     assert np.load(tmp_path / "none.npy").shape == (0, 3)
 

@@ -86,6 +86,16 @@ def test_the_bytes_are_the_same_wherever_a_set_is_made(source: Path, tmp_path: P
     assert contents(Path(str(first))) == contents(Path(str(second))) == contents(Path(str(third)))
 
 
+@pytest.mark.parametrize("to", ["memory://bad", None])
+def test_a_shard_of_bad_pictures_alone_is_no_file(source: Path, tmp_path: Path, to: str | None) -> None:
+    for number in range(4):
+        (source / "b" / f"q{number}.png").write_text("no picture")
+    index = made(source, to or tmp_path / "to").index
+    assert index.shards == [f"images-0000{number}.npy" for number in range(4)]
+    assert len(index.left_out) == 5
+    assert len(prepare(index.spec, to or tmp_path / "to").train_images) == 6
+
+
 def stop_after(number: int) -> Callable[[int, int, str], None]:
     """A report that ends the process, as Ctrl-C does, once so many pictures are stored."""
 

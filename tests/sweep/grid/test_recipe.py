@@ -20,6 +20,12 @@ def test_what_changes_a_result_changes_the_id_and_a_default_does_not(default: st
     assert trial_id(f"recipe.{other}") != trial_id()
 
 
+@pytest.mark.parametrize("parts", ["recipe.ghost_batch=16", "recipe.out_of_memory=split"])
+def test_cuda_graphs_of_parts_of_steps_are_refused(parts: str) -> None:
+    with pytest.raises(ValueError, match="use compile: default"):
+        load_grid("demo", ["recipe.compile=reduce-overhead", parts])
+
+
 def test_a_step_is_made_of_whole_ghost_batches() -> None:
     with pytest.raises(ValueError, match="batch_size 64 is not a multiple of ghost_batch 24"):
         load_grid("demo", ["recipe.batch_size=64", "recipe.ghost_batch=24"])

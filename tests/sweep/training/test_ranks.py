@@ -18,7 +18,7 @@ from sweep.grid.load import load_grid
 from sweep.spec import Plan, TrialSpec
 from sweep.store.manifest import MEASURED, MODEL, EpochRow, checkpoint_steps
 from sweep.store.trial_dir import TrialDir
-from sweep.training.ranks import Ranks
+from sweep.training.ranks import Ranks, joined
 from sweep.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -149,6 +149,18 @@ def test_a_trial_goes_on_with_another_number_of_processes(spec: TrialSpec, alone
     one, other = weights(alone), weights(trial)
     for name in one:
         assert torch.allclose(one[name].double(), other[name].double(), rtol=1e-5, atol=1e-5), name
+
+
+def test_a_process_that_fails_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    left: list[str] = []
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append("orderly"))
+    with pytest.raises(RuntimeError, match="alone"), joined(0, 2, "127.0.0.1:1"):
+        raise RuntimeError("this one alone")  # NCCL would wait in destroy_process_group for the others
+    assert left == []
+    with joined(0, 2, "127.0.0.1:1"):
+        pass
+    assert left == ["orderly"]
 
 
 @pytest.mark.parametrize(("size", "items"), [(1, 5), (2, 4), (3, 8), (4, 2)])

@@ -274,3 +274,17 @@ def test_a_compiled_network_learns_what_the_plain_one_learns(plan: Plan, sweep: 
     assert found[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=1e-3)
     states = [read_checkpoint(trial.checkpoints / str(expected[-1]["step"])).model for trial in (plain, compiled)]
     assert states[0].keys() == states[1].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_trial_resumes_bit_for_bit(plan: Plan, sweep: SweepDir) -> None:
+    recipe = plan.spec.recipe.model_copy(update={"compile": "default", "ghost_batch": 2})
+    spec = plan.spec.model_copy(update={"recipe": recipe})
+    data, whole, parts = prepare(spec.data, None), sweep.trial("whole"), sweep.trial("parts")
+    train(spec, data, whole.path)
+    with pytest.raises(StoppedError):
+        train(spec, data, parts.path, stop=stop_after(4))
+    torch.compiler.reset()  # another process has compiled nothing
+    train(spec, data, parts.path)
+    assert weights(parts) == weights(whole)
