@@ -111,10 +111,24 @@ def build(
 
 
 def recalled(wanted: Wanted) -> Source | None:
-    """What would be found at the source of class folders, where no picture need be read to say it."""
-    scan = _recalled_scan(wanted)
-    options = DATASETS[wanted.name].read_options(wanted.options)
-    return source_of(options, scan) if scan is not None and isinstance(options, FolderOptions) else None
+    """What would be found at a source on this machine, unless pictures of class folders had to be read to say it.
+
+    Raises:
+        ValueError: it holds no such data set, or `wanted.strict` and a picture can't be used.
+    """
+    dataset = DATASETS[wanted.name]
+    root = None if wanted.root is None else as_folder(wanted.root)
+    options = dataset.read_options(wanted.options)
+    if isinstance(root, UPath) and not isinstance(root, Path):
+        return None
+    if isinstance(options, FolderOptions):
+        scan = _recalled_scan(wanted)
+        source = None if scan is None else source_of(options, scan)
+    else:
+        source = dataset.inspect(options, root)
+    if source is not None and wanted.strict:
+        source.require_all_usable()
+    return source
 
 
 def _recalled_scan(wanted: Wanted) -> ClassFolders | None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,15 @@ def _pool(number: int) -> ProcessPoolExecutor:
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its children
     warnings.simplefilter("ignore")  # Pillow's that matter become reasons
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End when the parent does, also when it is killed: a worker would wait for its next item forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _ahead(submit: Callable[[Any], "Future[Any]"], items: Iterable[Any], number: int) -> Iterator[Any]:
