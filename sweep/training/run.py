@@ -53,8 +53,9 @@ class Run:
         self.net: ConvNet = net.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.net, spec.recipe, self.device)
         self._statistics = RunningStatistics(self.net)
-        if spec.recipe.compile != "none":
-            self.net.compile(mode=spec.recipe.compile, dynamic=False)  # what is compiled must not depend on history
+        if spec.recipe.compile != "none":  # the same graphs, whatever this process has compiled or run before
+            torch.compiler.reset()
+            self.net.compile(mode=spec.recipe.compile, dynamic=False)
         self._parallel = ranks.parallel(self.net, self.device)
         self.step = 0
         self.epoch = 0
