@@ -2,7 +2,7 @@
 
     python benchmarks/prepare.py [--pictures 3000] [--repeats 3] [--json FILE]
 
-About 5 minutes on 2 cores, and 2 GB of disk. Expect at least 0.9 of Pillow's images per second. JPEGs of about 500 x
+About 5 minutes on 2 cores, and 2 GB of disk. The goal is 0.9 of Pillow's images per second. JPEGs of about 500 x
 375 pixels, gradients and noise at several scales, become squares of 256 pixels (`image_size` 224): by `sweep prepare`,
 and by a pool of as many processes that only decodes them and resizes them in the same way. The two take turns. Then
 three processes fetch the set at once from an S3 server of this machine (moto, in its own process) into one cache.
