@@ -74,8 +74,8 @@ def submit(grid: "Grid", cluster: str, storage: str, max_failures: int) -> Job:
             f"--storage {storage!r}: a job needs a URL (s3://BUCKET/sweeps), or an absolute path that all nodes have"
         )
     root = grid.data.root
-    if root is not None and "~" not in root and not Path(root).is_absolute():
-        raise ValueError(f"data.root={root!r}: a job needs an absolute path that its nodes have")
+    if root is not None and "~" not in root and "://" not in root and not Path(root).is_absolute():
+        raise ValueError(f"data.root={root!r}: a job needs a URL, or an absolute path that its nodes have")
     if not cluster.startswith(("http://", "https://")):
         raise ValueError(f"--cluster {cluster!r}: a job server's address begins with http:// or https://")
     from ray.exceptions import AuthenticationError
