@@ -155,9 +155,12 @@ def _opened(source: Path | BytesIO, side: int) -> tuple[Image.Image, int]:
         if file.width * file.height > _MOST_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are decoded")
         file.draft("RGB", (side, side))
-        deep = _deep(file)
-        picture = deep or ImageOps.exif_transpose(file)
+        picture = deep = _deep(file)
         mended = 0 if deep is None else 1
+        if picture is None:
+            file.load()
+            ImageOps.exif_transpose(file, in_place=True)  # a copy would cost as much as decoding a small picture
+            picture = file
     if not picture.has_transparency_data:
         return picture if picture.mode == "RGB" else picture.convert("RGB"), mended
     layer = picture.convert("RGBA")
