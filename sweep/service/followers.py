@@ -20,7 +20,7 @@ from sweep.service.queue import Task, resources_of
 from sweep.store.trial_dir import TrialDir
 from sweep.training.train import StoppedError
 
-_CAUSE_S = 3.0  # until Ray notices that a process has died
+_CAUSE_S = 10.0  # by then Ray has noticed that a process died, on a busy machine too
 
 
 @contextmanager

@@ -191,6 +191,10 @@ class _Record:
         """Record an error as far as the storage can be written; the driver learns of it in any case."""
         logger.info(f"failed: {summary(error)}")
         with suppress(*STORAGE_ERRORS):
+            said = self._trial.status()
+            if said.status == "failed" and said.attempts == self._status.attempts:
+                return  # another of the trial's processes failed first, which is why this one did
+        with suppress(*STORAGE_ERRORS):
             self._trial.write_error("".join(traceback.format_exception(error)))
         with suppress(*STORAGE_ERRORS):
             self.write(status="failed", error=summary(error), final=isinstance(error, _CERTAIN))
