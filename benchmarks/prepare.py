@@ -197,13 +197,13 @@ def main() -> None:
     print(json.dumps(made_in))
     print(json.dumps(fetched))
     if arguments.json:
-        facts = {
-            "command": "python benchmarks/prepare.py",
-            "cores": os.cpu_count(),
-            "pillow": PIL.__version__,
-            "preparing": made_in,
-            "fetching": fetched,
-        }
+        remark = (
+            f"Median ratio {made_in['ratio']}, by CPU time {made_in['ratio_of_cpu_time']}; {made_in['images']:,} JPEGs, "
+            f"{os.cpu_count()} cores, Pillow {PIL.__version__}. {fetched['processes']} processes fetched a set of "
+            f"{fetched['mb']} MB at once in {fetched['wall_s']} s; reads of each file: "
+            f"{', '.join(f'{reads:g}' for reads in fetched['reads_of_each_file'])}."
+        )
+        facts = {"command": "python benchmarks/prepare.py", "rows": made_in["rows"], "remark": remark}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 
