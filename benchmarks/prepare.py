@@ -198,7 +198,7 @@ def main() -> None:
     print(json.dumps(fetched))
     if arguments.json:
         remark = (
-            f"Median ratio {made_in['ratio']}, by CPU time {made_in['ratio_of_cpu_time']}; {made_in['images']:,} JPEGs, "
+            f"Median ratio {made_in['ratio']}, by CPU time {made_in['ratio_of_cpu_time']}. {made_in['images']:,} JPEGs on "
             f"{os.cpu_count()} cores, Pillow {PIL.__version__}. {fetched['processes']} processes fetched a set of "
             f"{fetched['mb']} MB at once in {fetched['wall_s']} s; reads of each file: "
             f"{', '.join(f'{reads:g}' for reads in fetched['reads_of_each_file'])}."
