@@ -197,11 +197,11 @@ def main() -> None:
     print(json.dumps(made_in))
     print(json.dumps(fetched))
     if arguments.json:
+        reads = ", ".join(f"{times:g}" for times in fetched["reads_of_each_file"])
         remark = (
-            f"Median ratio {made_in['ratio']}, by CPU time {made_in['ratio_of_cpu_time']}. {made_in['images']:,} JPEGs on "
+            f"Ratio {made_in['ratio']}, by CPU time {made_in['ratio_of_cpu_time']}. {made_in['images']:,} JPEGs, "
             f"{os.cpu_count()} cores, Pillow {PIL.__version__}. {fetched['processes']} processes fetched a set of "
-            f"{fetched['mb']} MB at once in {fetched['wall_s']} s; reads of each file: "
-            f"{', '.join(f'{reads:g}' for reads in fetched['reads_of_each_file'])}."
+            f"{fetched['mb']} MB at once in {fetched['wall_s']} s; reads of each file: {reads}."
         )
         facts = {"command": "python benchmarks/prepare.py", "rows": made_in["rows"], "remark": remark}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
