@@ -30,7 +30,8 @@ MODULES = {
     "from sweep.trial import": "from sweep.training.trial import",
     "from sweep.train import": "from sweep.training.train import",
     "from analysis.read import": "from analysis.readers.convs import",
-    "train_images.npy": "images-00000.npy",  # prepared pictures lie in shards
+    "train_images.npy": "images-00000.npy",  # prepared pictures lie in shards,
+    'np.load(f.with_name("train_labels.npy"))': 'np.load(f.with_name("train.npy"))[1]',  # beside their rows and labels
     'in ("run[1]/t/m"):': 'in ("run[1]/t/m",):',  # it would loop over the letters
 }
 LIMIT_S = 300

@@ -13,7 +13,7 @@ from sweep.data.build import Progress, Target, Wanted, build, recalled
 from sweep.data.index import cache_folder
 from sweep.data.parallel import Mapper
 from sweep.data.place import Folder, UnreachableError, as_folder
-from sweep.data.prepare import finish, silent
+from sweep.data.prepare import finish, is_whole, silent
 from sweep.data.prepared import CacheError, flaw, full, reserve
 from sweep.data.registry import DATASETS, Source, source_of_set
 from sweep.data.room import make_room, unfinished_folder, working_alone
@@ -39,7 +39,7 @@ def prepare_here(wanted: Wanted, mapped: Mapper, report: Progress = silent) -> M
     """
     cache = cache_folder()
     known = recalled(wanted)
-    if known is not None and flaw(folder := cache / wanted.spec_of(known).key) is None:
+    if known is not None and is_whole(folder := cache / wanted.spec_of(known).key):
         return Made(read_index(folder), known, folder)
     unfinished = unfinished_folder(cache / _name(wanted))
     try:

@@ -163,15 +163,20 @@ def _raise_unless_intact(folder: Path, error: OSError) -> None:
     ) from error
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a set of the cache is there and what its index says; damage is told."""
+    wrong = flaw(folder) if folder.exists() else None
+    if wrong is not None and not (folder / FORMER_RECORD).exists():
+        _logger.warning("the prepared data in %s is damaged (%s); preparing it again", folder, wrong)
+    return folder.exists() and wrong is None
+
+
 def _make_sure(spec: DataSpec, root: str | None, folder: Path, report: Progress, check: Callable[[], None]) -> None:
     """Check the data unless another process just did, and fetch or make it if it is missing or damaged."""
     if is_checked(folder):
         return
-    wrong = flaw(folder) if folder.exists() else "there is none"
-    if wrong is None:
+    if is_whole(folder):
         return
-    if folder.exists() and not (folder / FORMER_RECORD).exists():
-        _logger.warning("the prepared data in %s is damaged (%s); preparing it again", folder, wrong)
     unfinished = unfinished_folder(folder)
 
     def begin(size: int) -> None:

@@ -212,6 +212,21 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> tuple[StringIO, StringIO]:
     return streams
 
 
+def test_preparing_a_damaged_set_again_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "cache"))
+    root = two_classes(tmp_path / "set")
+    cli.prepare("folder", str(root), ["image_size=16"])
+    assert caplog.messages == []
+    (shard,) = (tmp_path / "cache").glob("*/images-00000.npy")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:500])
+    cli.prepare("folder", str(root), ["image_size=16"])
+    assert "is damaged (images-00000.npy is not what was written); preparing it again" in caplog.text
+    assert shard.read_bytes() == whole
+
+
 def test_the_command_line_says_what_it_took_a_folder_for(tmp_path: Path, printed: tuple[StringIO, StringIO]) -> None:
     root = two_classes(tmp_path / "set")
     (root / "a" / "bad\x1b[31m.png").write_bytes(b"no")
