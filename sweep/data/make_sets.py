@@ -14,7 +14,7 @@ from sweep.data.index import cache_folder
 from sweep.data.parallel import Mapper
 from sweep.data.place import Folder, UnreachableError, as_folder
 from sweep.data.prepare import finish, is_whole, silent
-from sweep.data.prepared import CacheError, flaw, full, reserve
+from sweep.data.prepared import CacheError, full, reserve
 from sweep.data.registry import DATASETS, Source, source_of_set
 from sweep.data.room import make_room, unfinished_folder, working_alone
 from sweep.data.set_index import INDEX, SetIndex, WrongIndexError, read_index
@@ -49,7 +49,7 @@ def prepare_here(wanted: Wanted, mapped: Mapper, report: Progress = silent) -> M
             index, source = _built(wanted, target, mapped, report)
             folder = cache / index.spec.key
             with working_alone(folder):
-                if folder.exists() and flaw(folder) is None:
+                if is_whole(folder):
                     shutil.rmtree(unfinished)
                 else:
                     finish(unfinished, folder, index)
