@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (three to four minutes on 2 cores)
 	$(BIN)/sweep launch demo
 
-test: $(INSTALLED)  ## run all tests and say how much of the code they ran (eight minutes on 2 cores)
+test: $(INSTALLED)  ## run all tests and say how much of the code they ran (ten to fifteen minutes on 2 cores)
 	$(PYTEST) --cov --cov-report=
 
 quick: $(INSTALLED)  ## run what needs no Ray, no browser and no patience (a minute)

@@ -216,7 +216,7 @@ def resuming(machine: Machine, folder: Path, ends_at: float) -> Rows:
     while not checkpoint_steps(UPath(killed / "checkpoints"))[:1] > [0]:
         if process.poll() is not None:
             raise AssertionError("the trial ended before it could be killed")
-        time.sleep(0.01)
+        time.sleep(0.01)  # the pace of looking; it is killed soon after its first checkpoint
     process.send_signal(signal.SIGKILL)
     process.communicate()
     subprocess.run([*run_to_end, str(killed)], env=environment, check=True, capture_output=True)

@@ -166,8 +166,12 @@ def fetched_by_three(made: Made, folder: Path) -> dict[str, Any]:
 
 def upload(made: Made, log: Path) -> str:
     """Put a set into the server's bucket once it answers."""
-    while "Running on" not in log.read_text():
-        time.sleep(0.1)
+    for _ in range(300):
+        if "Running on" in log.read_text():
+            break
+        time.sleep(0.1)  # the pace of looking
+    else:
+        raise RuntimeError(f"the S3 server did not start: {log.read_text()[-300:]}")
     bucket = UPath("s3://sets")
     bucket.mkdir()
     for name in [*made.index.files, INDEX]:

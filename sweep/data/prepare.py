@@ -47,7 +47,7 @@ def in_words(done: int, total: int, unit: str) -> str:
 
 
 class StoppedError(RuntimeError):
-    """Preparing or fetching a set was stopped; what is complete is kept for the next time."""
+    """Preparing, fetching or training was asked to stop; what is complete is kept for the next time."""
 
 
 def silent(done: int, total: int, unit: str) -> None:

@@ -43,7 +43,7 @@ def following(task: Task, trial: TrialDir) -> Iterator[Any]:
         ).remote()
         for rank in range(1, size)
     ]
-    ended = threading.Event()
+    ended, watching = threading.Event(), None
     try:
         devices = [*_own_gpus(), *(gpu for gpus in ray.get([other.gpus.remote() for other in others]) for gpu in gpus)]
         address = f"127.0.0.1:{_free_port()}"  # all bundles are on one node
@@ -56,7 +56,8 @@ def following(task: Task, trial: TrialDir) -> Iterator[Any]:
     except StoppedError:
         raise
     except Exception:
-        watching.join(_CAUSE_S)  # if another process died first, that is the cause, and this one ends here
+        if watching is not None:
+            watching.join(_CAUSE_S)  # if another process died first, that is the cause, and this one ends here
         raise
     finally:
         ended.set()

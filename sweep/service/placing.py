@@ -21,13 +21,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
 from sweep.service.failures import died_of
-from sweep.service.preemption import is_draining
+from sweep.service.preemption import DrainNotice
 from sweep.service.queue import Task
 from sweep.store.files import STORAGE_ERRORS
 from sweep.store.trial_dir import TrialDir
 
 _TELL_EVERY_S = 5.0
-_LOOK_EVERY_S = 2.0
 _TRY_ELSEWHERE_S = 30.0  # before a trial that other nodes could run may land on a fetching one again
 _TARGET = "_soft_target_node_id"
 
@@ -76,11 +75,11 @@ class Placing:
         return None
 
     def arrived(self) -> list[Task]:
-        """Trials whose data has arrived, or can't be fetched by itself: those try again where they run, and say why."""
+        """Trials whose fetch has ended; where it failed, they try by themselves and say why."""
+        if not self._running:
+            return []
         ready: list[Task] = []
-        done, _ = (
-            ray.wait(list(self._running), num_returns=len(self._running), timeout=0) if self._running else ([], [])
-        )
+        done, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         for reference in done:
             key, node = place = self._running.pop(reference)
             tasks = self._waiting.pop(place)
@@ -126,7 +125,7 @@ def _fetch(task: Task) -> None:
     with suppress(OSError):  # as its trial does: SWEEP_CACHE may be a relative path
         os.chdir(task["cwd"])
     trial = TrialDir(UPath(task["sweep"]) / "trials" / task["trial_id"])
-    fetch(trial.plan().spec.data, task["root"], _Teller(trial), _Draining())
+    fetch(trial.plan().spec.data, task["root"], _Teller(trial), DrainNotice())
 
 
 class _Teller:
@@ -148,16 +147,3 @@ class _Teller:
                 self._trial.write_status(replace(status, reason=said, heartbeat_at=time.time()))
         except STORAGE_ERRORS:  # the data may still arrive
             return
-
-
-class _Draining:
-    """Whether this node is about to go."""
-
-    def __init__(self) -> None:
-        self._node, self._look_at, self._told = ray.get_runtime_context().get_node_id(), 0.0, False
-
-    def __call__(self) -> bool:
-        if not self._told and time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_EVERY_S
-            self._told = is_draining(self._node)
-        return self._told

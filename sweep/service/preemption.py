@@ -12,20 +12,31 @@ from sweep.store.log import logger
 _LOOK_EVERY_S = 2.0
 
 
-class PreemptionNotice:
-    """Whether this process must stop; called after each step, it asks Ray every two seconds."""
+class DrainNotice:
+    """Whether this node is about to go; called often, it asks Ray every two seconds."""
 
     def __init__(self) -> None:
         self._told = False
         self._look_at = 0.0
         self._node_id = ray.get_runtime_context().get_node_id()
-        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def __call__(self, step: int) -> bool:
+    def __call__(self) -> bool:
         if not self._told and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_EVERY_S
             self._told = is_draining(self._node_id)
         return self._told
+
+
+class PreemptionNotice:
+    """Whether this process must stop, by SIGTERM or since its node is drained; called after each step."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._drained = DrainNotice()
+        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def __call__(self, step: int) -> bool:
+        return self._told or self._drained()
 
     def close(self) -> None:
         """Restore Ray's signal handler."""

@@ -17,6 +17,7 @@ from upath import UPath
 from models.interventions import INTERVENTIONS
 from sweep.data.arrays import Batch
 from sweep.data.prepare import PreparedData
+from sweep.data.prepare import StoppedError as StoppedError
 from sweep.spec import TrialSpec
 from sweep.store.checkpoint import newest_resumable, read_checkpoint
 from sweep.store.kept import SAVE_EVERY_S
@@ -57,10 +58,6 @@ def ignore(row: EpochRow, kept: UPath | None) -> None:
 def never(step: int) -> bool:
     """A Stop that never stops."""
     return False
-
-
-class StoppedError(RuntimeError):
-    """Training was asked to stop; its state is saved."""
 
 
 def train(

@@ -17,7 +17,6 @@ from upath import UPath
 
 from models.architectures import architecture_named
 from models.interventions import INTERVENTIONS
-from sweep.data.prepare import StoppedError as DataStoppedError
 from sweep.data.prepare import in_words, prepare
 from sweep.spec import Resources, TrialSpec
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
@@ -101,7 +100,7 @@ def _recorded_course(
     except SupersededError as error:
         logger.info(str(error))
         raise
-    except (DataStoppedError, StoppedError, GeneratorExit) as error:
+    except (StoppedError, GeneratorExit) as error:
         record.write(status="pending", reason=trial.interrupted("stopped"))
         logger.info(str(error) or "stopped between epochs")
         raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.data.prepare import StoppedError
 from sweep.service.ray_trial import RayTrial, bundle
 from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
@@ -40,6 +41,17 @@ def test_sigterm_saves_and_stops_at_the_next_step(trainable: RayTrial, sweep: Sw
     status = sweep.trial(plan.trial_id).status()
     assert (status.status, status.step) == ("pending", 1)
     assert (sweep.trial(plan.trial_id).checkpoints / "1" / "manifest.json").exists()
+
+
+def test_a_trial_stopped_while_its_data_is_prepared_is_preempted_not_failed(
+    trainable: RayTrial, sweep: SweepDir, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise StoppedError("stopped while the data set was prepared")
+
+    monkeypatch.setattr("sweep.training.trial.prepare", stopped)
+    assert trainable.step() == {"done": True, "preempted": True}
+    assert sweep.trial(plan.trial_id).status().status == "pending"
 
 
 def test_a_trial_that_tune_stops_is_pending_and_gives_the_signal_back(
