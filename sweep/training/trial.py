@@ -4,7 +4,7 @@ import errno
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -32,6 +32,14 @@ from sweep.training.train import OnEpoch, Stop, StoppedError, course, ignore, ne
 
 HEARTBEAT_S = 15.0
 _TELL_EVERY_S = 5.0  # while data is fetched
+
+
+Tell = Callable[[Status], None]
+"""Called with each status that a trial has just taken on; whether it could be written too is another matter."""
+
+
+def tell_nobody(status: Status) -> None:
+    """A Tell that does nothing."""
 
 
 class SupersededError(RuntimeError):
@@ -62,6 +70,7 @@ def trial_course(
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
     ranks: Ranks = ALONE,
+    tell: Tell = tell_nobody,
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`run_trial` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
 
@@ -69,7 +78,7 @@ def trial_course(
     """
     torch.set_num_threads(threads)
     with logged_to(trial.log_file):
-        yield from _recorded_course(trial, root, stop, save_every_s, ranks)
+        yield from _recorded_course(trial, root, stop, save_every_s, ranks, tell)
 
 
 def follow(trial: TrialDir, root: str | Path | None, threads: int, save_every_s: float, ranks: Ranks) -> None:
@@ -82,11 +91,11 @@ def follow(trial: TrialDir, root: str | Path | None, threads: int, save_every_s:
 
 
 def _recorded_course(
-    trial: TrialDir, root: str | Path | None, stop: Stop, save_every_s: float, ranks: Ranks
+    trial: TrialDir, root: str | Path | None, stop: Stop, save_every_s: float, ranks: Ranks, tell: Tell
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     plan = trial.plan()
     spec = plan.spec
-    record = _Record(trial, plan.resources)
+    record = _Record(trial, plan.resources, tell)
     try:
         require_current(spec)
         data = prepare(spec.data, root, record.preparing, lambda: stop(0))
@@ -129,11 +138,11 @@ def require_current(spec: TrialSpec) -> None:
 class _Record:
     """The status of the trial that this process runs, as long as no other process has taken the trial over."""
 
-    def __init__(self, trial: TrialDir, resources: Resources | None) -> None:
+    def __init__(self, trial: TrialDir, resources: Resources | None, tell: Tell) -> None:
         before, arithmetic = trial.status(), Arithmetic.here()
         on_gpu = arithmetic.device != CPU
         remove_unfinished(trial.path)
-        self._trial = trial
+        self._trial, self._tell = trial, tell
         self._status = Status(
             status="running", attempts=before.attempts + 1, started_at=time.time(),
             epoch=before.epoch, step=before.step, val_accuracy=before.val_accuracy, wall_s=before.wall_s,
@@ -142,7 +151,9 @@ class _Record:
             code_version=code_version(), **asdict(arithmetic), **this_process(),
         )  # fmt: skip
         self._beat_at = time.monotonic()
-        trial.write_status(replace(self._status, heartbeat_at=time.time()))
+        self._status = replace(self._status, heartbeat_at=time.time())
+        trial.write_status(self._status)
+        tell(self._status)
         trial.clear_error()
         status = self._status
         logger.info(
@@ -184,6 +195,7 @@ class _Record:
             raise SupersededError(f"attempt {attempts} has started elsewhere; this was attempt {self._status.attempts}")
         self._beat_at = time.monotonic()
         self._status = replace(self._status, heartbeat_at=time.time(), **changes)
+        self._tell(self._status)
         self._trial.write_status(self._status)
 
     def fail(self, error: Exception) -> None:
