@@ -9,10 +9,8 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayError
-from upath import UPath
 
 from analysis.layers import Choice, Row, analyze_checkpoint, best_device, failed_row
-from analysis.write import RESULTS
 
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
 _ATTEMPTS = 2  # a checkpoint that kills two actors would kill a third
@@ -86,10 +84,9 @@ class AnalysisPool:
         return len(self._workers)
 
     def submit(self, model_file: str, out_dir: str) -> None:
-        """Submit a checkpoint; one that already has its results is skipped."""
-        if not (UPath(out_dir) / RESULTS).exists():
-            self._queue.append(_Job(model_file, out_dir))
-            self._dispatch()
+        """Submit a checkpoint; of one that already has its results, these are returned."""
+        self._queue.append(_Job(model_file, out_dir))
+        self._dispatch()
 
     @property
     def placed(self) -> int:

@@ -42,19 +42,24 @@ def survey(sweep: SweepDir) -> Survey:
     settled = settled & {trial.trial_id for trial in trials}
     unsettled = sweep.read(trial for trial in trials if trial.trial_id not in settled)
     with ThreadPoolExecutor(16) as pool:
-        fresh = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
-    rank_of = sweep.ranking()
+        fresh = list(pool.map(lambda pair: rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
     tables: dict[TableName, pd.DataFrame] = {}
-    rank: dict[str, int] = {}
-    names: tuple[TableName, ...] = ("trials", "epochs", "layers")
-    for name in names:
+    for name in SMALL:
         kept = known[name][known[name]["trial_id"].isin(settled)]
         new = table_of(name, chain.from_iterable(rows[name] for rows in fresh))
-        table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
-        if name == "trials":
-            rank = _ranks(table, rank_of)
-        tables[name] = table.sort_values("trial_id", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
-    return Survey(tables, unsettled)
+        tables[name] = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+    return Survey(in_order(tables, sweep.ranking()), unsettled)
+
+
+def in_order(
+    tables: dict[TableName, pd.DataFrame], rank_of: Callable[[Seat], tuple[int, int, int, str]]
+) -> dict[TableName, pd.DataFrame]:
+    """The small tables with their trials in the order in which the launched grids name them."""
+    rank = _ranks(tables["trials"], rank_of)
+    return {
+        name: table.sort_values("trial_id", key=lambda ids: ids.map(rank), kind="stable", ignore_index=True)
+        for name, table in tables.items()
+    }
 
 
 def compact(sweep: SweepDir) -> None:
@@ -83,9 +88,14 @@ def mend(sweep: SweepDir) -> list[str]:
 def compact_all(sweep: SweepDir) -> None:
     """Rewrite all tables, the neurons' too."""
     tables = survey(sweep).tables
-    write_table(sweep.path, "neurons", _neurons(sweep, tables["layers"]))
+    compact_neurons(sweep, tables["layers"])
     for name in SMALL:
         write_table(sweep.path, name, tables[name])
+
+
+def compact_neurons(sweep: SweepDir, layers: pd.DataFrame) -> None:
+    """Rewrite the neurons' table for a table of layers."""
+    write_table(sweep.path, "neurons", _neurons(sweep, layers))
 
 
 def unsettle(sweep: SweepDir, trial_ids: Set[str]) -> None:
@@ -186,7 +196,10 @@ def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
         return None
 
 
-def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
+def rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
+    """A trial's rows of the small tables, from its files; one that has never begun has none beside its status."""
+    if status == Status():
+        return {"trials": [trial_row(plan, status) | {"settled": False}], "epochs": [], "layers": []}
     settled = status.status == "excluded" or (status.status == "finished" and not trial.unanalysed(plan))
     return {
         "trials": [trial_row(plan, status) | {"settled": settled}],

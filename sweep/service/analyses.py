@@ -1,6 +1,8 @@
 """The analyses of a launch: checkpoints go to Ray actors as they appear, and what comes back is recorded."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ from upath import UPath
 
 from analysis.actors import AnalysisPool
 from sweep.grid.schema import Analysis
+from sweep.results.live import LiveTables
+from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, in_words
-from sweep.spec import Plan
-from sweep.store.files import STORAGE_ERRORS, remove_unfinished, write_json
+from sweep.store.files import STORAGE_ERRORS, write_json
 from sweep.store.lease import Lease
 from sweep.store.manifest import MODEL
 from sweep.store.sweep_dir import SweepDir
@@ -21,12 +24,21 @@ from sweep.terminal.progress import Display
 class Analyses:
     """Hands checkpoints to the actors, counts what is done, and records what failed. Never waits unless asked to."""
 
-    def __init__(self, sweep: SweepDir, settings: Analysis, display: Display, logs: Path | None = None) -> None:
-        self._sweep, self._display = sweep, display
+    def __init__(
+        self,
+        sweep: SweepDir,
+        settings: Analysis,
+        live: LiveTables,
+        clerk: Clerk,
+        display: Display,
+        logs: Path | None = None,
+    ) -> None:
+        self._sweep, self._live, self._clerk, self._display = sweep, live, clerk, display
         self._pool = AnalysisPool(settings.actors, settings.cpus, settings.gpus, settings.layers)
         self._needs = {"CPU": settings.cpus, "GPU": settings.gpus}
         self._logs = logs
         self._done = 0
+        self._waiting: Counter[str] = Counter()
         self.lost = 0
         """Analyses that failed and could not be recorded either."""
 
@@ -35,39 +47,49 @@ class Analyses:
         """Actors that have a place in the cluster."""
         return self._pool.placed
 
-    def submit(self, trial: TrialDir, checkpoint: UPath) -> None:
-        """Queue a checkpoint for analysis, unless it already has its results."""
-        results = trial.layers / checkpoint.name
-        if not self._pool.holds(_model_file(checkpoint)):
-            remove_unfinished(results)  # an actor of an earlier launch may have been stopped in the middle of a file
-        self._pool.submit(_model_file(checkpoint), str(results))
+    @property
+    def pending(self) -> int:
+        """Checkpoints that are being analysed or waiting."""
+        return self._pool.pending
+
+    def submit(self, checkpoint: UPath) -> None:
+        """Queue a checkpoint for analysis; an actor finds out whether it already has its results."""
+        trial = TrialDir(checkpoint.parent.parent)
+        self._waiting[trial.trial_id] += 1
+        self._pool.submit(_model_file(checkpoint), str(trial.layers / checkpoint.name))
         self._show()
 
-    def submit_missing(self, plans: Sequence[Plan]) -> None:
+    def submit_missing(self) -> None:
         """Queue the checkpoints that finished trials had no time to report."""
-        for plan in plans:
-            trial = self._sweep.trial(plan.trial_id)
-            for checkpoint in trial.unanalysed(plan) if trial.status().status == "finished" else []:
-                if not self._pool.holds(_model_file(checkpoint)):
-                    self.submit(trial, checkpoint)
+        for trial_id, step in self._live.unanalysed():
+            checkpoint = self._sweep.trial(trial_id).checkpoints / str(step)
+            if not self._pool.holds(_model_file(checkpoint)):
+                self.submit(checkpoint)
 
-    def busy_with(self, trial: TrialDir) -> bool:
+    def busy_with(self, trial_id: str) -> bool:
         """Whether a checkpoint of the trial is being analysed or is waiting."""
-        folders = list(trial.checkpoints.iterdir()) if trial.checkpoints.exists() else []
-        return any(self._pool.holds(_model_file(folder)) for folder in folders)
+        return self._waiting[trial_id] > 0
 
     def collect(self, timeout_s: float = 0.0) -> None:
         """Record the analyses that have ended; waits for one at most `timeout_s`."""
         self.record(self._pool.poll(timeout_s))
 
     def record(self, ended: Sequence[tuple[str, list[dict[str, Any]]]]) -> None:
-        """Count analyses that have ended, each a checkpoint's model file and its rows, and record those that failed."""
+        """Take over analyses that have ended, each a checkpoint's model file and its rows."""
         for model_file, rows in ended:
+            checkpoint = UPath(model_file).parent
+            trial = TrialDir(checkpoint.parent.parent)
             self._done += 1
-            self._show()
+            self._waiting[trial.trial_id] -= 1
+            self._live.analysed(trial.trial_id, int(checkpoint.name), rows)
             failed = [row["error"] for row in rows if row["error"]]
             if failed:
-                self._record_failure(UPath(model_file).parent, rows, failed[0])
+                said = f"the analysis of step {checkpoint.name} failed: {failed[0]}"
+                self._display.remark(f"{trial.trial_id}: {said}")
+                results = trial.results_file(checkpoint.name)
+                self._clerk.do(partial(_recorded, results, rows), self._count_lost)
+        if ended:
+            self._show()
 
     def wait(self, lease: Lease, say: Callable[[str], None]) -> None:
         """Wait until all analyses have ended.
@@ -79,6 +101,7 @@ class Analyses:
         while self._pool.pending:
             lease.require()
             self.collect(timeout_s=1.0)
+            self._clerk.tend()
             if self._pool.placed:
                 patience.renew()
             else:
@@ -88,19 +111,21 @@ class Analyses:
         """Stop the actors; the next launch does what they have not finished."""
         self._pool.close()
 
-    def _record_failure(self, checkpoint: UPath, rows: list[dict[str, Any]], error: str) -> None:
-        """A failed analysis is a row with its error: the actor has written it, or it is written here."""
-        trial = TrialDir(checkpoint.parent.parent)
-        self._display.remark(f"{trial.trial_id}: the analysis of step {checkpoint.name} failed: {error}")
-        results = trial.results_file(checkpoint.name)
-        try:
-            if not results.exists():
-                write_json(results, rows)
-        except STORAGE_ERRORS:
-            self.lost += 1
+    def _count_lost(self, recorded: bool) -> None:
+        self.lost += not recorded
 
     def _show(self) -> None:
         self._display.analysed(self._done, self._pool.pending)
+
+
+def _recorded(results: UPath, rows: list[dict[str, Any]]) -> bool:
+    """Write a failed analysis's rows unless its actor has; returns whether they are there."""
+    try:
+        if not results.exists():
+            write_json(results, rows)
+    except STORAGE_ERRORS:
+        return False
+    return True
 
 
 def _model_file(checkpoint: UPath) -> str:

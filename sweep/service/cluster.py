@@ -24,10 +24,14 @@ MAX_FAILURES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster:
-    """Where and how a launch runs: a Ray address (None: a local cluster) and how often a failed trial is retried."""
+    """Where and how a launch runs: a Ray address (None: a local cluster) and how often a failed trial is retried.
+
+    `fresh_processes` starts a process for each trial instead of training one after another in it.
+    """
 
     address: str | None = None
     max_failures: int = MAX_FAILURES
+    fresh_processes: bool = False
 
 
 Needs = dict[str, float]
@@ -164,6 +168,13 @@ def require_room(wanted: Iterable[Resources], address: str | None) -> None:
                 f"and {where} {sizes or 'no CPU'}; lower resources.cpus or resources.gpus, "
                 f"or give {'a' if address is None else 'another'} cluster with --address"
             )
+
+
+def living_nodes() -> set[str]:
+    """Ids of the connected cluster's nodes that are alive."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def capacity_of_cluster() -> Capacity:

@@ -1,8 +1,9 @@
 """Train trials through Ray Tune and analyse their checkpoints in Ray actors while training goes on.
 
-Each call is a fresh Tune experiment. Its searcher hands out the unfinished trials, retries those that failed or were
-preempted, and adds those that the dashboard requests meanwhile. Everything lasting is in the sweep directory, so
-Tune's own files go to a temporary folder and are thrown away.
+Each call is a fresh Tune experiment whose trials are worker processes (sweep.service.worker). The driver hands out the
+unfinished trials of the sweep to them, those that failed or were preempted again, and what the dashboard requests
+meanwhile. It knows the state of the sweep from what it hears, and leaves all reading and writing to its clerk.
+Everything lasting is in the sweep directory, so Tune's own files go to a temporary folder and are thrown away.
 """
 
 import logging
@@ -13,58 +14,96 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from upath import UPath
 
 from sweep.grid.schema import Grid
-from sweep.results.compact import compact, compact_all
+from sweep.results.compact import Survey, compact_neurons
+from sweep.results.live import LiveTables
 from sweep.results.words import count
 from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
-from sweep.service.cluster import Patience, in_words, needs_of
+from sweep.service.clerk import Clerk
+from sweep.service.cluster import Patience, RayCluster, in_words, living_nodes, needs_of
 from sweep.service.failures import cant_be_imported, died_of, report_of
+from sweep.service.health import MOST_ALIKE, Alike, Nodes
 from sweep.service.placing import Placing
-from sweep.service.queue import Queue, Task, resources_of
-from sweep.service.ray_trial import RayTrial, bundle
+from sweep.service.queue import Kind, Queue, Task, kind_of, resources_of
+from sweep.service.stopping import save_and_stop
+from sweep.service.worker import Event, TrialWorker, bundle
 from sweep.spec import Plan
-from sweep.store.files import STORAGE_ERRORS
+from sweep.store.files import write_text
 from sweep.store.lease import Lease
-from sweep.store.requests import pending_requests
+from sweep.store.requests import Request, pending_requests
 from sweep.store.sweep_dir import SweepDir
-from sweep.store.trial_dir import Status, TrialDir
+from sweep.store.trial_dir import Status
 from sweep.terminal.progress import Display
 
-_COMPACT_SHARE = 0.05  # of the driver's time at most goes into rebuilding the tables
-_REQUESTS_EVERY_S = 2.0
+_WRITE_EVERY_S, _WRITE_SHARE = 5.0, 0.05  # the tables: at most this share of a core goes into them
+_LOOK_EVERY_S = 2.0
 _BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
+_MOST_OUTAGES = 10  # of the storage or of nodes that a trial survives in a row, beside its own failures
+_AHEAD_S, _MOST_AHEAD = 3.0, 8  # short trials are handed out ahead, so that no worker waits for the driver
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker as the driver knows it; of the tasks that it holds, it works on the first."""
+
+    task: Task
+    kind: Kind
+    actor: Any = None
+    tasks: list[Task] = field(default_factory=list)
+    node: str | None = None
+    process: int | None = None
+    since: float = field(default_factory=time.monotonic)
+    closing: bool = False
+
+
+class _Remains(NamedTuple):
+    """A task of a worker that has died, what its trial's files say, and whether the worker had begun it."""
+
+    task: Task
+    status: Status
+    begun: bool
 
 
 class Driver(tune.Callback):
-    """Sits in Tune's loop: decides what runs again, hands checkpoints to the analysis, keeps the tables up to date."""
+    """Sits in Tune's loop: hands out trials, decides what runs again, and has checkpoints analysed."""
 
     def __init__(
         self,
         sweep: SweepDir,
         grid: Grid,
+        seen: Survey,
         display: Display,
         lease: Lease,
-        max_failures: int,
+        cluster: RayCluster,
         ray_logs: Path | None = None,
     ) -> None:
-        self._sweep, self._display, self._lease = sweep, display, lease
-        self._resources, self._max_failures = grid.resources, max_failures  # of trials planned without their own
-        self._analyses = Analyses(sweep, grid.analysis, display, ray_logs)
+        self._sweep, self._display, self._lease, self._cluster = sweep, display, lease, cluster
+        self._resources = grid.resources  # of trials planned without their own
+        self._live = LiveTables(sweep, seen)
+        self._clerk = Clerk(display.remark)
+        self._analyses = Analyses(sweep, grid.analysis, self._live, self._clerk, display, ray_logs)
         self._queue = Queue([])
+        self._workers: dict[str, Worker] = {}
         self._open: set[str] = set()
         self._failures: Counter[str] = Counter()
+        self._outages: Counter[str] = Counter()
+        self._pace_s: dict[Kind, float] = {}
+        self._nodes, self._alike = Nodes(display.remark, living_nodes), Alike()
         self._patience = Patience(display.remark, ray_logs)
         self._placing = Placing(display.remark)
-        self._compact_at = self._requests_at = 0.0
+        self._interrupted = False
 
     @property
     def lost_analyses(self) -> int:
@@ -76,111 +115,115 @@ class Driver(tune.Callback):
         return tune.Callback, ()
 
     def run(self, plans: Sequence[Plan], unanalysed: Sequence[UPath]) -> bool:
-        """Train trials and analyse their checkpoints; False if the user stopped it before the end.
+        """Train trials and analyse their checkpoints; False if it was stopped before the end.
 
         A trial that fails is recorded in the sweep directory; the others continue.
         """
+        self._clerk.every(_WRITE_EVERY_S, self._write, _nothing, _WRITE_SHARE)
         try:
             for checkpoint in unanalysed:
-                self._analyses.submit(TrialDir(checkpoint.parent.parent), checkpoint)
+                self._analyses.submit(checkpoint)
             stopped = self._fit(plans) if plans else False
             if not stopped:
-                self._analyses.submit_missing(plans)
+                self._analyses.submit_missing()
                 self._analyses.wait(self._lease, self._display.remark)
         finally:
             self._analyses.close()
+            self._clerk.close()
             if not self._lease.lost:  # else the tables are another driver's
-                compact_all(self._sweep)
+                compact_neurons(self._sweep, self._live.write()["layers"])
         return not stopped
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        if result.get("epoch") is None:
+    def failed_trials(self) -> int:
+        """Trials of the sweep that have failed and not been run again."""
+        return int((self._live.tables()["trials"]["status"] == "failed").sum())
+
+    def stop(self, why: str) -> None:
+        """Start nothing more; trials that run save at their next step, and then the launch ends."""
+        if self._queue.closing:
             return
-        trial_id = _trial_id(trial)
-        self._display.epoch(trial_id, result["epoch"], result["val_accuracy"])
-        if result["kept"] is not None:
-            with self._storage_may_be_away():  # then the checkpoint is found at the end
-                self._analyses.submit(self._sweep.trial(trial_id), UPath(result["kept"]))
+        self._queue.closing = True
+        self._display.remark(f"{why}: trials save and stop")
+        running = [worker for worker in self._workers.values() if worker.actor is not None]
+        for worker in running:
+            self._send_home(worker)
+        save_and_stop([(worker.node, worker.process) for worker in running if worker.tasks])
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        worker = self._workers[trial.trial_id]
+        worker.actor = trial.temporary_state.ray_actor  # Tune has no public way to it (2.60)
+        worker.since = time.monotonic()
+        self._queue.started(trial.trial_id)
+        self._feed(worker)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        worker = self._workers[trial.trial_id]
+        known = worker.process is not None
+        worker.node, worker.process = result["node"], result["process"]
+        before = len(worker.tasks)
+        for event in result.pop("events"):
+            self._hear(worker, event)
+        self._measure(worker, before - len(worker.tasks))
+        if self._queue.closing and not known and worker.tasks:  # it was told nothing, since nobody knew its process
+            save_and_stop([(worker.node, worker.process)])
+        if not result.get("done"):
+            self._feed(worker)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        trial_id, task, result = _trial_id(trial), trial.config["task"], trial.last_result or {}
-        self._queue.ended(trial_id)
-        self._placing.left(task)
-        if result.get("lacks_data_on") is not None:
-            delay_s = self._placing.missing(task, result["lacks_data_on"])
-            if delay_s is None:
-                self._queue.hold(trial_id)
-            else:
-                self._queue.add(task, delay_s)
-        elif result.get("preempted"):
-            self._queue.add(task)
-            self._display.remark(f"{trial_id}: preempted; continues elsewhere from its last checkpoint")
-        else:
-            self._tell_end(trial_id)
+        worker = self._gone(trial)
+        for task in worker.tasks:  # it had no time for them
+            self._queue.tasks.add(task)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        trial_id = _trial_id(trial)
-        self._queue.ended(trial_id)
-        self._placing.left(trial.config["task"])
-        self._failures[trial_id] += 1
-        status = self._failed_status(trial_id, report_of(trial))
-        if status.final or self._failures[trial_id] > self._max_failures:
-            self._tell_end(trial_id, status)
-            return
-        delay_s = min(_BACKOFF_S * 2 ** (self._failures[trial_id] - 1), _LONGEST_BACKOFF_S)
-        self._queue.add(trial.config["task"], delay_s)
-        retry = f"retry {self._failures[trial_id]} of {self._max_failures} in {delay_s:.0f} s"
-        self._display.remark(f"{trial_id}: failed ({status.error}); {retry}")
-
-    def _arrived(self) -> list[Task]:
-        if self._queue.stalls:
-            self._tend()
-        return self._placing.arrived()
+        worker, report = self._gone(trial), report_of(trial)
+        tasks = worker.tasks or self._queue.take(worker.kind, 1)  # else its kind can't start, over and over
+        for task in tasks:
+            task.setdefault("attempts", self._live.status(task["trial_id"]).attempts)
+            self._queue.tasks.hold(task["trial_id"])
+        if tasks:
+            self._clerk.do(
+                lambda: [self._found(task, report) for task in tasks], lambda found: self._bury(worker, found, report)
+            )
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._tend()
-        waiting = [trial for trial in trials if trial.status == "PENDING"]
-        if any(trial.status == "RUNNING" for trial in trials) or not waiting:
+        if any(worker.actor is not None for worker in self._workers.values()) or not self._workers:
             self._patience.renew()
         else:
-            needs = needs_of(resources_of(waiting[0].config["task"]))
+            needs = needs_of(resources_of(next(iter(self._workers.values())).task))
             actors = count(self._analyses.actors_placed, "actor")
             self._patience.spend(
                 f"no trial could start: a trial needs {in_words(needs)}, and the analysis has {actors}", needs
             )
 
+    def surplus(self) -> set[str]:
+        """Workers that have no place yet and nothing to do any more."""
+        return self._queue.surplus()
+
     def _tend(self) -> None:
         """What is due now and then, whatever the trials do."""
         self._lease.require()
+        if self._interrupted:
+            self.stop("interrupted")
+        for task in self._placing.arrived():
+            self._queue.tasks.add(task)
         self._analyses.collect()
-        with self._storage_may_be_away():  # trials that can't write either fail on their own
-            self._answer_requests()
-            self._compact()
+        self._clerk.tend()
 
-    @contextmanager
-    def _storage_may_be_away(self) -> Iterator[None]:
-        try:
-            yield
-        except STORAGE_ERRORS as error:
-            self._compact_at = self._requests_at = time.monotonic() + 10
-            self._display.remark(f"the storage is unavailable: {error}")
+    def _paused(self) -> bool:
+        return self._clerk.away
 
     def _fit(self, plans: Sequence[Plan]) -> bool:
-        """Run one Tune experiment; True if it was interrupted before all trials had ended."""
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table reports failures, one line each
-        on_sigint = signal.getsignal(signal.SIGINT)
-        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "0"  # whether it has its own in place says if it was interrupted
-        self._queue = Queue(
-            [self._task(plan) for plan in plans],
-            self._arrived,
-            self._placing.aimed,
-            interrupted=lambda: signal.getsignal(signal.SIGINT) is on_sigint,  # Tune gives it back once it is told
-        )
+        """Run one Tune experiment; True if it was stopped before all trials had ended."""
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures, one line each
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its own would stop trials before they have saved
+        self._queue = Queue([self._task(plan) for plan in plans], self._placed, self._tend, self._paused)
         self._open = {plan.trial_id for plan in plans}
-        with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder:
+        self._clerk.every(_LOOK_EVERY_S, lambda: pending_requests(self._sweep.path), self._answer)
+        with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder, self._interruptible():
             tuner = tune.Tuner(
-                tune.with_resources(RayTrial, bundle),
-                tune_config=tune.TuneConfig(search_alg=self._queue, num_samples=-1),
+                tune.with_resources(TrialWorker, bundle),
+                tune_config=tune.TuneConfig(search_alg=self._queue, num_samples=-1, scheduler=_NoSurplus(self)),
                 run_config=tune.RunConfig(
                     name=self._sweep.name, storage_path=folder, verbose=0, callbacks=[self],
                     failure_config=tune.FailureConfig(max_failures=0),
@@ -191,14 +234,23 @@ class Driver(tune.Callback):
                 with redirect_stdout(StringIO()):  # Tune prints a banner whatever `verbose` says
                     tuner.fit()
             finally:
-                signal.signal(signal.SIGINT, on_sigint)  # Tune leaves its own behind
                 self._placing.close()
-        for trial_id in self._open:  # Tune has stopped them
-            trial = self._sweep.trial(trial_id)
-            status = trial.status()
-            reason = trial.interrupted("stopped") if status.attempts else None
-            trial.write_status(replace(status, status="pending", reason=reason))
         return bool(self._open)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first SIGINT has trials saved and stopped; the second one ends everything at once."""
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _task(self, plan: Plan) -> Task:
         return {
@@ -210,58 +262,240 @@ class Driver(tune.Callback):
             **self._resources.of_plan(plan).model_dump(),
         }
 
-    def _failed_status(self, trial_id: str, traceback: str) -> Status:
-        """The status of a trial whose process failed or died, written here if the process could not."""
+    def _placed(self, worker: str, task: Task) -> Task:
+        """The configuration of a worker, which Tune is about to find a place for."""
+        task = self._placing.aimed(task) | {"avoided": sorted(self._nodes.avoided)}
+        self._workers[worker] = Worker(task, kind_of(task))
+        return task
+
+    def _feed(self, worker: Worker) -> None:
+        """Give a worker what to do next; nothing more if nothing is left for it, or it should not go on."""
+        if worker.closing:
+            return
+        once = self._cluster.fresh_processes or resources_of(worker.task).processes > 1
+        if worker.node in self._nodes.avoided:
+            self._send_home(worker)
+            return
+        wanted = 1 if once else 1 + self._ahead(worker.kind) - len(worker.tasks)
+        tasks = self._queue.take(worker.kind, wanted) if wanted > 0 else []
+        if not tasks and worker.tasks:
+            return
+        for task in tasks:
+            task["attempts"] = self._live.status(task["trial_id"]).attempts
+        worker.tasks += tasks
+        worker.closing = once or not tasks
+        worker.actor.give.remote(tasks, worker.closing)
+
+    def _send_home(self, worker: Worker) -> None:
+        """Let a worker end with the trial that it works on; what else it holds comes back when it is gone."""
+        worker.closing = True
+        worker.actor.give.remote([], True)
+
+    def _ahead(self, kind: Kind) -> int:
+        """How many trials a worker of a kind may hold beside the one that it works on: none near the end."""
+        ahead = int(_AHEAD_S / self._pace_s[kind]) if kind in self._pace_s else 0
+        workers = sum(worker.kind == kind for worker in self._workers.values())
+        return min(ahead, _MOST_AHEAD, self._queue.waiting(kind) // (2 * max(workers, 1)))
+
+    def _measure(self, worker: Worker, ended: int) -> None:
+        """Learn how long trials of a kind take."""
+        if ended:
+            now = time.monotonic()
+            pace_s = max((now - worker.since) / ended, 0.01)
+            self._pace_s[worker.kind] = 0.8 * self._pace_s.get(worker.kind, pace_s) + 0.2 * pace_s
+            worker.since = now
+
+    def _gone(self, trial: Any) -> Worker:
+        worker = self._workers.pop(trial.trial_id)
+        self._queue.ended(trial.trial_id)
+        self._placing.left(worker.task)
+        return worker
+
+    def _hear(self, worker: Worker, event: Event) -> None:
+        trial_id = event["trial_id"]
+        if "status" in event:
+            self._live.tell(trial_id, event["status"])
+        elif "row" in event:
+            row = event["row"]
+            self._live.epoch(trial_id, row)
+            self._display.epoch(trial_id, int(row["epoch"] or 0), row["val_accuracy"])
+            self._nodes.succeeded(worker.node)
+            self._outages.pop(trial_id, None)
+            if event["kept"] is not None:
+                self._analyses.submit(UPath(event["kept"]))
+        else:
+            task = next(task for task in worker.tasks if task["trial_id"] == trial_id)
+            worker.tasks.remove(task)
+            self._ended(worker, task, event)
+
+    def _ended(self, worker: Worker, task: Task, event: Event) -> None:
+        """A worker is done with a trial, one way or another."""
+        trial_id, end = event["trial_id"], event["end"]
+        if end == "finished":
+            self._alike.finished()
+            self._conclude(trial_id)
+        elif end == "lacks data":
+            delay_s = self._placing.missing(task, worker.node or "")
+            if delay_s is None:
+                self._queue.tasks.hold(trial_id)
+            else:
+                self._queue.tasks.add(task, delay_s)
+        elif end == "preempted":
+            self._queue.tasks.add(task)
+            if not self._queue.closing:
+                begun = "from its last checkpoint" if self._live.status(trial_id).step else "from the beginning"
+                self._display.remark(f"{trial_id}: preempted; continues elsewhere {begun}")
+        else:
+            self._failed(worker, task, event)
+
+    def _failed(self, worker: Worker, task: Task, event: Event) -> None:
+        trial_id, status = event["trial_id"], self._live.status(event["trial_id"])
+        if status.status != "failed":  # its process could not record it
+            status = replace(status, status="failed", error=event["error"], final=event.get("final", False))
+            self._live.tell(trial_id, status)
+            traceback = event.get("traceback", event["error"])
+            self._clerk.do(partial(self._record, trial_id, status, traceback), _nothing)
+        if event.get("storage") and self._outages[trial_id] < _MOST_OUTAGES:
+            self._outages[trial_id] += 1
+            self._queue.tasks.hold(trial_id)
+            delay_s = _backoff_s(self._outages[trial_id])
+            self._display.remark(f"{trial_id}: {event['error']}; it continues when the storage answers")
+            self._clerk.do(self._probe, lambda _: self._queue.tasks.add(task, delay_s))
+            return
+        self._count(worker, task, status)
+
+    def _found(self, task: Task, report: str) -> _Remains:
+        """What a worker that has died left of a trial; the failure of one that it was training is recorded."""
+        trial_id = task["trial_id"]
+        status = self._live.read_again(trial_id)
+        begun = status.attempts > task["attempts"]
+        if begun and status.status == "running":
+            status = _died(status, report)
+            self._record(trial_id, status, report)
+        return _Remains(task, status, begun)
+
+    def _bury(self, worker: Worker, remains: Sequence[_Remains], report: str) -> None:
+        """Decide about the trials of a worker that has died: the one that it was at has failed, unless its node has."""
+        node_gone = worker.node is not None and worker.node not in living_nodes()
+        blamed = False
+        for task, status, begun in remains:
+            self._live.tell(task["trial_id"], status)
+            if begun and status.status == "finished":
+                self._conclude(task["trial_id"])
+            elif begun and status.status == "failed":
+                blamed = True
+                self._lost(worker, task, status, node_gone)
+            elif not (blamed or begun or any(other.begun for other in remains)):
+                blamed = True  # its process could not even start
+                status = _died(status, report)
+                self._clerk.do(partial(self._record, task["trial_id"], status, report), _nothing)
+                self._live.tell(task["trial_id"], status)
+                self._lost(worker, task, status, node_gone)
+            else:
+                self._queue.tasks.add(task)
+
+    def _lost(self, worker: Worker, task: Task, status: Status, node_gone: bool) -> None:
+        """A trial was lost with its process; if the whole node is gone, that is not a failure of the trial."""
+        trial_id = task["trial_id"]
+        if node_gone and not self._queue.closing and self._outages[trial_id] < _MOST_OUTAGES:
+            self._outages[trial_id] += 1
+            begun = "from its last checkpoint" if status.step else "from the beginning"
+            self._display.remark(f"{trial_id}: its node {str(worker.node)[:8]} is gone; continues elsewhere {begun}")
+            self._queue.tasks.add(task, _backoff_s(self._outages[trial_id]))
+            return
+        self._count(worker, task, status)
+
+    def _count(self, worker: Worker, task: Task, status: Status) -> None:
+        """A trial has failed: again, unless it has failed too often or would fail again."""
+        trial_id, error = task["trial_id"], status.error or ""
+        blamed = self._nodes.failed(worker.node, trial_id)
+        self._failures[trial_id] += 1
+        self._failures.subtract(blamed)  # the node's failures
+        failures = self._failures[trial_id]
+        if status.final or failures > self._cluster.max_failures:
+            self._conclude(trial_id)
+            if self._alike.failed(trial_id, error):
+                self.stop(f"{MOST_ALIKE} trials in a row have failed in the same way ({error})")
+            return
+        delay_s = _backoff_s(failures)
+        self._queue.tasks.add(task, delay_s)
+        if not self._queue.closing:
+            retry = f"retry {max(failures, 1)} of {self._cluster.max_failures} in {delay_s:.0f} s"
+            self._display.remark(f"{trial_id}: failed ({error}); {retry}")
+
+    def _record(self, trial_id: str, status: Status, traceback: str) -> None:
+        """Write what a trial's process could not."""
         trial = self._sweep.trial(trial_id)
-        try:
-            status = trial.status()
-        except STORAGE_ERRORS as error:
-            self._display.remark(f"{trial_id}: its status can't be read: {error}")
-            return Status(status="failed", error=died_of(traceback))
-        if status.status == "failed":
-            return status
-        status = replace(status, status="failed", error=died_of(traceback), final=cant_be_imported(traceback))
-        try:
-            trial.write_error(traceback)
-            trial.write_status(status)
-        except STORAGE_ERRORS as error:
-            self._display.remark(f"{trial_id}: its failure can't be recorded: {error}")
-        return status
+        trial.write_error(traceback)
+        trial.write_status(status)
 
-    def _answer_requests(self) -> None:
-        if time.monotonic() < self._requests_at or self._queue.closed:
+    def _answer(self, requests: Sequence[Request]) -> None:
+        """Run trials again that the dashboard asks for, unless they run or are analysed: then at the next look."""
+        working = {task["trial_id"] for worker in self._workers.values() for task in worker.tasks}
+        for request in requests if not self._queue.closing and not self._queue.closed else ():
+            trial_id = request.trial_id
+            if trial_id in working or self._queue.holds(trial_id) or self._analyses.busy_with(trial_id):
+                continue
+            self._queue.tasks.hold(trial_id)
+            self._clerk.do(partial(self._answered, request), self._begin_again)
+
+    def _answered(self, request: Request) -> tuple[Request, Plan | None, Status]:
+        plan = answer(self._sweep, request)
+        return request, plan, self._sweep.trial(request.trial_id).status()
+
+    def _begin_again(self, answered: tuple[Request, Plan | None, Status]) -> None:
+        request, plan, status = answered
+        self._queue.tasks.drop(request.trial_id)
+        if plan is None:
             return
-        self._requests_at = time.monotonic() + _REQUESTS_EVERY_S
-        for request in pending_requests(self._sweep.path):
-            trial = self._sweep.trial(request.trial_id)
-            if self._analyses.busy_with(trial) or self._queue.holds(request.trial_id):
-                continue  # answered when it has ended
-            plan = answer(self._sweep, request)
-            if plan is not None:
-                self._failures[plan.trial_id] = 0
-                self._queue.add(self._task(plan))
-                self._open.add(plan.trial_id)
-                left = plan.spec.recipe.epochs - trial.status().epoch
-                self._display.another_trial(plan.trial_id, left)
-                self._display.remark(f"{plan.trial_id}: retry requested, from {request.start}")
+        self._live.reopen(plan, status)
+        self._failures[plan.trial_id] = self._outages[plan.trial_id] = 0
+        self._queue.tasks.add(self._task(plan))
+        self._open.add(plan.trial_id)
+        self._display.another_trial(plan.trial_id, plan.spec.recipe.epochs - status.epoch)
+        self._display.remark(f"{plan.trial_id}: retry requested, from {request.start}")
 
-    def _compact(self) -> None:
-        if time.monotonic() >= self._compact_at:
-            began = time.monotonic()
-            compact(self._sweep)
-            took = time.monotonic() - began
-            self._compact_at = began + max(5.0, took / _COMPACT_SHARE)
+    def _write(self) -> None:
+        if self._live.changed and not self._lease.lost:
+            self._live.write()
 
-    def _tell_end(self, trial_id: str, status: Status | None = None) -> None:
+    def _probe(self) -> None:
+        """Prove that the storage can be written."""
+        write_text(self._sweep.driver / "probe", "")
+
+    def _conclude(self, trial_id: str) -> None:
         self._open.discard(trial_id)
-        try:
-            status = status or self._sweep.trial(trial_id).status()
-        except STORAGE_ERRORS as error:
-            self._display.ended(trial_id, f"ended; its status can't be read: {error}")
-            return
+        status = self._live.status(trial_id)
         accuracy = f", validation accuracy {status.val_accuracy:.3f}" if status.val_accuracy is not None else ""
         self._display.ended(trial_id, status.error or f"{status.status}{accuracy}")
 
 
-def _trial_id(trial: Any) -> str:
-    return str(trial.config["task"]["trial_id"])
+class _NoSurplus(FIFOScheduler):
+    """First come, first served; workers that have nothing to do any more are not started."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def __reduce__(self) -> tuple[type[FIFOScheduler], tuple[()]]:
+        """As `Driver`."""
+        return FIFOScheduler, ()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        surplus = self._driver.surplus()
+        for trial in list(tune_controller.get_live_trials()) if surplus else ():
+            if trial.trial_id in surplus:
+                tune_controller.stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
+
+
+def _died(status: Status, report: str) -> Status:
+    return replace(status, status="failed", error=died_of(report), final=cant_be_imported(report))
+
+
+def _backoff_s(failures: int) -> float:
+    return min(_BACKOFF_S * 2.0 ** (max(failures, 1) - 1), _LONGEST_BACKOFF_S)
+
+
+def _nothing(_: object) -> None:
+    """Nothing is to be done then."""

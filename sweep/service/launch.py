@@ -14,7 +14,7 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.write import RESULTS
-from sweep.results.compact import Survey, mend, settled_trials, survey, unsettle
+from sweep.results.compact import mend, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
 from sweep.service.cluster import RayCluster, connected, require_room
 from sweep.service.remarks import other_threads, remarks, tell
@@ -22,6 +22,7 @@ from sweep.spec import Plan, Resources
 from sweep.store.files import remove_file, require_writable
 from sweep.store.lease import Lease, hold
 from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status
 from sweep.terminal.progress import display, preparing, tell_source
 
 if TYPE_CHECKING:
@@ -117,19 +118,21 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
         if status.status not in ("finished", "excluded")
         and (choice.takes(plan.trial_id, status) or plan.trial_id in asked)
     ]
-    waiting = [folder for plan, _ in trials for folder in sweep.trial(plan.trial_id).unanalysed(plan)]
+    begun = [plan for plan, status in trials if status != Status()]
+    waiting = [folder for plan in begun for folder in sweep.trial(plan.trial_id).unanalysed(plan)]
     if not todo and not waiting:
         which = "every trial" if choice == EVERY_TRIAL else "every chosen trial"
         for name in mend(sweep):
             console.print(f"the table `{name}` was damaged; it is rebuilt from the trials", style="yellow")
         console.print(f"nothing to do: {which} is finished and analysed", highlight=False)
-        return _outcome(seen, ran_to_end=True)
+        return Outcome(complete=True, failed=int((seen.tables["trials"]["status"] == "failed").sum()))
     tell(console, other_threads(todo, last_grid(sweep).resources))
     for plan, status in todo:
         if status.status == "running":  # its driver has died: this one holds the lease
             trial = sweep.trial(plan.trial_id)
             reason = trial.interrupted(f"interrupted on {status.host}")
             trial.write_status(replace(status, status="pending", reason=reason))
+    seen = replace(seen, unsettled=sweep.read(sweep.trial(plan.trial_id) for plan, _ in trials))
     from sweep.data.prepare import prepare
     from sweep.service.driver import Driver
 
@@ -144,9 +147,9 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
     grid = last_grid(sweep)
     with connected(cluster.address) as ray_logs, display(console, len(todo), epochs, done) as shown:
         require_room([grid.resources.of_plan(plan) for plan, _ in todo], cluster.address)
-        driver = Driver(sweep, grid, shown, lease, cluster.max_failures, ray_logs)
+        driver = Driver(sweep, grid, seen, shown, lease, cluster, ray_logs)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
-    return _outcome(survey(sweep), ran_to_end, driver.lost_analyses)
+    return Outcome(complete=ran_to_end, failed=driver.failed_trials(), lost_analyses=driver.lost_analyses)
 
 
 @contextmanager
@@ -168,8 +171,3 @@ def _epochs(plan: Plan) -> int:
     from models.interventions import INTERVENTIONS
 
     return plan.spec.recipe.epochs if INTERVENTIONS[plan.spec.intervention].trained else 0
-
-
-def _outcome(seen: Survey, ran_to_end: bool, lost_analyses: int = 0) -> Outcome:
-    failed = int((seen.tables["trials"]["status"] == "failed").sum())
-    return Outcome(complete=ran_to_end, failed=failed, lost_analyses=lost_analyses)

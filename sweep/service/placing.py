@@ -22,13 +22,13 @@ from upath import UPath
 
 from sweep.service.failures import died_of
 from sweep.service.preemption import DrainNotice
-from sweep.service.queue import Task
+from sweep.service.queue import Task, resources_of
 from sweep.store.files import STORAGE_ERRORS
 from sweep.store.trial_dir import TrialDir
 
 _TELL_EVERY_S = 5.0
 _TRY_ELSEWHERE_S = 30.0  # before a trial that other nodes could run may land on a fetching one again
-_TARGET = "_soft_target_node_id"
+_TARGET, _NODE_ID = "_soft_target_node_id", "ray.io/node-id"
 
 
 class Placing:
@@ -42,7 +42,7 @@ class Placing:
         self._sent: Counter[str] = Counter()
 
     def aimed(self, task: Task) -> Task:
-        """A task with the node it should run on: of those that have its data, the one with the fewest trials."""
+        """A worker's task with the node to run on: of those that have its data, the one with the fewest workers."""
         homes = self._living_homes(task["data_key"])
         if not homes:
             return task | {"node": None}
@@ -51,7 +51,7 @@ class Placing:
         return task | {"node": node}
 
     def left(self, task: Task) -> None:
-        """A trial has left the node it was meant for."""
+        """A worker has left the node it was meant for."""
         if task.get("node") is not None:
             self._sent[task["node"]] -= 1
 
@@ -104,18 +104,26 @@ class Placing:
 
 def lacks_data(task: Task, trial: TrialDir) -> bool:
     """Whether a trial must wait until its data has been fetched to this node."""
-    from sweep.data.prepare import is_placed
+    if task["root"] is None or task.get("fetched_to") == ray.get_runtime_context().get_node_id():
+        return False
+    from sweep.data.prepare import is_placed  # imports torch
 
-    here = ray.get_runtime_context().get_node_id()
-    return task["root"] is not None and task.get("fetched_to") != here and not is_placed(trial.plan().spec.data)
+    return not is_placed(trial.plan().spec.data)
 
 
-def aim(node: str | None) -> dict[str, str]:
-    """What makes a placement group prefer a node; nothing where this version of Ray can't.
+def place_of(task: Task) -> dict[str, Any]:
+    """What makes a placement group prefer the node that a task is aimed at, and keep off those it avoids.
 
-    The argument is private: Ray has no public way to prefer a node for a placement group (2.60).
+    The first is left out where this version of Ray can't do it: its argument is private, since Ray has no public way to
+    prefer a node for a placement group (2.60).
     """
-    return {_TARGET: node} if node and _TARGET in inspect.signature(placement_group).parameters else {}
+    node, avoided = task.get("node"), task.get("avoided")
+    can_prefer = _TARGET in inspect.signature(placement_group).parameters
+    there: dict[str, Any] = {_TARGET: node} if node and can_prefer else {}
+    if avoided:
+        others = {_NODE_ID: f"!in({','.join(sorted(avoided))})"}
+        there["bundle_label_selector"] = [others] * resources_of(task).processes
+    return there
 
 
 def _fetch(task: Task) -> None:

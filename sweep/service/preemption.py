@@ -16,15 +16,15 @@ class DrainNotice:
     """Whether this node is about to go; called often, it asks Ray every two seconds."""
 
     def __init__(self) -> None:
-        self._told = False
+        self.told = False
         self._look_at = 0.0
         self._node_id = ray.get_runtime_context().get_node_id()
 
     def __call__(self) -> bool:
-        if not self._told and time.monotonic() >= self._look_at:
+        if not self.told and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_EVERY_S
-            self._told = is_draining(self._node_id)
-        return self._told
+            self.told = is_draining(self._node_id)
+        return self.told
 
 
 class PreemptionNotice:
@@ -37,6 +37,11 @@ class PreemptionNotice:
 
     def __call__(self, step: int) -> bool:
         return self._told or self._drained()
+
+    @property
+    def told(self) -> bool:
+        """Whether it is known already, without asking Ray."""
+        return self._told or self._drained.told
 
     def close(self) -> None:
         """Restore Ray's signal handler."""

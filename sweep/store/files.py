@@ -29,6 +29,12 @@ STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
 _NO_STORAGE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the storage can't be used now, rather than that a file is not as it should be."""
+    wrong = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+    return isinstance(error, STORAGE_ERRORS) and not isinstance(error, wrong)
+
+
 def absolute(name: str | UPath) -> UPath:
     """A storage or sweep as the user names it: a URL unchanged, a local path made absolute, with `~` expanded."""
     path = UPath(name)

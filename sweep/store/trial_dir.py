@@ -16,6 +16,8 @@ from sweep.store.files import move, read_json, read_text, remove_file, write_jso
 from sweep.store.kept import kept_checkpoints
 from sweep.store.manifest import EpochRow, checkpoint_steps
 
+FROM_SCRATCH = "starts from scratch"
+"""The reason of a pending trial whose earlier work has been set aside."""
 State = Literal["pending", "running", "finished", "failed", "excluded"]
 
 
@@ -173,7 +175,7 @@ class TrialDir:
         beside = TrialDir(self.attempts / str(max(taken, default=0) + 1))
         status = self.status()
         beside.write_status(status)
-        self.write_status(Status(attempts=status.attempts, reason="starts from scratch"))
+        self.write_status(Status(attempts=status.attempts, reason=FROM_SCRATCH))
         for path in (self.checkpoints, self.layers, self.epochs_file, self.error_file, self.probe_file):
             if path.exists():
                 move(path, beside.path / path.name)

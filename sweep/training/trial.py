@@ -208,7 +208,7 @@ class _Record:
         with suppress(*STORAGE_ERRORS):
             self._trial.write_error("".join(traceback.format_exception(error)))
         with suppress(*STORAGE_ERRORS):
-            self.write(status="failed", error=summary(error), final=isinstance(error, _CERTAIN))
+            self.write(status="failed", error=summary(error), final=is_certain(error))
 
 
 _CERTAIN = (
@@ -216,6 +216,11 @@ _CERTAIN = (
     NotImplementedError, SyntaxError,
 )  # fmt: skip
 """What a retry would raise again: a wrong input or a fault of the code, not of a machine."""
+
+
+def is_certain(error: BaseException) -> bool:
+    """Whether a retry would raise the same error again."""
+    return isinstance(error, _CERTAIN)
 
 
 def summary(error: BaseException) -> str:

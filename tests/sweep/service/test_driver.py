@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +18,16 @@ from upath import UPath
 from analysis.write import RESULTS
 from sweep import ROOT
 from sweep.grid.schema import Grid
-from sweep.results.compact import compact_all
+from sweep.results.compact import compact_all, survey
 from sweep.results.tables import read_table
 from sweep.service import driver as module
+from sweep.service.cluster import RayCluster
 from sweep.service.driver import Driver
 from sweep.spec import Plan, Resources
 from sweep.store.lease import hold
+from sweep.store.requests import pending_requests, request_retry
 from sweep.store.sweep_dir import SweepDir
+from sweep.store.trial_dir import Status, read_error
 from sweep.training.trial import run_trial
 from tests.command import run
 
@@ -51,61 +56,102 @@ def told() -> Told:
 
 
 @pytest.fixture
-def driven(sweep: SweepDir, tiny: Grid, told: Told, local_ray: None) -> Any:
-    """A driver of a sweep, outside Tune."""
+def driven(sweep: SweepDir, tiny: Grid, plan: Plan, told: Told, local_ray: None) -> Iterator[Driver]:
+    """A driver of a sweep with one planned trial, outside Tune."""
+    sweep.add([plan])
     with hold(sweep.path) as lease:
-        made = Driver(sweep, tiny, told, lease, max_failures=0)
+        made = Driver(sweep, tiny, survey(sweep), told, lease, RayCluster(max_failures=1))
         yield made
         made._analyses.close()
+        made._clerk.close()
 
 
-def tune_trial(plan: Plan, **facts: Any) -> SimpleNamespace:
-    return SimpleNamespace(config={"task": {"trial_id": plan.trial_id}}, error_file=None, last_result={}, **facts)
+class Actor:
+    """A worker's process, as far as the driver talks to it."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[list[str], bool]] = []
+        self.give = SimpleNamespace(
+            remote=lambda tasks, no_more: self.given.append(([task["trial_id"] for task in tasks], no_more))
+        )
+
+
+def at_work(driven: Driver, plan: Plan, node: str = "n1", name: str = "w") -> tuple[SimpleNamespace, Actor]:
+    """A worker that has been given the trial, as the trial of Tune that it is."""
+    driven._open.add(plan.trial_id)
+    if not driven._queue.holds(plan.trial_id):
+        driven._queue.tasks.add(driven._task(plan))
+    assert isinstance(driven._queue.suggest(name) or driven._placed(name, driven._task(plan)), dict)
+    if name not in driven._workers:
+        driven._placed(name, driven._task(plan))
+    actor = Actor()
+    trial = SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=actor), error_file=None)
+    driven.on_trial_start(0, [], trial)
+    driven._workers[name].node, driven._workers[name].process = node, os.getpid()
+    return trial, actor
+
+
+def report(driven: Driver, trial: SimpleNamespace, *events: dict[str, Any], done: bool = False) -> None:
+    worker = driven._workers[trial.trial_id]
+    result = {"events": list(events), "node": worker.node, "process": worker.process, "done": done}
+    driven.on_trial_result(0, [], trial, result)
+
+
+def settle(driven: Driver) -> None:
+    """Let the clerk do what it has been asked."""
+    for _ in range(500):
+        driven._clerk.tend()
+        if not any(job.every_s is None and not job.due_at for job in driven._clerk._jobs):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the clerk is never done")
+
+
+def failure(plan: Plan, error: str = "RuntimeError: boom", **facts: Any) -> dict[str, Any]:
+    return {"trial_id": plan.trial_id, "end": "failed", "error": error, "traceback": f"Traceback\n{error}", **facts}
 
 
 def test_a_checkpoint_that_its_trial_had_no_time_to_report_is_analysed(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told
 ) -> None:
-    sweep.add([plan])
     trial = sweep.trial(plan.trial_id)
     run_trial(trial, None, threads=1)  # nobody has heard of its checkpoints
-    unfinished = trial.layers / "9" / ".features.3a.conv.npz.0123abcd.part"
-    unfinished.parent.mkdir(parents=True)
-    unfinished.write_bytes(b"half")
-    driven._analyses.submit_missing([plan])
+    driven._live.read_again(plan.trial_id)
+    driven._analyses.submit_missing()
     driven._analyses.wait(driven._lease, told.remark)
     assert trial.unanalysed(plan) == []
     assert (trial.layers / "9" / RESULTS).exists()
-    assert not unfinished.exists()
+    assert driven._live.tables()["trials"]["settled"].all()
 
 
 def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told
 ) -> None:
-    sweep.add([plan])
     trial = sweep.trial(plan.trial_id)
     run_trial(trial, None, threads=1)
+    driven._live.read_again(plan.trial_id)
     trial.layers.mkdir()
     (trial.layers / "9").write_text("a file where its results should go")
     (trial.checkpoints / "0" / "model.safetensors").write_bytes(b"torn")
-    driven._analyses.submit_missing([plan])
+    driven._analyses.submit_missing()
     driven._analyses.wait(driven._lease, told.remark)
+    settle(driven)
     assert driven.lost_analyses == 1
     of_analyses = [remark for remark in told.remarks if remark.startswith(plan.trial_id)]  # a slow start is told too
     assert sorted(remark.split(":")[1] for remark in of_analyses) == [
         " the analysis of step 0 failed", " the analysis of step 9 failed",
     ]  # fmt: skip
-    driven._analyses.record([(str(trial.checkpoints / "3" / "model.safetensors"), [{"error": "KeyError: 'a'"}])])
-    assert told.remarks[-1] == f"{plan.trial_id}: the analysis of step 3 failed: KeyError: 'a'"
 
 
-def test_that_nothing_can_start_is_said_once(driven: Driver, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
+def test_that_nothing_can_start_is_said_once(
+    driven: Driver, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.monotonic()]
+    own = replace(plan, resources=Resources(cpus=16, gpus=4, accelerator="H100"))
+    driven._placed("w", driven._task(own))
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    task = Resources(cpus=16, gpus=4, accelerator="H100").model_dump()
-    waiting = SimpleNamespace(status="PENDING", config={"task": task})
     for _ in range(5):
-        driven.on_step_end(0, [waiting])
+        driven.on_step_end(0, [])
         now[0] += 30
     (said,) = told.remarks
     assert said.startswith("no trial could start: a trial needs 16 CPUs and 4 GPUs of type H100, and the analysis has")
@@ -119,29 +165,160 @@ def test_each_task_takes_what_its_trial_takes(driven: Driver, plan: Plan) -> Non
     assert of_the_grid.items() >= Resources().model_dump().items()
 
 
-def test_a_storage_that_fails_in_a_callback_ends_no_sweep(
+def test_what_a_worker_reports_is_in_the_tables_before_any_file_is_read(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
+) -> None:
+    trial, actor = at_work(driven, plan)
+    assert actor.given == [([plan.trial_id], False)]
+    status = Status(status="running", attempts=1, host="far away", epoch=1)
+    row = {"epoch": 1, "step": 3, "val_accuracy": 0.5, "wall_s": 1.0}
+    about = {"trial_id": plan.trial_id}
+    report(driven, trial, about | {"status": status}, about | {"row": row, "kept": None})
+    tables = driven._live.tables()
+    assert tables["trials"][["status", "host", "epoch"]].to_numpy().tolist() == [["running", "far away", 1]]
+    assert tables["epochs"]["val_accuracy"].tolist() == [0.5]
+    assert sweep.trial(plan.trial_id).status() == Status()
+    done = replace(status, status="finished", val_accuracy=0.75)
+    report(driven, trial, about | {"status": done}, about | {"end": "finished"})
+    assert told.ends == ["finished, validation accuracy 0.750"]
+    assert actor.given[-1] == ([], True)
+
+
+def test_a_failure_is_retried_then_recorded_for_good(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep.add([plan])
-
-    def fail(*_: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(driven._analyses, "submit", fail)
-    monkeypatch.setattr(module.TrialDir, "status", fail)
-    result = {"epoch": 1, "val_accuracy": 0.5, "kept": str(sweep.path)}
-    driven.on_trial_result(0, [], tune_trial(plan), result)
-    driven.on_trial_error(0, [], tune_trial(plan))
-    assert "the storage is unavailable: [Errno 5]" in told.remarks[0]
-    assert "its status can't be read" in told.remarks[1]
-    assert "process died" in told.ends[0]
+    monkeypatch.setattr(module, "_BACKOFF_S", 0.0)
+    for name in ("w", "x"):
+        trial, _ = at_work(driven, plan, name=name)
+        report(driven, trial, failure(plan), done=True)
+        driven.on_trial_complete(0, [], trial)
+    assert told.remarks == [f"{plan.trial_id}: failed (RuntimeError: boom); retry 1 of 1 in 0 s"]
+    assert told.ends == ["RuntimeError: boom"]
+    settle(driven)
+    assert sweep.trial(plan.trial_id).status().error == "RuntimeError: boom"
+    assert read_error(sweep.trial(plan.trial_id)) == "Traceback\nRuntimeError: boom"
 
 
-def test_a_request_that_comes_after_the_end_waits_for_the_next_resume(driven: Driver) -> None:
-    assert driven._queue.suggest("") == "FINISHED"
-    assert driven._queue.closed
-    driven._sweep = None  # type: ignore[assignment]  # it must not be looked at
-    driven._answer_requests()
+def test_a_storage_that_fails_is_nobodys_failure_and_pauses_until_it_answers(
+    driven: Driver, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [True]
+
+    def write(*_: object) -> None:
+        if away[0]:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "write_text", write)
+    monkeypatch.setattr("sweep.service.clerk._AGAIN_S", 0.05)
+    trial, _ = at_work(driven, plan)
+    report(driven, trial, failure(plan, "OSError: [Errno 5]", storage=True), done=True)
+    driven.on_trial_complete(0, [], trial)
+    for _ in range(20):
+        driven._clerk.tend()
+        time.sleep(0.02)
+    assert driven._paused()
+    assert driven._queue.suggest("x") is None
+    assert driven._failures[plan.trial_id] == 0
+    away[0] = False
+    for _ in range(100):
+        driven._clerk.tend()
+        time.sleep(0.02)
+    assert not driven._paused()
+    assert sum("the storage is unavailable" in remark for remark in told.remarks) == 1
+    assert told.remarks[-1] == "the storage answers again"
+    assert isinstance(driven._queue.suggest("x"), dict)
+
+
+def test_of_a_worker_that_dies_the_trial_it_was_at_has_failed_and_the_others_go_on(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "living_nodes", lambda: {"n1"})
+    trial, _ = at_work(driven, plan)
+    other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": 7}))
+    sweep.add([other])
+    driven._live.reopen(other, Status())
+    driven._workers["w"].tasks.append(driven._task(other) | {"attempts": 0})
+    driven._open.add(other.trial_id)
+    sweep.trial(plan.trial_id).write_status(Status(status="running", attempts=1))
+    driven.on_trial_error(0, [], trial)
+    assert driven._queue.holds(plan.trial_id)
+    settle(driven)
+    assert driven._failures == {plan.trial_id: 1}
+    assert driven._queue.waiting(module.kind_of(driven._task(other))) == 1
+    assert sweep.trial(plan.trial_id).status().status == "failed"
+    assert "process died" in told.remarks[-1]
+
+
+def test_a_trial_whose_node_is_gone_has_not_failed(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "living_nodes", lambda: {"n2"})
+    trial, _ = at_work(driven, plan, node="n1-0123456789")
+    sweep.trial(plan.trial_id).write_status(Status(status="running", attempts=1, step=4))
+    driven.on_trial_error(0, [], trial)
+    settle(driven)
+    assert driven._failures[plan.trial_id] == 0
+    assert told.remarks == [f"{plan.trial_id}: its node n1-01234 is gone; continues elsewhere from its last checkpoint"]
+
+
+def test_a_kind_of_worker_that_cannot_start_fails_its_trials_rather_than_for_ever(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "report_of", lambda _: "ModuleNotFoundError: No module named 'torch'")
+    driven._queue.tasks.add(driven._task(plan))
+    driven._open.add(plan.trial_id)
+    assert isinstance(driven._queue.suggest("w") or driven._placed("w", driven._task(plan)), dict)
+    driven._placed("w", driven._task(plan))
+    driven.on_trial_error(0, [], SimpleNamespace(trial_id="w", error_file=None))
+    settle(driven)
+    assert told.ends == ["ModuleNotFoundError: No module named 'torch'"]
+    assert sweep.trial(plan.trial_id).status().final
+
+
+def test_ten_trials_that_fail_alike_stop_the_launch(driven: Driver, plan: Plan, told: Told) -> None:
+    for number in range(10):
+        other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": number}))
+        driven._live.reopen(other, Status())
+        assert not driven._queue.closing
+        trial, _ = at_work(driven, other, name=f"w{number}")
+        report(driven, trial, failure(other, f"ValueError: no file /data/{number}", final=True), done=True)
+        driven.on_trial_complete(0, [], trial)
+    assert driven._queue.closing
+    assert told.remarks[-1].startswith("10 trials in a row have failed in the same way (ValueError: no file /data/9)")
+
+
+def test_a_node_on_which_trials_fail_in_a_row_is_avoided_and_they_are_not_to_blame(
+    driven: Driver, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driven._nodes, "_alive", lambda: {"sick", "well"})
+    for number in range(3):
+        other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": number}))
+        driven._live.reopen(other, Status())
+        trial, _ = at_work(driven, other, node="sick", name=f"w{number}")
+        report(driven, trial, failure(other), done=True)
+        driven.on_trial_complete(0, [], trial)
+    assert told.remarks[-2] == "3 trials in a row have failed on node sick: it is avoided for 5 minutes"
+    assert set(driven._failures.values()) == {0}
+    assert driven._placed("x", driven._task(plan))["avoided"] == ["sick"]
+
+
+def test_a_request_is_answered_when_its_trial_neither_waits_nor_runs(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
+) -> None:
+    run_trial(sweep.trial(plan.trial_id), None, threads=1)
+    driven._live.read_again(plan.trial_id)
+    driven._queue.tasks.hold("another")
+    request_retry(sweep.path, plan.trial_id, "scratch")
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    assert pending_requests(sweep.path) == []
+    assert driven._live.status(plan.trial_id).reason == "starts from scratch"
+    assert driven._live.tables()["epochs"].empty
+    assert told.remarks == [f"{plan.trial_id}: retry requested, from scratch"]
+    request_retry(sweep.path, plan.trial_id, "scratch")
+    driven._answer(pending_requests(sweep.path))  # it waits now
+    settle(driven)
+    assert len(pending_requests(sweep.path)) == 1
 
 
 def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import ray
 from ray._private.state import GlobalState
 
 from sweep.service import preemption
-from sweep.service.ray_trial import RayTrial
+from sweep.service.worker import TrialWorker
 from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import read_log
@@ -33,15 +33,15 @@ def test_a_trial_runs_where_ray_has_renamed_it_and_says_so_once(
     monkeypatch.setattr(preemption, "_LOOK_EVERY_S", 0.0)
     preemption._tell_once.cache_clear()
     sweep.add([plan])
-    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "delay_s": 0.0, "node": None}
-    task["cwd"] = str(Path.cwd())
-    trial = RayTrial({"task": task | Resources().model_dump()})
+    task = {"sweep": str(sweep.path), "trial_id": plan.trial_id, "root": None, "cwd": str(Path.cwd())}
+    worker = TrialWorker({"task": task | Resources().model_dump()})
+    worker.give([task | Resources().model_dump()], no_more=True)
     try:
-        rows = [trial.step() for _ in range(5)]
+        events = worker.step()["events"]
     finally:
-        trial.cleanup()
-    assert [row.get("epoch") for row in rows] == [0, 1, 2, 3, None]
-    assert rows[-1] == {"done": True}
+        worker.cleanup()
+    assert [event["row"]["epoch"] for event in events if "row" in event] == [0, 1, 2, 3]
+    assert events[-1]["end"] == "finished"
     log = read_log(sweep.trial(plan.trial_id))
     assert log is not None
     assert log.count("only SIGTERM announces a preemption") == 1

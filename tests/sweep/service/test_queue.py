@@ -1,20 +1,29 @@
-"""What Tune is handed next: due tasks in order, failed ones after a while, the end only when nothing runs or waits."""
+"""What Tune is told to start, and what its workers are given: tasks in order, failed ones after a while."""
+
+from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
 
 from sweep.service import queue as module
 from sweep.service.failures import died_of
-from sweep.service.queue import Queue
+from sweep.service.queue import Queue, Task, Tasks, kind_of
+from sweep.spec import Resources
 
 
-def tasks(*names: str) -> list[dict[str, str]]:
-    return [{"trial_id": name} for name in names]
+def task(name: str, **facts: Any) -> Task:
+    return Resources().model_dump() | {"trial_id": name, "root": None, "data_key": "scenes"} | facts
 
 
-def handed(queue: Queue) -> str | None:
-    suggested = queue.suggest("")
-    return suggested["task"]["trial_id"] if isinstance(suggested, dict) else suggested
+def tasks(*names: str) -> list[Task]:
+    return [task(name) for name in names]
+
+
+SMALL = kind_of(task(""))
+
+
+def taken(queue: Queue, most: int = 1) -> list[str]:
+    return [task["trial_id"] for task in queue.take(SMALL, most)]
 
 
 @pytest.fixture
@@ -24,30 +33,106 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_tasks_come_in_order_and_the_end_once_all_have_ended(clock: list[float]) -> None:
-    queue = Queue(tasks("a", "b"))
-    assert [handed(queue), handed(queue), handed(queue)] == ["a", "b", None]
-    queue.ended("a")
-    assert handed(queue) is None
-    queue.ended("b")
-    assert handed(queue) == Searcher.FINISHED
-
-
-def test_a_failed_task_waits_while_others_run_and_does_not_hold_up_new_ones(clock: list[float]) -> None:
+def test_tasks_come_in_order_and_the_end_once_no_worker_is_left(clock: list[float]) -> None:
     queue = Queue(tasks("a", "b", "c"))
-    assert [handed(queue), handed(queue)] == ["a", "b"]
-    queue.ended("a")
-    queue.add({"trial_id": "a"}, delay_s=8.0)
+    assert isinstance(queue.suggest("w"), dict)
+    queue.started("w")
+    assert [taken(queue), taken(queue, 5), taken(queue)] == [["a"], ["b", "c"], []]
+    assert queue.suggest("x") is None
+    queue.ended("w")
+    assert queue.suggest("x") == Searcher.FINISHED
+    assert queue.closed
+
+
+def test_as_many_workers_are_wanted_as_tasks_wait_and_the_rest_is_surplus(clock: list[float]) -> None:
+    queue = Queue(tasks("a", "b"))
+    assert [isinstance(queue.suggest(worker), dict) for worker in "wxy"] == [True, True, False]
+    queue.started("w")
+    assert queue.surplus() == set()
+    assert taken(queue, 2) == ["a", "b"]
+    assert queue.surplus() == {"x"}
+    queue.ended("x")
+    assert queue.surplus() == set()
+
+
+def test_a_failed_task_waits_while_others_are_taken_and_keeps_its_place(clock: list[float]) -> None:
+    queue = Queue(tasks("a", "b", "c"))
+    (first,) = queue.take(SMALL, 1)
+    queue.tasks.add(first, delay_s=8.0)
     assert queue.holds("a")
-    assert [handed(queue), handed(queue)] == ["c", None]
+    assert taken(queue) == ["b"]
     clock[0] += 8.0
-    assert handed(queue) == "a"
+    assert taken(queue, 5) == ["a", "c"]
 
 
-def test_where_nothing_else_runs_a_task_waits_on_its_own(clock: list[float]) -> None:
+def test_while_all_tasks_wait_for_their_time_tune_is_asked_to_wait_and_the_driver_to_tend(clock: list[float]) -> None:
+    tended: list[int] = []
+    queue = Queue([], tend=lambda: tended.append(1))
+    queue.tasks.add(task("a"), delay_s=8.0)
+    assert queue.suggest("w") is None
+    assert tended == [1]
+    clock[0] += 8.0
+    assert isinstance(queue.suggest("w"), dict)
+
+
+def test_a_task_held_back_keeps_the_end_from_coming(clock: list[float]) -> None:
     queue = Queue([])
-    queue.add({"trial_id": "a"}, delay_s=8.0)
-    assert queue.suggest("") == {"task": {"trial_id": "a", "delay_s": 8.0}}
+    queue.tasks.hold("a")
+    assert queue.suggest("w") is None
+    queue.tasks.add(task("a"))
+    assert taken(queue) == ["a"]
+    queue.tasks.hold("b")
+    queue.tasks.drop("b")
+    assert queue.suggest("w") == Searcher.FINISHED
+
+
+def test_kinds_have_workers_of_their_own(clock: list[float]) -> None:
+    large = task("large", cpus=8, gpus=1.0)
+    queue = Queue([*tasks("a"), large, task("pictures", root="/p", data_key="p"), task("scenes", root=None)])
+    wanted = [queue.suggest(worker) for worker in "wxyz"]
+    assert [found["task"]["trial_id"] if isinstance(found, dict) else found for found in wanted] == [
+        "a", "large", "pictures", "a",
+    ]  # fmt: skip
+    assert [task["trial_id"] for task in queue.take(kind_of(large), 5)] == ["large"]
+
+
+def test_higher_priority_comes_first_and_gets_the_places_of_others(clock: list[float]) -> None:
+    urgent = task("urgent", cpus=2, priority=1)
+    queue = Queue([*tasks("a", "b"), task("c", priority=1), urgent])
+    assert isinstance(queue.suggest("w"), dict)
+    queue.started("w")
+    assert taken(queue) == ["c"]
+    wanted = queue.suggest("x")
+    assert isinstance(wanted, dict)
+    assert wanted["task"]["trial_id"] == "urgent"
+    assert taken(queue) == []  # so that the worker ends and leaves its place
+    queue.started("x")
+    assert queue.take(kind_of(urgent), 1) == [urgent]
+    assert taken(queue, 5) == ["a", "b"]
+
+
+def test_a_paused_queue_starts_and_gives_nothing_and_a_closing_one_ends(clock: list[float]) -> None:
+    paused = [True]
+    queue = Queue(tasks("a"), paused=lambda: paused[0])
+    assert queue.suggest("w") is None
+    assert taken(queue) == []
+    paused[0] = False
+    assert isinstance(queue.suggest("w"), dict)
+    queue.closing = True
+    assert taken(queue) == []
+    assert queue.surplus() == {"w"}
+    assert queue.suggest("x") is None
+    queue.ended("w")
+    assert queue.suggest("x") == Searcher.FINISHED
+
+
+def test_a_hundred_thousand_tasks_are_no_burden() -> None:
+    many = Tasks(task(str(number)) for number in range(100_000))
+    began = module.time.process_time()
+    while many.take(SMALL, 3):
+        pass
+    assert module.time.process_time() - began < 3
+    assert len(many) == 0
 
 
 @pytest.mark.parametrize(
@@ -58,38 +143,13 @@ def test_where_nothing_else_runs_a_task_waits_on_its_own(clock: list[float]) -> 
             "ran out of memory",
         ),
         ("ray.exceptions.ActorDiedError: The actor died unexpectedly", "process died"),
-        ("The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrial", "process died"),  # Tune's
+        (
+            "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialWorker",
+            "process died",
+        ),  # Tune's
         ("", "process died"),
         ("Traceback\n\nKeyError: 'a'\n", "KeyError: 'a'"),
     ],
 )
 def test_why_a_process_died_is_said_in_a_line(report: str, said: str) -> None:
     assert said in died_of(report)
-
-
-def test_a_task_held_back_is_handed_out_when_it_arrives_and_the_end_waits_for_it(clock: list[float]) -> None:
-    arrived: list[dict[str, str]] = []
-
-    def arrivals() -> list[dict[str, str]]:
-        found, arrived[:] = list(arrived), []
-        return found
-
-    queue = Queue(tasks("a"), arrivals, aimed=lambda task: task | {"node": "n"})
-    assert queue.suggest("") == {"task": {"trial_id": "a", "node": "n", "delay_s": 0.0}}
-    queue.ended("a")
-    queue.hold("a")
-    assert handed(queue) is None
-    assert queue.holds("a")
-    arrived += tasks("a")
-    assert handed(queue) == "a"
-    queue.ended("a")
-    assert handed(queue) == Searcher.FINISHED
-
-
-def test_who_interrupts_need_not_wait_for_what_is_held_back(clock: list[float]) -> None:
-    interrupted = [False]
-    queue = Queue([], interrupted=lambda: interrupted[0])
-    queue.hold("a")
-    assert handed(queue) is None
-    interrupted[0] = True
-    assert handed(queue) == Searcher.FINISHED
