@@ -42,7 +42,7 @@ def survey(sweep: SweepDir) -> Survey:
     settled = settled & {trial.trial_id for trial in trials}
     unsettled = sweep.read(trial for trial in trials if trial.trial_id not in settled)
     with ThreadPoolExecutor(16) as pool:
-        fresh = list(pool.map(lambda pair: rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
+        fresh = list(pool.map(lambda pair: _rows_of(sweep.trial(pair[0].trial_id), *pair), unsettled))
     tables: dict[TableName, pd.DataFrame] = {}
     for name in SMALL:
         kept = known[name][known[name]["trial_id"].isin(settled)]
@@ -196,9 +196,8 @@ def _table(sweep: SweepDir, name: TableName) -> pd.DataFrame | None:
         return None
 
 
-def rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
-    """A trial's rows of the small tables, from its files; one that has never begun has none beside its status."""
-    if status == Status():
+def _rows_of(trial: TrialDir, plan: Plan, status: Status) -> dict[TableName, list[Row]]:
+    if status == Status():  # it has never begun
         return {"trials": [trial_row(plan, status) | {"settled": False}], "epochs": [], "layers": []}
     settled = status.status == "excluded" or (status.status == "finished" and not trial.unanalysed(plan))
     return {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from sweep.results.compact import SMALL, Survey, in_order, rows_of, trial_row
+from sweep.results.compact import SMALL, Survey, in_order, trial_row
 from sweep.results.tables import Row, TableName, records, table_of, write_table
 from sweep.spec import Plan
 from sweep.store.kept import epochs_to_keep
@@ -79,18 +79,16 @@ class LiveTables:
                 self._changed.add("trials")
 
     def read_again(self, trial_id: str) -> Status:
-        """Take a trial's rows from its files: its process has died, and may have had something left to tell."""
-        with self._lock:
-            plan = self._plans[trial_id]
-        trial = self._sweep.trial(trial_id)
-        status = trial.status()
-        rows = rows_of(trial, plan, status)
-        with self._lock:
-            self.tell(trial_id, status)
-            for row in rows["epochs"]:
-                self._add("epochs", row)
-            self._changed.add("epochs")
+        """Take a trial's status and epochs from its files: its process has died, and may have had more to tell."""
+        status = self._sweep.trial(trial_id).status()
+        self.tell(trial_id, status)
+        self.read_epochs(trial_id)
         return status
+
+    def read_epochs(self, trial_id: str) -> None:
+        """Take a trial's epochs from its file: it has failed, perhaps before it could tell of its last one."""
+        for row in self._sweep.trial(trial_id).epochs():
+            self.epoch(trial_id, row)
 
     def epoch(self, trial_id: str, row: EpochRow) -> None:
         """A trial has finished an epoch."""

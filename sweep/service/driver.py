@@ -355,6 +355,7 @@ class Driver(tune.Callback):
             self._live.tell(trial_id, status)
             traceback = event.get("traceback", event["error"])
             self._clerk.do(partial(self._record, trial_id, status, traceback), _nothing)
+        self._clerk.do(partial(self._live.read_epochs, trial_id), _nothing)
         if event.get("storage") and self._outages[trial_id] < _MOST_OUTAGES:
             self._outages[trial_id] += 1
             self._queue.tasks.hold(trial_id)
