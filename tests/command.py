@@ -21,7 +21,7 @@ def run(*arguments: str, code: int = 0) -> str:
     printed = StringIO()
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(printed), redirect_stderr(printed):
         patched.setattr(sys, "argv", ["sweep", *arguments])
-        patched.setattr(cli, "console", Console(file=printed, width=160))
+        patched.setattr(cli.consoles, "output", Console(file=printed, width=160))
         with pytest.raises(SystemExit) as left:
             cli.main()
     assert (left.value.code or 0) == code, printed.getvalue()

@@ -47,7 +47,7 @@ def test_json_has_the_keys_it_promises_and_a_reason_for_each_layer_without_score
 
 def test_the_table_shows_intervals_and_reasons(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paper = StringIO()
-    monkeypatch.setattr("sweep.cli.console", Console(file=paper, width=160))
+    monkeypatch.setattr("sweep.cli.consoles.output", Console(file=paper, width=160))
     analyze(file)
     printed = paper.getvalue()
     assert "skipped: 1x1 kernel" in printed

@@ -207,8 +207,8 @@ def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.Mon
 def printed(monkeypatch: pytest.MonkeyPatch) -> tuple[StringIO, StringIO]:
     """What the command line prints, and what it complains of."""
     streams = StringIO(), StringIO()
-    monkeypatch.setattr(cli, "console", Console(file=streams[0], width=160))
-    monkeypatch.setattr(cli, "complaints", Console(file=streams[1], width=160))
+    monkeypatch.setattr(cli.consoles, "output", Console(file=streams[0], width=160))
+    monkeypatch.setattr(cli.consoles, "complaints", Console(file=streams[1], width=160))
     return streams
 
 

@@ -39,7 +39,7 @@ def trained(sweep: SweepDir, plan: Plan) -> SweepDir:
 def printed(monkeypatch: pytest.MonkeyPatch) -> StringIO:
     """What the commands print; their console took hold of standard output when it was imported."""
     text = StringIO()
-    monkeypatch.setattr("sweep.cli.console", Console(file=text))
+    monkeypatch.setattr("sweep.cli.consoles.output", Console(file=text))
     return text
 
 

@@ -18,7 +18,7 @@ from upath import UPath
 
 from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
-from sweep.cli import Listed
+from sweep.cli.status import Listed
 from sweep.data.registry import DATASETS
 from sweep.grid.expand import expand
 from sweep.grid.load import grid_names, load_grid, preset_names

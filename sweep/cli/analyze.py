@@ -1,0 +1,68 @@
+"""`sweep analyze`: a checkpoint file, or all checkpoints of a sweep."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from upath import UPath
+
+from sweep.cli import consoles
+from sweep.cli.ending import conclude, terminable
+from sweep.cli.options import AsJson, Storage
+from sweep.store.files import absolute
+
+
+class Nmf(StrEnum):
+    PER_NEURON = "per-neuron"
+    JOINT = "joint"
+
+
+def analyze(
+    target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth, .ckpt, .onnx) or a sweep.")],
+    layer: Annotated[list[str] | None, typer.Option(help="Only this layer. Repeatable.")] = None,
+    nmf: Annotated[
+        Nmf, typer.Option(help="One factorisation per neuron, or one for all neurons of a layer.")
+    ] = Nmf.PER_NEURON,
+    figure: Annotated[Path | None, typer.Option(help="Draw the weights into this PNG, one row per layer.")] = None,
+    storage: Storage = "runs",
+    as_json: AsJson = False,
+) -> None:
+    """Score the spatial convolutions of any checkpoint, or of all checkpoints of a sweep again."""
+    from analysis.readers.convs import is_checkpoint
+    from sweep.service import launch as service
+    from sweep.service.cluster import RayCluster
+    from sweep.store.sweep_dir import open_sweep
+
+    if is_checkpoint(target) or UPath(target).is_file():
+        _analyze_file(target, layer, nmf, figure, as_json)
+        return
+    opened = open_sweep(target, absolute(storage))
+    if layer or figure is not None or nmf is not Nmf.PER_NEURON:
+        raise ValueError(
+            "--layer, --nmf and --figure apply to a checkpoint file; a sweep takes its settings from its grid"
+        )
+    with terminable():
+        outcome = service.analyse_again(opened, consoles.output, RayCluster())
+    conclude(opened, outcome)
+
+
+def _analyze_file(file: str, layer: list[str] | None, nmf: Nmf, figure: Path | None, as_json: bool) -> None:
+    from analysis.layers import analyze_convs, best_device, chosen_convs
+    from sweep.terminal import show
+
+    convs = chosen_convs(file, layer)
+    results = []
+    with show.layer_progress(consoles.complaints, len(convs)) as advance:
+        for result in analyze_convs(convs, nmf.value, best_device()):
+            results.append(result)
+            advance(result.layer)
+    if as_json:
+        print(json.dumps(show.layer_results_json(results), indent=1))
+    else:
+        consoles.output.print(show.layer_results_table(results))
+    if figure is not None:
+        show.draw_layers(results, figure)

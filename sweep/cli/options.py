@@ -1,0 +1,27 @@
+"""Arguments and options that several commands have."""
+
+from typing import Annotated
+
+import typer
+
+GridName = Annotated[str, typer.Argument(help="A grid's name (see `sweep list grids`) or a YAML file.")]
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or path.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a grid's value: key=value, e.g. recipe.epochs=3. Repeatable."),
+]
+Storage = Annotated[
+    str,
+    typer.Option(help="Where sweeps are stored: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE"),
+]
+Address = Annotated[
+    str | None, typer.Option(help="A running Ray cluster: auto, or HOST:PORT. Default: start a local one.")
+]
+MaxFailures = Annotated[
+    int, typer.Option(min=0, help="How many times this launch retries a failed trial, from its last checkpoint.")
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a folder with unusable pictures instead of leaving them out."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,71 @@
+"""`sweep prepare`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.cli import consoles
+from sweep.cli.ending import terminable
+from sweep.cli.options import Strict
+
+if TYPE_CHECKING:
+    from sweep.data.parallel import Mapper
+
+
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="A data set's name, e.g. imagenet.")],
+    source: Annotated[str | None, typer.Argument(help="The folder or URL to read it from.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value as under a grid's `data`, e.g. image_size=224. Repeatable."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="A folder or URL for other machines; default: this machine's cache."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Decode on this Ray cluster: auto, or HOST:PORT. All its nodes need SOURCE and --to."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or tasks at a time on a cluster; default: all cores.")
+    ] = None,
+    strict: Strict = False,
+) -> None:
+    """Decode a data set once into files that all trials share; run it again after an interruption.
+
+    A launch does this by itself on each machine. With --to, a grid's `data.root` may then be that folder or URL.
+    """
+    from sweep.data.make_sets import prepare_here, prepare_to
+    from sweep.grid.load import read_wanted
+    from sweep.terminal.progress import preparing, tell_remarks, tell_understood
+
+    wanted = read_wanted(dataset, source, [*(settings or []), *(["unusable=refuse"] if strict else [])])
+    with (
+        terminable(),
+        preparing(consoles.complaints, dataset, image_bytes=wanted.image_bytes) as report,
+        _mapper(address, to, workers) as mapped,
+    ):
+        made = prepare_here(wanted, mapped, report) if to is None else prepare_to(wanted, to, mapped, report)
+    tell_understood(consoles.output, made.source)
+    spec = made.index.spec
+    pictures = f"{made.index.train_images:,} training and {made.index.val_images:,} validation images"
+    consoles.output.print(f"{pictures} of {spec.num_classes:,} classes, {spec.image_size} pixels", highlight=False)
+    consoles.output.print(str(made.folder), highlight=False, soft_wrap=True)
+    tell_remarks(consoles.complaints, made.source)  # last, where a bar can't hide it
+
+
+def _mapper(address: str | None, to: str | None, workers: int | None) -> AbstractContextManager[Mapper]:
+    """Where shards are made: in processes of this machine, or in tasks of a Ray cluster."""
+    if address is None:
+        from sweep.data.parallel import in_processes
+
+        return in_processes(workers)
+    from sweep.service.preparing import in_tasks
+
+    if to is None:
+        raise ValueError("--address needs --to, a URL or a folder that all nodes share")
+    return in_tasks(address, workers)

@@ -1,0 +1,36 @@
+"""`sweep probe`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from sweep.cli import consoles
+from sweep.cli.options import Storage, SweepName
+from sweep.store.files import absolute
+
+
+def probe(
+    sweep: SweepName,
+    images: Annotated[int, typer.Option(min=5, help="Validation images per trial.")] = 256,
+    storage: Storage = "runs",
+) -> None:
+    """Measure how well a linear model reads absolute position from each trial's last maps."""
+    from rich.progress import track
+
+    from sweep.results.position import probe_sweep
+    from sweep.store.sweep_dir import open_sweep
+
+    opened = open_sweep(sweep, absolute(storage))
+    trials = len(opened.trials())
+    probed = probe_sweep(opened, images)
+    outcomes = list(track(probed, "probing", total=trials, console=consoles.complaints, transient=True))
+    for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
+        consoles.output.print(f"{number} of {trials} trials: {outcome}", highlight=False)
+    failed = [done for done in outcomes if done.failed]
+    for done in failed:
+        said = f"{done.trial_id}: {done.outcome}"
+        consoles.output.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)

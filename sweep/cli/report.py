@@ -1,0 +1,52 @@
+"""`sweep report`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from upath import UPath
+
+from sweep.cli import consoles
+from sweep.cli.options import Storage, SweepName
+from sweep.store.files import absolute
+
+
+class Normalise(StrEnum):
+    POSITION = "position"
+    MAXIMUM = "maximum"
+    NORM = "norm"
+    NONE = "none"
+
+
+def report(
+    sweep: SweepName,
+    output: Annotated[str, typer.Option("-o", "--output", help="The HTML file to write.")] = "report.html",
+    export: Annotated[str | None, typer.Option(help="A folder for all tables (CSV, Parquet) and pictures.")] = None,
+    normalise: Annotated[
+        Normalise, typer.Option(help="What the clusters' weights are divided by.")
+    ] = Normalise.POSITION,
+    kernel: Annotated[int, typer.Option(min=2, help="Kernel size of the layers to cluster.")] = 5,
+    storage: Storage = "runs",
+) -> None:
+    """Write one self-contained HTML file about a sweep, finished or not."""
+    from sweep.report.export import export as write_export
+    from sweep.report.page import write_report
+    from sweep.results.clusters import update_clusters
+    from sweep.results.compact import compact_all, mend
+    from sweep.store.lease import BusyError, hold
+    from sweep.store.sweep_dir import open_sweep
+
+    opened = open_sweep(sweep, absolute(storage))
+    with consoles.complaints.status("reading the sweep, clustering its neurons"):
+        with suppress(BusyError), hold(opened.path):  # while a driver works, its tables are new enough
+            mend(opened)
+            compact_all(opened)
+        update_clusters(opened.path, (kernel, kernel), normalise.value)
+        write_report(opened.path, UPath(output))
+    consoles.output.print(f"report: {output}", highlight=False, soft_wrap=True)
+    if export is not None:
+        files = write_export(opened.path, UPath(export))
+        consoles.output.print(f"{files} files in {export}", highlight=False, soft_wrap=True)
