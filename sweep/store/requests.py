@@ -1,7 +1,8 @@
-"""What the dashboard asks of a sweep: to run a trial again.
+"""What the dashboard and `sweep stop` ask of a sweep: to run a trial again, or to stop.
 
 A request is a file, `requests/<trial_id>.json`, so that it outlives both sides. The running driver, or else the
-next resume, picks it up and removes it. Knows neither torch nor Ray.
+next resume, picks it up and removes it. The request to stop is the file `requests/stop`, for the running driver alone.
+Knows neither torch nor Ray.
 """
 
 import reprlib
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from upath import UPath
 
 from sweep.store.files import read_json, remove_file, write_json
+from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
 
 Start = Literal["checkpoint", "scratch"]
@@ -80,6 +82,38 @@ def forget(sweep: UPath, request: Request) -> None:
     """Remove an answered request, unless it is gone or a newer one for the same trial stands in its place."""
     if pending_request(sweep, request.trial_id) in (request, None):
         remove_file(_file(sweep, request.trial_id))
+
+
+def request_stop(sweep: UPath) -> Holder:
+    """Ask the driver that works on a sweep to stop, wherever it runs; its trials save first. Returns who that is.
+
+    Raises:
+        ValueError: no driver works on the sweep.
+    """
+    working = holder(sweep)
+    if working is None:
+        raise ValueError(f"no driver works on {sweep}, so there is nothing to stop; see `sweep status {sweep}`")
+    write_json(_stop_file(sweep), {"driver": working.token})
+    return working
+
+
+def stop_requested(sweep: UPath) -> bool:
+    """Whether the driver that works on a sweep is to stop; a request to an earlier one is over."""
+    try:
+        asked: Any = read_json(_stop_file(sweep))
+    except (FileNotFoundError, ValueError):
+        return False
+    working = holder(sweep)
+    return working is not None and asked == {"driver": working.token}
+
+
+def forget_stop(sweep: UPath) -> None:
+    """Remove the request to stop, if there is one."""
+    remove_file(_stop_file(sweep))
+
+
+def _stop_file(sweep: UPath) -> UPath:
+    return SweepDir(sweep).requests / "stop"  # without the ending of the others, which are for a trial
 
 
 def _file(sweep: UPath, trial_id: str) -> UPath:

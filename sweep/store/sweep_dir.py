@@ -3,7 +3,7 @@
 ```
 <storage>/<sweep>/sweep.yaml           what was launched
                   driver/<n>.json      who works on it (sweep.store.lease)
-                  requests/            what the dashboard asks for (sweep.store.requests)
+                  requests/            what the dashboard and `sweep stop` ask for (sweep.store.requests)
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
@@ -65,7 +65,7 @@ class SweepDir:
 
     @property
     def requests(self) -> UPath:
-        """What the dashboard asks for (sweep.store.requests)."""
+        """What the dashboard and `sweep stop` ask for (sweep.store.requests)."""
         return self.path / "requests"
 
     @property

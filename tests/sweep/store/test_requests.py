@@ -10,7 +10,18 @@ import fsspec
 import pytest
 from upath import UPath
 
-from sweep.store.requests import Start, forget, pending_request, pending_requests, read_requests, request_retry
+from sweep.store.lease import hold
+from sweep.store.requests import (
+    Start,
+    forget,
+    forget_stop,
+    pending_request,
+    pending_requests,
+    read_requests,
+    request_retry,
+    request_stop,
+    stop_requested,
+)
 
 TRIAL = "simplified_mini-baseline-s0-0123456789ab"
 OTHER = "simplified_mini-rotate90-s0-0123456789ab"
@@ -106,3 +117,30 @@ def test_asking_needs_neither_torch_nor_ray() -> None:
     code = "import sys, sweep.store.requests; sys.exit(', '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_request_to_stop_is_for_the_driver_that_works_now_and_for_no_trial(sweep: UPath) -> None:
+    with hold(sweep):
+        assert not stop_requested(sweep)
+        request_stop(sweep)
+        assert stop_requested(sweep)
+        assert read_requests(sweep) == ([], [])
+    with hold(sweep):
+        assert not stop_requested(sweep)
+        request_stop(sweep)
+        forget_stop(sweep)
+        forget_stop(sweep)
+        assert not stop_requested(sweep)
+
+
+def test_a_damaged_request_to_stop_stops_nobody(sweep: UPath) -> None:
+    with hold(sweep):
+        request_stop(sweep)
+        (sweep / "requests" / "stop").write_text("{")
+        assert not stop_requested(sweep)
+
+
+def test_where_nobody_works_there_is_nothing_to_stop(sweep: UPath) -> None:
+    with pytest.raises(ValueError, match=r"no driver works on .*demo, so there is nothing to stop"):
+        request_stop(sweep)
+    assert not (sweep / "requests").exists()
