@@ -4,6 +4,7 @@
 <storage>/<sweep>/sweep.yaml           what was launched
                   driver/<n>.json      who works on it (sweep.store.lease)
                   requests/            what the dashboard and `sweep stop` ask for (sweep.store.requests)
+                  code/<hash>.json     the code that has worked on it (sweep.store.code)
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
@@ -67,6 +68,11 @@ class SweepDir:
     def requests(self) -> UPath:
         """What the dashboard and `sweep stop` ask for (sweep.store.requests)."""
         return self.path / "requests"
+
+    @property
+    def code(self) -> UPath:
+        """The code that has worked on the sweep (sweep.store.code)."""
+        return self.path / "code"
 
     @property
     def centres(self) -> UPath:

@@ -1,14 +1,11 @@
 """Run one trial of a sweep directory: train it, and keep its status and error up to date."""
 
 import errno
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from models.architectures import architecture_named
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import in_words, prepare
 from sweep.spec import Resources, TrialSpec
+from sweep.store.code import code_version
 from sweep.store.files import STORAGE_ERRORS, remove_unfinished
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
@@ -237,16 +235,6 @@ _CURES = {
     errno.EACCES: "the storage is no longer writable: restore the permission, then `sweep resume`",
     errno.EROFS: "the storage has become read-only: restore it, then `sweep resume`",
 }
-
-
-@cache
-def code_version() -> str:
-    """This code's commit, followed by `+` if files differ from it; else the installed version."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return version("weight-banding")
 
 
 def _in_words(row: EpochRow) -> str:
