@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 # Two processes; what needs Ray stays in one of them (tests/spread.py).
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: help install demo test quick lint bench results docs package dashboard clean
+.PHONY: help install demo test quick lint bench results docs package constraints dashboard clean
 .DEFAULT_GOAL := help
 
 help:  ## show these commands
@@ -57,6 +57,9 @@ docs: $(INSTALLED)  ## update generated tables, the catalogue of `sweep list` an
 
 package: $(INSTALLED)  ## build a wheel and run it in an empty environment (a few minutes, needs the network)
 	benchmarks/package.sh $(BIN)/python
+
+constraints: $(INSTALLED)  ## pin what .venv has in .ci/constraints.txt, for nodes and images
+	$(BIN)/python .ci/constraints.py
 
 dashboard: $(INSTALLED)  ## open the dashboard on the sweeps in runs/
 	$(BIN)/sweep dashboard
