@@ -1,16 +1,19 @@
 """A pool of Ray actors that analyse checkpoints as they appear, while training goes on."""
 
+from __future__ import annotations
+
 import resource
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from analysis.layers import Choice, Row, analyze_checkpoint, best_device, failed_row
+if TYPE_CHECKING:  # it loads torch, which the actors need, but not the driver
+    from analysis.layers import Choice, Row
 
 _IN_FLIGHT = 2  # per actor: one at work, one waiting, so that no actor waits for the driver
 _ATTEMPTS = 2  # a checkpoint that kills two actors would kill a third
@@ -24,12 +27,16 @@ class Analyst:
     """Analyses one checkpoint after another; takes paths, returns small rows."""
 
     def __init__(self, num_gpus: float) -> None:
+        from analysis.layers import best_device
+
         self._device = best_device() if num_gpus else "cpu"
 
     def ready(self) -> None:
         """Answers once the actor has a place in the cluster."""
 
     def analyze(self, model_file: str, out_dir: str, layers: Choice) -> list[Row]:
+        from analysis.layers import analyze_checkpoint
+
         return analyze_checkpoint(model_file, out_dir, layers, self._device)
 
     def peak_mib(self) -> float:
@@ -182,6 +189,8 @@ class AnalysisPool:
                 if job.attempt < _ATTEMPTS:
                     self._queue.appendleft(_Job(job.model_file, job.out_dir, job.attempt + 1))
                     return []
+            from analysis.layers import failed_row
+
             return [(job.model_file, [failed_row("", 1, error)])]
 
     def _replace(self, worker: _Worker) -> None:

@@ -54,6 +54,13 @@ def test_the_dashboard_needs_neither_torch_nor_ray() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_driver_leaves_torch_to_its_workers() -> None:
+    """It takes 260 MiB, beside a driver's 200."""
+    code = "import sys, sweep.service.driver, sweep.service.launch; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def settled(tmp_path: Path) -> Path:
     """A storage with a sweep of which every trial is finished and analysed."""

@@ -14,7 +14,8 @@ from models.architectures import ARCHITECTURES, architecture_named
 from models.interventions import INTERVENTIONS
 from models.names import require_known
 from sweep.data.registry import DATASETS
-from sweep.spec import SEEDS, Frozen, Plan, Recipe, Resources
+from sweep.grid.settings import Analysis, TrialResources
+from sweep.spec import SEEDS, Frozen, Recipe, Resources
 
 
 def _known(kind: str, allowed: dict[str, Any]) -> AfterValidator:
@@ -89,31 +90,10 @@ def _require_valid(names: Iterable[str], of_architecture: Callable[[str], Any], 
             raise ValueError(f"of.{name}: {explain(error, model)}") from error
 
 
-class Analysis(Frozen):
-    """Actors that analyse checkpoints while training goes on; `cpus` and `gpus` are each actor's share.
-
-    `actors: auto` means as many as fit into a quarter of the cluster (one for each 4 CPUs where both shares are 0).
-    `layers` is the final convs that each architecture names, or every conv that can be scored, the final ones first.
-    """
-
-    actors: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    cpus: float = Field(0.0, ge=0)
-    gpus: float = Field(0.0, ge=0)
-    layers: Literal["final", "all"] = "final"
-
-
-class GridResources(Resources):
-    """What each of a grid's trials takes; `of` gives those of some architectures their own values."""
+class GridResources(TrialResources):
+    """What each of a grid's trials takes, with names of architectures that exist."""
 
     of: dict[Annotated[str, AfterValidator(_known_architecture)], dict[str, JsonValue]] = Field(default_factory=dict)
-
-    def of_architecture(self, name: str) -> Resources:
-        """What a trial of one architecture takes, without the others' values."""
-        return Resources.model_validate(self.model_dump(exclude={"of"}) | self.of.get(name, {}))
-
-    def of_plan(self, plan: Plan) -> Resources:
-        """What a planned trial takes: its own resources, or where an older version planned it, those given here."""
-        return plan.resources or self.of_architecture(plan.spec.architecture)
 
     @model_validator(mode="after")
     def _valid_for_each(self) -> Self:

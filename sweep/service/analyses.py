@@ -9,7 +9,7 @@ from typing import Any
 from upath import UPath
 
 from analysis.actors import AnalysisPool
-from sweep.grid.schema import Analysis
+from sweep.grid.settings import Analysis
 from sweep.results.live import LiveTables
 from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, in_words

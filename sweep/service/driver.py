@@ -25,7 +25,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from upath import UPath
 
-from sweep.grid.schema import Grid
+from sweep.grid.settings import Settings
 from sweep.results.compact import Survey, compact_neurons
 from sweep.results.live import LiveTables
 from sweep.results.words import count
@@ -42,7 +42,7 @@ from sweep.service.worker import Event, TrialWorker, bundle
 from sweep.spec import Plan
 from sweep.store.files import write_text
 from sweep.store.lease import Lease
-from sweep.store.requests import Request, pending_requests
+from sweep.store.requests import Request, forget_stop, pending_requests, stop_requested
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
 from sweep.terminal.progress import Display
@@ -82,7 +82,7 @@ class Driver(tune.Callback):
     def __init__(
         self,
         sweep: SweepDir,
-        grid: Grid,
+        settings: Settings,
         seen: Survey,
         display: Display,
         lease: Lease,
@@ -90,10 +90,10 @@ class Driver(tune.Callback):
         ray_logs: Path | None = None,
     ) -> None:
         self._sweep, self._display, self._lease, self._cluster = sweep, display, lease, cluster
-        self._resources = grid.resources  # of trials planned without their own
+        self._resources = settings.resources  # of trials planned without their own
         self._live = LiveTables(sweep, seen)
         self._clerk = Clerk(display.remark)
-        self._analyses = Analyses(sweep, grid.analysis, self._live, self._clerk, display, ray_logs)
+        self._analyses = Analyses(sweep, settings.analysis, self._live, self._clerk, display, ray_logs)
         self._queue = Queue([])
         self._workers: dict[str, Worker] = {}
         self._open: set[str] = set()
@@ -219,7 +219,7 @@ class Driver(tune.Callback):
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its own would stop trials before they have saved
         self._queue = Queue([self._task(plan) for plan in plans], self._placed, self._tend, self._paused)
         self._open = {plan.trial_id for plan in plans}
-        self._clerk.every(_LOOK_EVERY_S, lambda: pending_requests(self._sweep.path), self._answer)
+        self._clerk.every(_LOOK_EVERY_S, self._look, self._heed)
         with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder, self._interruptible():
             tuner = tune.Tuner(
                 tune.with_resources(TrialWorker, bundle),
@@ -429,6 +429,16 @@ class Driver(tune.Callback):
         trial = self._sweep.trial(trial_id)
         trial.write_error(traceback)
         trial.write_status(status)
+
+    def _look(self) -> tuple[bool, list[Request]]:
+        return stop_requested(self._sweep.path), pending_requests(self._sweep.path)
+
+    def _heed(self, asked: tuple[bool, list[Request]]) -> None:
+        stop, requests = asked
+        if stop:
+            self._clerk.do(partial(forget_stop, self._sweep.path), _nothing)
+            self.stop("asked to stop")
+        self._answer(requests)
 
     def _answer(self, requests: Sequence[Request]) -> None:
         """Run trials again that the dashboard asks for, unless they run or are analysed: then at the next look."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.write import RESULTS
+from sweep.grid.settings import Settings, settings_of
 from sweep.results.compact import mend, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
 from sweep.service.cluster import RayCluster, connected, require_room
@@ -81,7 +82,7 @@ def resume(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Choic
     """
     with hold(sweep.path) as lease:
         if choice.start == "scratch":
-            last_grid(sweep)  # an invalid grid is an error before anything is set aside
+            last_settings(sweep)  # an invalid grid is an error before anything is set aside
             choice = Choice(trial_ids=begin_from_scratch(sweep, choice))
         return _complete(sweep, console, cluster, choice, lease)
 
@@ -96,13 +97,11 @@ def analyse_again(sweep: SweepDir, console: Console, cluster: RayCluster) -> Out
         return _complete(sweep, console, cluster, NO_TRIAL, lease)
 
 
-def last_grid(sweep: SweepDir) -> "Grid":
-    """The grid launched last; its analysis settings apply to every resume."""
-    from sweep.grid.schema import Grid  # builds networks to check what it names, which takes a second to import
-
+def last_settings(sweep: SweepDir) -> Settings:
+    """Those of the grid launched last; they apply to every resume, but for trials planned with their own resources."""
     launches = sweep.launches()
     try:
-        return Grid.model_validate(launches[-1]["grid"])
+        return settings_of(launches[-1]["grid"])
     except (IndexError, ValidationError) as error:
         raise ValueError(f"{sweep.file} has no valid grid; launch the grid again") from error
 
@@ -126,17 +125,19 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
             console.print(f"the table `{name}` was damaged; it is rebuilt from the trials", style="yellow")
         console.print(f"nothing to do: {which} is finished and analysed", highlight=False)
         return Outcome(complete=True, failed=int((seen.tables["trials"]["status"] == "failed").sum()))
-    tell(console, other_threads(todo, last_grid(sweep).resources))
+    settings = last_settings(sweep)
+    tell(console, other_threads(todo, settings.resources))
     for plan, status in todo:
         if status.status == "running":  # its driver has died: this one holds the lease
             trial = sweep.trial(plan.trial_id)
             reason = trial.interrupted(f"interrupted on {status.host}")
             trial.write_status(replace(status, status="pending", reason=reason))
     seen = replace(seen, unsettled=sweep.read(sweep.trial(plan.trial_id) for plan, _ in trials))
-    from sweep.data.prepare import prepare
     from sweep.service.driver import Driver
 
     for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
+        from sweep.data.prepare import prepare  # loads torch
+
         try:
             with preparing(console, plan.spec.data.name) as report:
                 prepare(plan.spec.data, plan.root, report)
@@ -144,10 +145,9 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
             console.print(f"data set {plan.spec.data.name}: {error}", style="yellow", highlight=False, markup=False)
     epochs = sum(_epochs(plan) for plan, _ in todo)
     done = sum(status.epoch for _, status in todo)
-    grid = last_grid(sweep)
     with connected(cluster.address) as ray_logs, display(console, len(todo), epochs, done) as shown:
-        require_room([grid.resources.of_plan(plan) for plan, _ in todo], cluster.address)
-        driver = Driver(sweep, grid, seen, shown, lease, cluster, ray_logs)
+        require_room([settings.resources.of_plan(plan) for plan, _ in todo], cluster.address)
+        driver = Driver(sweep, settings, seen, shown, lease, cluster, ray_logs)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
     return Outcome(complete=ran_to_end, failed=driver.failed_trials(), lost_analyses=driver.lost_analyses)
 

@@ -11,7 +11,8 @@ from sweep.spec import Plan
 from sweep.store.trial_dir import Status
 
 if TYPE_CHECKING:
-    from sweep.grid.schema import Grid, GridResources
+    from sweep.grid.schema import Grid
+    from sweep.grid.settings import TrialResources
 
 
 def tell(console: Console, remarks: Sequence[str]) -> None:
@@ -47,7 +48,7 @@ def slow_precision(grid: "Grid", plans: Sequence[Plan], address: str | None) -> 
     ]
 
 
-def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "GridResources") -> list[str]:
+def other_threads(todo: Sequence[tuple[Plan, Status]], resources: "TrialResources") -> list[str]:
     """What to say if trials started on CPUs continue with another number of threads; one line for each change.
 
     `resources` are those of trials that were planned without their own.

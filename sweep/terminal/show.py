@@ -22,7 +22,7 @@ from upath import UPath
 from analysis.picture import FigureRow, figure
 from analysis.write import write_bytes
 from sweep.results.cells import counts, last_convs, newest, standing
-from sweep.results.compact import survey
+from sweep.results.compact import look
 from sweep.results.cost import Cost, cost_of, measured_speeds, read_prices, trial_costs
 from sweep.results.tables import Row, read_reduced, read_table, records
 from sweep.results.words import decimal
@@ -181,7 +181,7 @@ class _Seen:
 
 
 def _look(sweep: SweepDir) -> _Seen:
-    tables = survey(sweep).tables
+    tables = look(sweep)
     driver = holder(sweep.path)
     trials = standing(tables["trials"], driver)
     layers: dict[str, list[Row]] = {}

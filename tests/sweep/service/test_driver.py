@@ -18,6 +18,7 @@ from upath import UPath
 from analysis.write import RESULTS
 from sweep import ROOT
 from sweep.grid.schema import Grid
+from sweep.grid.settings import settings_of
 from sweep.results.compact import compact_all, survey
 from sweep.results.tables import read_table
 from sweep.service import driver as module
@@ -60,7 +61,9 @@ def driven(sweep: SweepDir, tiny: Grid, plan: Plan, told: Told, local_ray: None)
     """A driver of a sweep with one planned trial, outside Tune."""
     sweep.add([plan])
     with hold(sweep.path) as lease:
-        made = Driver(sweep, tiny, survey(sweep), told, lease, RayCluster(max_failures=1))
+        made = Driver(
+            sweep, settings_of(tiny.model_dump(mode="json")), survey(sweep), told, lease, RayCluster(max_failures=1)
+        )
         yield made
         made._analyses.close()
         made._clerk.close()
