@@ -10,7 +10,6 @@ from upath import UPath
 
 from sweep.report.page import render
 from sweep.results.cells import COLOURS, SYMBOLS, cells, last_convs, newest, standing
-from sweep.results.compact import Survey
 from sweep.results.tables import read_table, write_table
 from sweep.store.lease import holder
 from sweep.store.sweep_dir import SweepDir
@@ -33,8 +32,6 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepDir:
     layers.loc[own & (layers["step"] == 20), ["horizontal", "vertical", "verdict"]] = None
     layers.loc[own & (layers["step"] == 20), "error"] = ERROR
     write_table(made.path, "layers", layers)
-    tables = {name: read_table(made.path, name) for name in ("trials", "epochs", "layers")}
-    monkeypatch.setattr(show, "survey", lambda _: Survey(tables, []))  # the synthetic trials have no files of their own
     return made
 
 
