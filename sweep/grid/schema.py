@@ -105,6 +105,9 @@ _LONGEST_INPUT = 80  # characters of a wrong value that an error shows
 Seeds = tuple[Annotated[int, Field(ge=0, lt=SEEDS)], ...]
 
 
+_MOST_TRIALS = 100_000  # each is a folder of the sweep; typing errors make more
+
+
 class Grid(Frozen):
     """Architectures x interventions x seeds on one data set with one recipe.
 
@@ -140,6 +143,17 @@ class Grid(Frozen):
             if repeated:
                 more = f" and {len(repeated) - 5} others" if len(repeated) > 5 else ""
                 raise ValueError(f"{key} names {', '.join(repeated[:5])}{more} more than once")
+        return self
+
+    @model_validator(mode="after")
+    def _of_a_size_to_plan(self) -> Self:
+        seeds = sum(len(self.seeds_of.get(intervention, self.seeds)) for intervention in self.interventions)
+        trials = len(self.architectures) * seeds
+        if trials > _MOST_TRIALS:
+            raise ValueError(
+                f"architectures x interventions x seeds is {trials:,} trials, and a grid has {_MOST_TRIALS:,} at most; "
+                "name fewer, and launch the rest as another grid"
+            )
         return self
 
 

@@ -179,6 +179,7 @@ def test_a_spec_survives_json() -> None:
         ("demo", ["recipe.epochs=none"], "recipe.epochs: "),
         ("demo", ["recipe.lr=-1"], "recipe.lr: "),
         ("demo", ["seeds=[0,0]"], "seeds names 0 more than once"),
+        ("demo", [f"seeds={[*range(50_000)]}"], "x seeds is 200,000 trials, and a grid has 100,000 at most"),
         ("demo", ["recipe.batch_size=[{from_epoch: 3, size: 8}]"], "must start at epoch 0"),
         ("demo", ["data.root=/tmp"], "remove data.root"),
         ("demo", ["nonsense"], "must look like"),
