@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -27,10 +29,11 @@ from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.entry import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
-from analysis.write import RESULTS, arrays_names, write_bytes
+from analysis.write import RESULTS, arrays_names, is_local, read_bytes, remove_unfinished, write_bytes
 
 Row = dict[str, Any]
 Choice = Literal["final", "all"]
+_SMALL = 16 * 2**20  # bytes
 
 _SCORES = (
     "neurons", "dead", "horizontal", "horizontal_low", "horizontal_high", "vertical", "vertical_low", "vertical_high",
@@ -92,16 +95,16 @@ def analyze_checkpoint(
     `final`: those that the checkpoint names (all that can be scored where it names none). `all`: also every other conv
     that can be scored, the last one first; their positions follow on.
     Whatever goes wrong is reported in the rows: a layer that fails has an `error` and no scores.
+    A checkpoint that has its results is not analysed again. At most one process may analyse it at a time.
     """
     folder = UPath(out_dir)
-    try:
-        chosen = _chosen(model_file, layers)
-    except Exception as error:  # noqa: BLE001  # whatever is wrong with a file, its row says so
-        rows = [failed_row("", 1, error)]
-    else:
-        with one_thread():
-            names = arrays_names(conv.layer for conv in chosen)
-            rows = [_row(folder / names[conv.layer], conv, i, device) for i, conv in enumerate(chosen, start=1)]
+    before = _results(folder)
+    if before is not None:
+        return before
+    remove_unfinished(folder)
+    original = UPath(model_file)
+    with _nearby(original) as file:
+        rows = [_naming(original, file, row) for row in _rows(file, folder, layers, device)]
     write_bytes(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
     return rows
 
@@ -127,6 +130,50 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def _results(folder: UPath) -> list[Row] | None:
+    """The rows that an earlier analysis has left, or None."""
+    try:
+        rows = json.loads(read_bytes(folder / RESULTS))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    whole = isinstance(rows, list) and all(isinstance(row, dict) and {"layer", "error"} <= row.keys() for row in rows)
+    return rows if whole else None
+
+
+@contextmanager
+def _nearby(file: UPath) -> Iterator[UPath]:
+    """A small file of an object store as a local copy, made in one request; any other file as it is.
+
+    Readers ask for a file's parts one by one, so they spare a large one most of its bytes.
+    """
+    try:
+        content = b"" if is_local(file) else read_bytes(file, _SMALL + 1)
+    except OSError:  # whoever reads it tells what is wrong
+        content = b""
+    if not 0 < len(content) <= _SMALL:
+        yield file
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, file.name)
+        copy.write_bytes(content)
+        yield UPath(copy)
+
+
+def _naming(original: UPath, copy: UPath, row: Row) -> Row:
+    """A row whose error names the file that was asked for."""
+    return row | {"error": row["error"] and row["error"].replace(str(copy), str(original))}
+
+
+def _rows(model_file: UPath, folder: UPath, layers: Choice, device: str) -> list[Row]:
+    try:
+        chosen = _chosen(model_file, layers)
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with a file, its row says so
+        return [failed_row("", 1, error)]
+    with one_thread():
+        names = arrays_names(conv.layer for conv in chosen)
+        return [_row(folder / names[conv.layer], conv, i, device) for i, conv in enumerate(chosen, start=1)]
 
 
 def _chosen(model_file: AnyPath, layers: Choice) -> list[Conv]:

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, on a local disk or an object store. Knows no torch."""
+"""Write files whole or not at all and read them in one request, on a local disk or an object store. Knows no torch."""
 
 import hashlib
 import os
@@ -51,13 +51,33 @@ def _hashed(layer: str) -> str:
     return f"{shown}~{hashlib.sha256(layer.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.npz"
 
 
+def is_local(path: UPath) -> bool:
+    """Whether a path is one of this machine's file system, not an object store's."""
+    return path.protocol in ("", "file")
+
+
+def read_bytes(path: UPath, first: int | None = None) -> bytes:
+    """A file's content, or its `first` bytes; one request to an object store, which opening it would ask for its size.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if is_local(path):
+        with Path(path.path).open("rb") as file:
+            return file.read(first)
+    if first is not None:
+        return bytes(path.fs.cat_file(path.path, start=0, end=first))
+    at_once = {"max_concurrency": 1} if path.protocol in ("s3", "s3a") else {}
+    return bytes(path.fs.cat_file(path.path, **at_once))
+
+
 def write_bytes(path: UPath, data: bytes) -> None:
     """Replace a file's content atomically: readers see the old bytes or the new ones, never a mixture.
 
     A local file is written beside its place, synced and renamed; on an object store a put is atomic by itself.
     """
-    if path.protocol not in ("", "file"):
-        path.write_bytes(data)
+    if not is_local(path):
+        path.fs.pipe_file(path.path, data)
         return
     target = Path(path.path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,3 +92,10 @@ def write_bytes(path: UPath, data: bytes) -> None:
         with suppress(OSError):  # the write's own error is the one to report
             unfinished.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: UPath) -> None:
+    """Remove what killed writers have left behind in this folder."""
+    if is_local(folder):
+        for path in Path(folder.path).glob(".*.part"):
+            path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ checkpoints/<step>/model.safetensors      parameters and buffers; metadata names
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
 
 import safetensors.torch
@@ -20,13 +20,13 @@ from upath import UPath
 from analysis.write import write_bytes
 from sweep.store.log import logger
 from sweep.store.manifest import (
+    MANIFEST,
     MODEL,
     PROGRESS,
     TRAINING,
     Progress,
     TornCheckpointError,
-    checkpoint_steps,
-    has_training_state,
+    checkpoint_files,
     read_manifest,
     verified,
     write_manifest,
@@ -48,8 +48,8 @@ def write_checkpoint(
     model: Mapping[str, Tensor],
     training: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-) -> None:
-    """Write all files, the manifest last; an interrupted checkpoint of the same step is replaced."""
+) -> dict[str, str]:
+    """Write all files, the manifest last, and return its digests; a checkpoint of the same step is replaced."""
     files = {
         MODEL: safetensors.torch.save(_plain(model), dict(metadata)),
         PROGRESS: json.dumps(asdict(progress), allow_nan=False).encode(),
@@ -60,6 +60,7 @@ def write_checkpoint(
         write_bytes(folder / name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     write_manifest(folder, digests)
+    return digests
 
 
 def read_checkpoint(folder: UPath) -> Checkpoint:
@@ -78,14 +79,17 @@ def read_checkpoint(folder: UPath) -> Checkpoint:
     )
 
 
-def newest_resumable(checkpoints: UPath) -> Iterator[Checkpoint]:
-    """Valid checkpoints with training state, newest first; torn ones are skipped."""
-    for step in checkpoint_steps(checkpoints):
-        folder = checkpoints / str(step)
-        if not has_training_state(folder):
+def newest_resumable(checkpoints: UPath, stored: Mapping[int, Set[str]] | None = None) -> Iterator[Checkpoint]:
+    """Valid checkpoints with training state, newest first; torn ones are skipped.
+
+    `stored` are the files that are there, if they have been listed (`checkpoint_files`).
+    """
+    files = checkpoint_files(checkpoints) if stored is None else stored
+    for step in sorted(files, reverse=True):
+        if not {MANIFEST, TRAINING} <= files[step]:
             continue
         try:
-            yield read_checkpoint(folder)
+            yield read_checkpoint(checkpoints / str(step))
         except TornCheckpointError as error:
             logger.info(f"skips a corrupt checkpoint: {error}")
 

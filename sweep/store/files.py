@@ -5,15 +5,19 @@ pattern. A sweep's path may contain them, so files are removed and moved here, k
 """
 
 import json
+import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from fsspec.asyn import sync
 from upath import UPath
 
-from analysis.write import write_bytes
+from analysis.write import is_local, read_bytes, write_bytes
+from analysis.write import remove_unfinished as remove_unfinished
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
@@ -26,6 +30,7 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 
 STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
 """What a storage raises while it is unavailable."""
+_AT_ONCE = 1000  # keys that S3 removes in one request
 _NO_STORAGE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
 
 
@@ -38,7 +43,7 @@ def is_outage(error: BaseException) -> bool:
 def absolute(name: str | UPath) -> UPath:
     """A storage or sweep as the user names it: a URL unchanged, a local path made absolute, with `~` expanded."""
     path = UPath(name)
-    return UPath(Path(path.path).expanduser().absolute()) if path.protocol in ("", "file") else path
+    return UPath(Path(path.path).expanduser().absolute()) if is_local(path) else path
 
 
 def write_text(path: UPath, text: str) -> None:
@@ -48,7 +53,7 @@ def write_text(path: UPath, text: str) -> None:
 
 def read_text(path: UPath) -> str:
     """The content of a text file, with the replacement character for bytes that aren't UTF-8."""
-    return bytes(path.read_bytes()).decode(errors="replace")
+    return read_bytes(path).decode(errors="replace")
 
 
 def write_json(path: UPath, value: Any) -> None:
@@ -63,7 +68,7 @@ def create_json(path: UPath, value: Any) -> None:
         FileExistsError: it exists.
     """
     data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-    if path.protocol not in ("", "file"):
+    if not is_local(path):
         path.fs.pipe_file(path.path, data, mode="create")
         return
     target = Path(path.path)
@@ -83,34 +88,39 @@ def read_json(path: UPath) -> Any:
         ValueError: the file is not JSON; the message names it.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and run `sweep resume`") from error
 
 
 def remove_file(path: UPath) -> None:
     """Remove one file; it need not exist."""
-    if path.protocol in ("", "file"):
-        Path(path.path).unlink(missing_ok=True)
+    remove_files([path])
+
+
+def remove_files(paths: Sequence[UPath]) -> None:
+    """Remove files in any order, on S3 a thousand at a time; they need not exist."""
+    if not paths:
         return
-    with suppress(FileNotFoundError):
-        path.fs.rm_file(path.path)
+    if is_local(paths[0]):
+        for path in paths:
+            Path(path.path).unlink(missing_ok=True)
+        return
+    _remove_keys(paths[0].fs, [path.path for path in paths])
 
 
 def remove_folder(folder: UPath) -> None:
     """Remove a folder and all in it; it need not exist."""
-    if folder.protocol in ("", "file"):
+    if is_local(folder):
         with suppress(FileNotFoundError):
             shutil.rmtree(folder.path)
         return
-    for key in _keys(folder):
-        with suppress(FileNotFoundError):
-            folder.fs.rm_file(key)
+    _remove_keys(folder.fs, _keys(folder))
 
 
 def move(source: UPath, target: UPath) -> None:
     """Move a file, or a folder with all in it; in one step on a local disk, key by key on an object store."""
-    if source.protocol in ("", "file"):
+    if is_local(source):
         Path(target.path).parent.mkdir(parents=True, exist_ok=True)
         Path(source.path).rename(target.path)
         return
@@ -119,16 +129,45 @@ def move(source: UPath, target: UPath) -> None:
         source.fs.rm_file(key)
 
 
+def files_below(folder: UPath) -> set[str]:
+    """Names of all files below a folder, relative to it; one request to S3 for each thousand. It need not exist."""
+    if is_local(folder):
+        top = Path(folder.path)
+        return {Path(place, name).relative_to(top).as_posix() for place, _, names in os.walk(top) for name in names}
+    if folder.protocol in ("s3", "s3a"):  # else s3fs asks twice more whether an empty folder is a file
+        keys = folder.fs.find(folder.parent.path, prefix=f"{folder.name}/")
+    else:
+        keys = folder.fs.find(folder.path)
+    return {key.removeprefix(folder.path).lstrip("/") for key in keys}
+
+
+def children(folder: UPath) -> list[str]:
+    """Names of what lies directly in a folder, sorted; it need not exist."""
+    try:
+        if is_local(folder):
+            return sorted(path.name for path in Path(folder.path).iterdir())
+        found = folder.fs.ls(folder.path, detail=False, refresh=True)  # others write there too
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = {key.removeprefix(folder.path).strip("/") for key in found}
+    return sorted(names - {""})  # the folder itself, where a tool has made a key for it
+
+
 def _keys(path: UPath) -> list[str]:
     """The keys of an object store at and below a path."""
     return list(path.fs.find(path.path))
 
 
-def remove_unfinished(folder: UPath) -> None:
-    """Remove what killed writers have left behind in this folder."""
-    if folder.protocol in ("", "file"):
-        for path in Path(folder.path).glob(".*.part"):
-            path.unlink(missing_ok=True)
+def _remove_keys(store: Any, keys: Sequence[str]) -> None:
+    for start in range(0, len(keys), _AT_ONCE):
+        part = keys[start : start + _AT_ONCE]
+        if len(part) > 1 and hasattr(store, "_bulk_delete"):  # s3fs: its public `rm` would read patterns in keys
+            with suppress(*STORAGE_ERRORS):
+                sync(store.loop, store._bulk_delete, part)
+                continue  # else key by key: not every store that speaks S3 removes many at once
+        for key in part:
+            with suppress(FileNotFoundError):
+                store.rm_file(key)
 
 
 def require_writable(folder: UPath, option: str = "--storage") -> None:
@@ -139,7 +178,7 @@ def require_writable(folder: UPath, option: str = "--storage") -> None:
     """
     probe = folder / f".probe-{uuid4().hex[:8]}"
     try:
-        if folder.protocol in ("", "file"):
+        if is_local(folder):
             folder.mkdir(parents=True, exist_ok=True)  # on an object store this would create a bucket
         write_bytes(probe, b"probe")
         remove_file(probe)

@@ -5,7 +5,7 @@ shows when banding appears.
 """
 
 import math
-from collections.abc import Set
+from collections.abc import Collection, Set
 
 from upath import UPath
 
@@ -19,10 +19,10 @@ from sweep.store.manifest import (
 SAVE_EVERY_S = Resources().save_every_s
 
 
-def kept_checkpoints(checkpoints: UPath, epochs: int) -> list[UPath]:
-    """Folders of the checkpoints that the analysis looks at, newest first."""
+def kept_checkpoints(checkpoints: UPath, epochs: int, without: Collection[int] = ()) -> list[UPath]:
+    """Folders of the checkpoints that the analysis looks at, newest first, `without` those of some steps."""
     kept_epochs = set(epochs_to_keep(epochs))
-    folders = [checkpoints / str(step) for step in checkpoint_steps(checkpoints)]
+    folders = [checkpoints / str(step) for step in checkpoint_steps(checkpoints) if step not in without]
     return [folder for folder in folders if is_kept(folder, kept_epochs)]
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from upath import UPath
 
-from sweep.store.files import remove_file, remove_folder, write_json
+from analysis.write import read_bytes
+from sweep.store.files import files_below, remove_file, remove_folder, write_json
 
 EpochRow = dict[str, float | int | None]
 MEASURED = frozenset({"wall_s", "images_per_s", "wait_s", "compute_s", "save_s", "gpu_mib"})
@@ -43,12 +45,24 @@ class TornCheckpointError(ValueError):
     """A checkpoint is incomplete or its bytes are not those that were written."""
 
 
+def checkpoint_files(checkpoints: UPath) -> dict[int, set[str]]:
+    """Names of the files of each checkpoint by step, newest first, with those that have no manifest."""
+    return by_step(files_below(checkpoints))
+
+
+def by_step(names: Iterable[str]) -> dict[int, set[str]]:
+    """Names such as `<step>/<file>`, those of each step together, the newest step first."""
+    found: dict[int, set[str]] = {}
+    for name in names:
+        folder, _, file = name.partition("/")
+        if folder.isdecimal() and file:
+            found.setdefault(int(folder), set()).add(file)
+    return dict(sorted(found.items(), reverse=True))
+
+
 def checkpoint_steps(checkpoints: UPath) -> list[int]:
     """Steps of the checkpoints that have a manifest, newest first; their bytes are not checked."""
-    if not checkpoints.exists():
-        return []
-    folders = [child for child in checkpoints.iterdir() if child.name.isdecimal()]
-    return sorted((int(child.name) for child in folders if (child / MANIFEST).exists()), reverse=True)
+    return [step for step, files in checkpoint_files(checkpoints).items() if MANIFEST in files]
 
 
 def has_training_state(folder: UPath) -> bool:
@@ -70,11 +84,15 @@ def drop_training_state(folder: UPath) -> None:
 
     The manifest is rewritten first, so that an interruption leaves an unused file, not a torn checkpoint.
     """
-    if not has_training_state(folder):
-        return
-    manifest = {name: digest for name, digest in read_manifest(folder).items() if name != TRAINING}
-    write_manifest(folder, manifest)
+    disown_training_state(folder, read_manifest(folder))
     remove_file(folder / TRAINING)
+
+
+def disown_training_state(folder: UPath, digests: Mapping[str, str]) -> dict[str, str]:
+    """Write a manifest with all `digests` but the training state's, whose file may then be removed; returns those."""
+    left = {name: digest for name, digest in digests.items() if name != TRAINING}
+    write_manifest(folder, left)
+    return left
 
 
 def remove_checkpoint(folder: UPath) -> None:
@@ -90,7 +108,7 @@ def write_manifest(folder: UPath, digests: dict[str, str]) -> None:
 
 def read_manifest(folder: UPath) -> dict[str, str]:
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        manifest: dict[str, Any] = json.loads(read_bytes(folder / MANIFEST))
         content = {"format": manifest["format"], "sha256": manifest["sha256"]}
         whole = manifest["check"] == _check(content)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -111,7 +129,7 @@ def _check(content: dict[str, Any]) -> str:
 
 def verified(path: UPath, digest: str) -> bytes:
     try:
-        data: bytes = path.read_bytes()
+        data = read_bytes(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise TornCheckpointError(f"{path} is missing") from error
     if hashlib.sha256(data).hexdigest() != digest:

@@ -25,7 +25,7 @@ from typing_extensions import TypedDict
 from upath import UPath
 
 from sweep.spec import SCHEMA, Plan, TrialSpec
-from sweep.store.files import absolute, write_text
+from sweep.store.files import absolute, children, write_text
 from sweep.store.strict_yaml import read_yaml
 from sweep.store.trial_dir import Status, TrialDir
 
@@ -97,8 +97,7 @@ class SweepDir:
 
     def trials(self) -> list[TrialDir]:
         """All trials, by id."""
-        children = sorted(self._trials.iterdir(), key=str) if self._trials.exists() else []
-        return [TrialDir(child) for child in children if not child.name.startswith(".")]
+        return [self.trial(name) for name in children(self._trials) if not name.startswith(".")]
 
     def launches(self) -> list[dict[str, Any]]:
         """The launches so far, oldest first, each with `launched_at` and `grid`."""
@@ -129,11 +128,15 @@ class SweepDir:
         rewritten. `known` trials without a root count as planned without a check.
         """
         todo = [plan for plan in plans if plan.root is not None or plan.trial_id not in known]
+        there = set(children(self._trials)) if todo else set()
         with ThreadPoolExecutor(_THREADS) as pool:
-            return sum(pool.map(self._add, todo))
+            return sum(pool.map(lambda plan: self._add(plan, plan.trial_id in there), todo))
 
-    def _add(self, plan: Plan) -> bool:
+    def _add(self, plan: Plan, there: bool) -> bool:
         trial = self.trial(plan.trial_id)
+        if not there:
+            trial.write_plan(plan)
+            return True
         try:
             planned = trial.plan()
         except FileNotFoundError:

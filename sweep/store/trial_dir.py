@@ -10,11 +10,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 from upath import UPath
 
-from analysis.write import RESULTS
+from analysis.write import RESULTS, read_bytes
 from sweep.spec import Plan
-from sweep.store.files import move, read_json, read_text, remove_file, write_json, write_text
+from sweep.store.files import files_below, move, read_json, read_text, remove_file, write_json, write_text
 from sweep.store.kept import kept_checkpoints
-from sweep.store.manifest import EpochRow, checkpoint_steps
+from sweep.store.manifest import EpochRow, by_step, checkpoint_steps
 
 FROM_SCRATCH = "starts from scratch"
 """The reason of a pending trial whose earlier work has been set aside."""
@@ -144,7 +144,7 @@ class TrialDir:
         """The rows of the finished epochs, up to the first damaged line; epoch 0 is the untrained network's."""
         rows: list[EpochRow] = []
         try:
-            lines = self.epochs_file.read_text(encoding="utf-8").splitlines()
+            lines = read_bytes(self.epochs_file).decode().splitlines()
             rows.extend(_epoch_row(line) for line in lines)
         except (FileNotFoundError, ValueError, TypeError):  # each checkpoint holds the rows; training rewrites them
             return rows
@@ -157,13 +157,13 @@ class TrialDir:
         """The checkpoints kept for the analysis that have no results yet, newest first."""
         if plan.excluded is not None:
             return []
-        kept = kept_checkpoints(self.checkpoints, plan.spec.recipe.epochs)
-        return [folder for folder in kept if not self.results_file(folder.name).exists()]
+        analysed = [step for step, files in by_step(files_below(self.layers)).items() if RESULTS in files]
+        return kept_checkpoints(self.checkpoints, plan.spec.recipe.epochs, analysed)
 
     def interrupted(self, how: str) -> str:
         """How the trial was interrupted, in words, and what it resumes from."""
-        begun = checkpoint_steps(self.checkpoints)
-        return f"{how}; resumes from its last checkpoint" if begun else f"{how} before its first checkpoint"
+        trained = max(checkpoint_steps(self.checkpoints), default=0) > 0  # that of step 0 is the untrained network
+        return f"{how}; resumes from its last checkpoint" if trained else f"{how}; no checkpoint yet"
 
     def set_aside(self) -> None:
         """Move the trial's work into `attempts/<n>/`, so that it starts from scratch.
@@ -226,4 +226,7 @@ def read_spec(trial: TrialDir) -> dict[str, Any] | None:
 
 
 def _text(path: UPath) -> str | None:
-    return read_text(path) if path.exists() else None
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return None

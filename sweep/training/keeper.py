@@ -1,22 +1,18 @@
 """Write the checkpoints of a running trial, and clean up the old ones."""
 
 import time
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 from upath import UPath
 
+from analysis.write import is_local, remove_unfinished
 from sweep.store.checkpoint import write_checkpoint
-from sweep.store.files import remove_folder, remove_unfinished
+from sweep.store.files import remove_files, remove_folder
 from sweep.store.kept import SAVE_EVERY_S, epochs_to_keep, is_kept
-from sweep.store.manifest import (
-    MANIFEST,
-    Progress,
-    checkpoint_steps,
-    drop_training_state,
-    has_training_state,
-    remove_checkpoint,
-)
+from sweep.store.manifest import MANIFEST, TRAINING, Progress, disown_training_state, read_manifest
 
 _FULL = 2  # checkpoints to resume from: if the newest is torn, the one before it is used
 
@@ -33,15 +29,34 @@ class Savable(Protocol):
     def metadata(self) -> dict[str, str]: ...
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A checkpoint's files; what can only be read from them is None until then."""
+
+    files: Set[str]
+    digests: Mapping[str, str] | None = None
+    kept: bool | None = None
+
+
 class Keeper:
-    """Writes the checkpoints of one trial and cleans up the old ones; where it doesn't write, it only takes part."""
+    """Writes the checkpoints of one trial and cleans up the old ones; where it doesn't write, it only takes part.
+
+    `stored` are the files that are there at first (`checkpoint_files`); what it writes itself, it does not read again.
+    """
 
     def __init__(
-        self, checkpoints: UPath, epochs: int, save_every_s: float = SAVE_EVERY_S, writes: bool = True
+        self,
+        checkpoints: UPath,
+        epochs: int,
+        stored: Mapping[int, Set[str]],
+        save_every_s: float = SAVE_EVERY_S,
+        writes: bool = True,
     ) -> None:
         self._writes = writes
         self._checkpoints = checkpoints
+        self._epochs = epochs
         self._kept_epochs = set(epochs_to_keep(epochs))
+        self._known = {step: _Known(files) for step, files in stored.items()}
         self._save_every_s = save_every_s
         self._saved_at = time.monotonic()
 
@@ -56,12 +71,8 @@ class Keeper:
 
     def finish(self) -> None:
         """Keep only what the analysis reads, once a trial is finished."""
-        for folder in self._checkpoints.iterdir() if self._writes else ():
-            if (folder / MANIFEST).exists():
-                remove_unfinished(folder)
-                self._give_back(folder)
-            else:
-                remove_folder(folder)
+        if self._writes:
+            self._free(list(self._known))
 
     def save(self, run: Savable) -> None:
         """Save in the middle of an epoch."""
@@ -73,21 +84,55 @@ class Keeper:
         if not self._writes:
             return folder
         began = time.monotonic()
-        write_checkpoint(folder, progress, run.model_state(), run.training_state(), run.metadata())
+        last = progress.epoch == self._epochs  # nothing will be resumed from it, and `finish` cleans up
+        training = {} if last else run.training_state()
+        digests = write_checkpoint(folder, progress, run.model_state(), training, run.metadata())
+        kept = progress.images == 0 and progress.epoch in self._kept_epochs
+        self._known[progress.step] = _Known({*digests, MANIFEST}, digests, kept)
         self._saved_at = time.monotonic()
-        self._tidy(progress.step)
+        if not last:
+            self._tidy(progress.step)
         run.saved_s += self._saved_at - began
         return folder
 
     def _tidy(self, newest: int) -> None:
-        older = [step for step in checkpoint_steps(self._checkpoints) if step < newest]
-        full = [step for step in older if has_training_state(self._checkpoints / str(step))]
-        for step in full[_FULL - 1 :]:
-            self._give_back(self._checkpoints / str(step))
+        full = [step for step, known in self._known.items() if step < newest and {MANIFEST, TRAINING} <= known.files]
+        self._free(sorted(full, reverse=True)[_FULL - 1 :])
 
-    def _give_back(self, folder: UPath) -> None:
-        """Free what neither the analysis nor a resume needs."""
-        if is_kept(folder, self._kept_epochs):
-            drop_training_state(folder)
-        else:
-            remove_checkpoint(folder)
+    def _free(self, steps: Iterable[int]) -> None:
+        """Free what neither the analysis nor a resume needs, in few requests.
+
+        Manifests go first, so that no reader takes the rest for valid.
+        """
+        manifests, rest, folders = [], [], []
+        for step in steps:
+            folder, known = self._checkpoints / str(step), self._known[step]
+            if self._is_kept(step):
+                rest += self._without_training_state(step)
+            else:
+                manifests += [folder / MANIFEST] if MANIFEST in known.files else []
+                rest += [folder / name for name in sorted(known.files - {MANIFEST})]
+                folders.append(folder)
+                del self._known[step]
+        remove_files(manifests)
+        remove_files(rest)
+        for folder in folders:
+            if is_local(folder):  # an object store has no folders
+                remove_folder(folder)
+
+    def _without_training_state(self, step: int) -> list[UPath]:
+        """Take the training state out of a checkpoint's manifest; returns its file, which may then be removed."""
+        folder, known = self._checkpoints / str(step), self._known[step]
+        remove_unfinished(folder)
+        if TRAINING not in known.files:
+            return []
+        digests = read_manifest(folder) if known.digests is None else known.digests
+        left = disown_training_state(folder, digests)
+        self._known[step] = _Known(known.files - {TRAINING}, left, kept=True)
+        return [folder / TRAINING]
+
+    def _is_kept(self, step: int) -> bool:
+        known = self._known[step]
+        if known.kept is None:
+            return MANIFEST in known.files and is_kept(self._checkpoints / str(step), self._kept_epochs)
+        return known.kept

@@ -23,8 +23,10 @@ from sweep.store.checkpoint import newest_resumable, read_checkpoint
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logger
 from sweep.store.manifest import (
+    MANIFEST,
     EpochRow,
     TornCheckpointError,
+    checkpoint_files,
     checkpoint_steps,
     read_progress,
     remove_checkpoint,
@@ -49,6 +51,10 @@ class OnEpoch(Protocol):
 
 Stop = Callable[[int], bool]
 """Called after each step with the number of steps done; says whether to save and stop."""
+
+
+WriteRows = Callable[[list[EpochRow]], None]
+"""Called with the rows of all finished epochs, whenever there is one more, to record them."""
 
 
 def ignore(row: EpochRow, kept: UPath | None) -> None:
@@ -89,17 +95,21 @@ def course(
     stop: Stop = never,
     save_every_s: float = SAVE_EVERY_S,
     ranks: Ranks = ALONE,
+    write_rows: WriteRows | None = None,
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`train` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
+
+    `write_rows` takes the place of writing `epochs.jsonl` at each epoch's end.
 
     Several `ranks` go through it together, each with the same arguments; the first one writes. If a step runs out of
     memory and the recipe allows splitting, the interrupted epoch starts over; several ranks fail instead, since those
     that did not run out would wait for the one that did.
     """
     micro_batches, trial = 1, TrialDir(trial_dir)
+    write_rows = write_rows or trial.write_epochs
     while True:
         try:
-            yield from _Course(spec, data, trial, stop, save_every_s, micro_batches, ranks).rows()
+            yield from _Course(spec, data, trial, stop, save_every_s, micro_batches, ranks, write_rows).rows()
         except OutOfMemoryError:
             smallest = min(spec.recipe.ghost_batch or phase.size for phase in spec.recipe.batch_size)
             micro_batches *= 2
@@ -124,18 +134,21 @@ class _Course:
         save_every_s: float,
         micro_batches: int,
         ranks: Ranks,
+        write_rows: WriteRows,
     ) -> None:
         self._spec, self._trial, self._stop, self._ranks = spec, trial, stop, ranks
+        self._write_rows = write_rows
         self._micro_batches = micro_batches
         self._intervention = INTERVENTIONS[spec.intervention]
         self._schedule = Schedule(spec.recipe, len(data.train_images))
-        self._keeper = Keeper(trial.checkpoints, spec.recipe.epochs, save_every_s, writes=ranks.first)
+        self._stored = checkpoint_files(trial.checkpoints)
+        self._keeper = Keeper(trial.checkpoints, spec.recipe.epochs, self._stored, save_every_s, writes=ranks.first)
         labels = self._intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
         self._data = replace(data, train_labels=labels)
 
     def rows(self) -> Iterator[tuple[EpochRow, UPath | None]]:
         epochs = self._spec.recipe.epochs if self._intervention.trained else 0
-        finished = _restore_finished(self._trial, self._schedule.first_step(epochs), writes=self._ranks.first)
+        finished = self._restore_finished(self._schedule.first_step(epochs))
         if not self._ranks.highest(int(not finished)):  # all have read what the first one now cleans up
             self._keeper.finish()
             return
@@ -154,9 +167,23 @@ class _Course:
                 yield self._finish_epoch(run, validation, last)
         self._keeper.finish()
 
+    def _restore_finished(self, last_step: int) -> bool:
+        """Whether there is a valid checkpoint of the last step; if so, its rows are the trial's."""
+        if MANIFEST not in self._stored.get(last_step, ()):
+            return False
+        try:
+            rows = read_checkpoint(self._trial.checkpoints / str(last_step)).progress.rows
+        except TornCheckpointError:
+            return False
+        if last_step not in [row["step"] for row in rows]:
+            return False
+        if self._ranks.first:
+            self._write_rows(rows)
+        return True
+
     def _resumed(self) -> Run:
         run = Run(self._spec, self._ranks)
-        checkpoint = next(newest_resumable(self._trial.checkpoints), None)
+        checkpoint = next(newest_resumable(self._trial.checkpoints, self._stored), None)
         if checkpoint is not None:
             run.load(checkpoint)
             logger.info(f"resumes from the checkpoint of step {run.step}")
@@ -208,7 +235,7 @@ class _Course:
         run.rows.append(row | found)
         run.start_epoch()
         if self._ranks.first:
-            self._trial.write_epochs(run.rows)
+            self._write_rows(run.rows)
         return run.rows[-1], self._keeper.save_epoch(run)
 
     def _validated(self, at_a_time: int) -> Iterator[Wanted]:
@@ -218,19 +245,6 @@ class _Course:
         for start in self._ranks.own(range(0, images, at_a_time)):
             numbers = torch.arange(start, min(start + at_a_time, images))
             yield Wanted(numbers, self._data.centre_corners(len(numbers)), draw)
-
-
-def _restore_finished(trial: TrialDir, last_step: int, writes: bool) -> bool:
-    """Whether there is a valid checkpoint of the last step; if so, its rows are the trial's."""
-    try:
-        rows = read_checkpoint(trial.checkpoints / str(last_step)).progress.rows
-    except TornCheckpointError:
-        return False
-    if last_step not in [row["step"] for row in rows]:
-        return False
-    if writes and trial.epochs() != rows:
-        trial.write_epochs(rows)
-    return True
 
 
 def _back_to_an_epochs_end(checkpoints: UPath) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from upath import UPath
 
+from analysis.write import is_local, remove_unfinished
 from models.architectures import architecture_named
 from models.interventions import INTERVENTIONS
 from sweep.data.prepare import in_words, prepare
 from sweep.spec import Resources, TrialSpec
 from sweep.store.code import code_version
-from sweep.store.files import STORAGE_ERRORS, remove_unfinished
+from sweep.store.files import STORAGE_ERRORS
 from sweep.store.kept import SAVE_EVERY_S
 from sweep.store.log import logged_to, logger
 from sweep.store.manifest import EpochRow, checkpoint_steps
@@ -98,11 +99,11 @@ def _recorded_course(
         require_current(spec)
         data = prepare(spec.data, root, record.preparing, lambda: stop(0))
         record.write(reason=None, steps=Schedule(spec.recipe, len(data.train_images)).steps)
-        for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s, ranks):
+        for row, kept in course(spec, data, trial.path, record.watched(stop), save_every_s, ranks, record.take_rows):
             record.write(**_reached(row))
             logger.info(_in_words(row))
             yield row, kept
-        record.write(status="finished", **_reached(trial.epochs()[-1]))
+        record.write(status="finished", **_reached(record.rows[-1]))
         logger.info("finished")
     except SupersededError as error:
         logger.info(str(error))
@@ -134,13 +135,20 @@ def require_current(spec: TrialSpec) -> None:
 
 
 class _Record:
-    """The status of the trial that this process runs, as long as no other process has taken the trial over."""
+    """Status and rows of the trial that this process runs, as long as no other process has taken the trial over.
+
+    On a local disk they are written at once. On an object store, news of a running trial waits up to `HEARTBEAT_S`.
+    """
 
     def __init__(self, trial: TrialDir, resources: Resources | None, tell: Tell) -> None:
         before, arithmetic = trial.status(), Arithmetic.here()
         on_gpu = arithmetic.device != CPU
         remove_unfinished(trial.path)
         self._trial, self._tell = trial, tell
+        self._at_once = is_local(trial.path)
+        self.rows: list[EpochRow] = []
+        """Those of the finished epochs."""
+        self._rows_written = True
         self._status = Status(
             status="running", attempts=before.attempts + 1, started_at=time.time(),
             epoch=before.epoch, step=before.step, val_accuracy=before.val_accuracy, wall_s=before.wall_s,
@@ -148,19 +156,24 @@ class _Record:
             gpus=float(on_gpu) if resources is None else resources.gpus, node_type=node_type(),
             code_version=code_version(), **asdict(arithmetic), **this_process(),
         )  # fmt: skip
-        self._beat_at = time.monotonic()
+        self._beat_at = self._told_at = time.monotonic()
         self._status = replace(self._status, heartbeat_at=time.time())
         trial.write_status(self._status)
         tell(self._status)
-        trial.clear_error()
+        if before != Status():  # the first attempt finds none
+            trial.clear_error()
         status = self._status
         logger.info(
             f"attempt {status.attempts} starts on {status.host}, process {status.pid}: {arithmetic}, "
             f"code {status.code_version}"
         )
-        if before.gpus is not None and max(before.gpus, status.gpus or 0) > 1 and before.gpus != status.gpus:
+        regrouped = before.gpus is not None and max(before.gpus, status.gpus or 0) > 1 and before.gpus != status.gpus
+        differs = arithmetic.differs_from(before)
+        if not (regrouped or differs) or max(checkpoint_steps(trial.checkpoints), default=0) == 0:
+            return
+        if regrouped:
             logger.info(f"continues on {status.gpus:g} GPUs, {before.gpus:g} before: sums are added in another order")
-        if arithmetic.differs_from(before) and max(checkpoint_steps(trial.checkpoints), default=0) > 0:
+        if differs:
             logger.info(
                 f"continues with other arithmetic: {arithmetic.of_attempt(before)} before; "
                 "the weights won't match an uninterrupted run's bit for bit"
@@ -179,8 +192,14 @@ class _Record:
 
     def preparing(self, done: int, total: int, unit: str) -> None:
         """Record how far the data is, now and then."""
-        if time.monotonic() - self._beat_at >= _TELL_EVERY_S:
+        if time.monotonic() - self._told_at >= _TELL_EVERY_S:
             self.write(reason=in_words(done, total, unit))
+
+    def take_rows(self, rows: list[EpochRow]) -> None:
+        """Record the rows of all finished epochs."""
+        self.rows, self._rows_written = list(rows), False
+        if self._at_once:
+            self._write_rows()
 
     def write(self, **changes: Any) -> None:
         """Write the status with changes.
@@ -188,13 +207,27 @@ class _Record:
         Raises:
             SupersededError: another process has started the trial.
         """
+        now = time.monotonic()
+        due = self._at_once or "status" in changes or now - self._beat_at >= HEARTBEAT_S
+        if due:
+            self._require_newest()
+            self._beat_at = now
+        self._told_at = now
+        self._status = replace(self._status, heartbeat_at=time.time(), **changes)
+        self._tell(self._status)
+        if due:
+            self._write_rows()
+            self._trial.write_status(self._status)
+
+    def _write_rows(self) -> None:
+        if not self._rows_written:
+            self._trial.write_epochs(self.rows)
+            self._rows_written = True
+
+    def _require_newest(self) -> None:
         attempts = self._trial.status().attempts
         if attempts > self._status.attempts:
             raise SupersededError(f"attempt {attempts} has started elsewhere; this was attempt {self._status.attempts}")
-        self._beat_at = time.monotonic()
-        self._status = replace(self._status, heartbeat_at=time.time(), **changes)
-        self._tell(self._status)
-        self._trial.write_status(self._status)
 
     def fail(self, error: Exception) -> None:
         """Record an error as far as the storage can be written; the driver learns of it in any case."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from upath import UPath
 
 from analysis.layers import analyze_checkpoint, analyze_convs, analyze_file, chosen_convs
 from analysis.profile import KernelShape
@@ -47,6 +48,35 @@ def test_an_unreadable_file_is_a_row_with_its_error(tmp_path: Path) -> None:
     rows = analyze_checkpoint(tmp_path / "model.safetensors", tmp_path / "out")
     assert len(rows) == 1
     assert "damaged" in rows[0]["error"]
+
+
+def test_a_damaged_file_of_an_object_store_is_named_as_it_was_given() -> None:
+    file = UPath("memory://damaged/model.safetensors")
+    file.write_bytes(b"no tensors")
+    (row,) = analyze_checkpoint(file, file.parent / "out")
+    assert f"{file} is damaged" in row["error"]
+
+
+def test_an_analysed_checkpoint_is_not_analysed_again(checkpoint: Path, tmp_path: Path) -> None:
+    rows = analyze_checkpoint(checkpoint, tmp_path / "out")
+    checkpoint.unlink()
+    assert analyze_checkpoint(checkpoint, tmp_path / "out") == rows
+
+
+@pytest.mark.parametrize("content", ["", "[", "{}", "[1]", '[{"layer": "a.conv"}]', "\xff"])
+def test_damaged_results_are_made_again(checkpoint: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "layers.json").write_text(content, encoding="latin-1")
+    rows = analyze_checkpoint(checkpoint, tmp_path / "out")
+    assert [row["layer"] for row in rows] == ["b.conv", "a.conv"]
+    assert rows == json.loads((tmp_path / "out" / "layers.json").read_text())
+
+
+def test_what_a_killed_analysis_has_left_is_removed(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".a.conv.npz.0123abcd.part").write_bytes(b"half")
+    analyze_checkpoint(checkpoint, tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.conv.npz", "layers.json"]
 
 
 def test_a_wrong_layer_name_lists_the_right_ones(checkpoint: Path) -> None:

@@ -84,14 +84,22 @@ def test_a_stopped_trial_is_pending_with_a_reason(planned: TrialDir) -> None:
 def test_closing_the_course_leaves_the_trial_pending(planned: TrialDir) -> None:
     course = trial_course(planned, None, threads=1)
     next(course)
+    next(course)
     course.close()  # type: ignore[attr-defined]
     assert planned.status().status == "pending"
     assert planned.status().reason == "stopped; resumes from its last checkpoint"
 
 
+def test_a_trial_stopped_with_its_untrained_network_alone_has_no_checkpoint_yet(planned: TrialDir) -> None:
+    course = trial_course(planned, None, threads=1)
+    next(course)
+    course.close()  # type: ignore[attr-defined]
+    assert planned.status().reason == "stopped; no checkpoint yet"
+
+
 def test_a_trial_without_a_checkpoint_is_not_said_to_have_one(planned: TrialDir) -> None:
-    assert planned.interrupted("stopped") == "stopped before its first checkpoint"
-    assert planned.interrupted("interrupted on node-7") == "interrupted on node-7 before its first checkpoint"
+    assert planned.interrupted("stopped") == "stopped; no checkpoint yet"
+    assert planned.interrupted("interrupted on node-7") == "interrupted on node-7; no checkpoint yet"
     run_trial(planned, None, threads=1)
     assert planned.interrupted("stopped") == "stopped; resumes from its last checkpoint"
 
