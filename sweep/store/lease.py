@@ -1,13 +1,18 @@
 """One driver at a time for each sweep, on a local disk or an object store. Knows neither torch nor Ray.
 
 A lease is a file `driver/<n>.json`; the highest number holds it. A driver that finds it stale or released takes
-over by creating number n + 1, which only one can do. The holder writes a heartbeat into its file, and stops
-when a higher number appears. Hosts' clocks may differ by less than `STALE_S`.
+over by creating number n + 1, which only one can do. The holder rewrites its file at each heartbeat, and stops
+when a higher number appears. How long ago that was, the store's own clock tells (sweep.store.dated): hosts' clocks
+may be wrong.
+
+A driver that was silent for `STALE_S` (suspended, or cut off from the store) may have been replaced: `require` lets
+it go on only once it has beaten again and seen no other. Who takes over looks once more too, and gives way to it.
 
 A killed driver is replaced before its heartbeat goes stale only if its process would be visible if it ran: under the
 same boot of the same kernel, in the same PID namespace. The host name is not enough: containers can share it.
 """
 
+import math
 import os
 import socket
 import threading
@@ -16,24 +21,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from pydantic import TypeAdapter
 from upath import UPath
 
-from sweep.store.files import STORAGE_ERRORS, create_json, read_json, remove_file, write_json
+from sweep.store.dated import read_dated
+from sweep.store.files import STORAGE_ERRORS, children, create_json, remove_file, write_json
 from sweep.store.sweep_dir import SweepDir
 
-BEAT_S = 5.0
-STALE_S = 60.0  # a dozen heartbeats: an object store may fail for some of them without a driver losing its sweep
+BEAT_S = 10.0
+STALE_S = 60.0  # six heartbeats: an object store may fail for some of them without a driver losing its sweep
+_ROUNDED_S = 2.0  # two times of a store, each in whole seconds: a holder knows that it is stale before others do
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The driver that holds a sweep, or held it last; times are seconds since 1970.
+    """The driver that holds a sweep, or held it last; times are seconds since 1970 by its own clock.
 
-    `boot_id`, `pid_namespace` and `pid_started` (clock ticks after boot) identify the process. They are None
-    outside Linux and in the leases of older versions.
+    `age_s` is the time since its last heartbeat by the store's clock; files don't hold it. `boot_id`, `pid_namespace`
+    and `pid_started` (clock ticks after boot) identify the process. They are None outside Linux and in the leases of
+    older versions.
     """
 
     host: str
@@ -45,16 +55,12 @@ class Holder:
     boot_id: str | None = None
     pid_namespace: str | None = None
     pid_started: int | None = None
-
-    @property
-    def age_s(self) -> float:
-        """Seconds between the last heartbeat and now, whichever clock is ahead."""
-        return abs(time.time() - self.heartbeat_at)
+    age_s: float = 0.0
 
     @property
     def alive(self) -> bool:
         """Whether the driver still works on the sweep, as far as can be told from here."""
-        if self.released or self.age_s > STALE_S:
+        if self.released or self.age_s > STALE_S + _ROUNDED_S:
             return False
         theirs = (self.boot_id, self.pid_namespace)
         here = None not in theirs and theirs == (_boot_id(), _pid_namespace())
@@ -81,40 +87,67 @@ def holder(sweep: UPath) -> Holder | None:
 class Lease:
     """What a driver holds while it works; its heartbeat is a thread."""
 
-    def __init__(self, sweep: UPath, number: int, held: Holder) -> None:
+    def __init__(self, sweep: UPath, number: int, held: Holder, beaten_at: float) -> None:
         self._sweep, self._number, self._held = sweep, number, held
         self._lost = False
+        self._beaten_at = beaten_at
+        self._beating = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
         self._thread.start()
 
     @property
     def lost(self) -> bool:
-        """Whether another driver has taken over."""
-        return self._lost
+        """Whether another driver has taken over, as far as can be known: one that can't ask the store may be lost."""
+        if not self._lost and self._silent():
+            with suppress(Exception):  # the storage is unavailable
+                self._beat()
+        return self._lost or self._silent()
 
     def require(self) -> None:
-        """Raise a LostLeaseError if another driver has taken over."""
-        if self._lost:
-            raise LostLeaseError(f"another driver has taken over {self._sweep}; this one stops")
+        """Make sure that this driver holds the sweep; waits for the store where only that can tell.
+
+        Raises:
+            LostLeaseError: another driver has taken over.
+        """
+        while self.lost:
+            if self._lost:
+                raise LostLeaseError(f"another driver has taken over {self._sweep}; this one stops")
+            time.sleep(_RETRY_S)
 
     def release(self) -> None:
         """Give the lease back."""
         self._ended.set()
         self._thread.join()
-        if not self._lost:
+        if not self.lost:
             with suppress(*STORAGE_ERRORS):  # then it goes stale by itself
-                write_json(_file(self._sweep, self._number), asdict(replace(self._held, released=True)))
+                _write(self._sweep, self._number, replace(self._held, released=True))
+
+    def _silent(self) -> bool:
+        """Whether the last heartbeat is so old that another driver may have taken over."""
+        return _now() - self._beaten_at >= STALE_S
+
+    def _beat_on(self) -> None:
+        while not self._lost and not self._ended.wait(BEAT_S):
+            with suppress(Exception):  # the storage is unavailable: the lease holds until it is stale
+                self._beat()
 
     def _beat(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            with suppress(Exception):  # the storage is unavailable: the lease holds until it is stale
-                newest = _newest(self._sweep)
-                if newest is not None and newest[1].token != self._held.token:
-                    self._lost = True
-                    return
-                self._held = replace(self._held, heartbeat_at=time.time())
-                write_json(_file(self._sweep, self._number), asdict(self._held))
+        """Write a heartbeat unless another driver has taken over."""
+        with self._beating:
+            began, was_silent = _now(), self._silent()
+            if self._replaced():
+                return
+            self._held = replace(self._held, heartbeat_at=time.time())
+            _write(self._sweep, self._number, self._held)
+            if was_silent and self._replaced():  # another may have looked just before the heartbeat
+                return
+            self._beaten_at = began
+
+    def _replaced(self) -> bool:
+        newest = _newest(self._sweep)
+        self._lost = self._lost or (newest is not None and newest[1].token != self._held.token)
+        return self._lost
 
 
 @contextmanager
@@ -132,21 +165,36 @@ def hold(sweep: UPath) -> Iterator[Lease]:
 
 
 def _acquire(sweep: UPath) -> Lease:
-    mine = _myself()
-    newest = _newest(sweep)
-    if newest is not None and newest[1].alive:
-        raise BusyError(_busy(sweep, newest[1]))
-    number = 1 if newest is None else newest[0] + 1
+    mine, began = _myself(), _now()
+    before = _newest(sweep)
+    if before is not None and before[1].alive:
+        raise BusyError(_busy(sweep, before[1]))
+    number = 1 if before is None else before[0] + 1
     with suppress(FileExistsError):  # another driver was faster
-        create_json(_file(sweep, number), asdict(mine))
+        create_json(_file(sweep, number), _content(mine))
     newest = _newest(sweep)
     assert newest is not None
     if newest[1].token != mine.token:  # also if higher numbers have appeared since they were listed
         raise BusyError(_busy(sweep, newest[1]))
+    if before is not None:
+        _give_way(sweep, before[0], number)
     for older in _numbers(sweep):
         if older < number:
             remove_file(_file(sweep, older))
-    return Lease(sweep, number, mine)
+    return Lease(sweep, number, mine, began)
+
+
+def _give_way(sweep: UPath, before: int, number: int) -> None:
+    """Withdraw if the driver taken for dead has beaten meanwhile: it may have looked before number `number` appeared.
+
+    Raises:
+        BusyError: it has.
+    """
+    with suppress(FileNotFoundError):
+        other = _read(_file(sweep, before))
+        if other.alive:
+            remove_file(_file(sweep, number))
+            raise BusyError(_busy(sweep, other))
 
 
 def _myself() -> Holder:
@@ -156,6 +204,11 @@ def _myself() -> Holder:
         host=socket.gethostname(), pid=pid, token=uuid4().hex, started_at=now, heartbeat_at=now,
         boot_id=_boot_id(), pid_namespace=_pid_namespace(), pid_started=started,
     )  # fmt: skip
+
+
+def _now() -> float:
+    """Seconds of a clock that only goes forward, where possible also while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _busy(sweep: UPath, other: Holder) -> str:
@@ -169,20 +222,36 @@ def _newest(sweep: UPath) -> tuple[int, Holder] | None:
     numbers = _numbers(sweep)
     if not numbers:
         return None
-    file = _file(sweep, numbers[-1])
     try:
-        return numbers[-1], _HOLDER.validate_python(read_json(file))
+        return numbers[-1], _read(_file(sweep, numbers[-1]))
     except FileNotFoundError:  # its successor has removed it meanwhile
         return _newest(sweep)
-    except ValueError:  # damaged: it has no heartbeat
-        return numbers[-1], Holder(host="unknown", pid=0, token="", started_at=0, heartbeat_at=0)
+
+
+def _read(file: UPath) -> Holder:
+    """The holder that a lease names; nobody's, and long ago, if it is damaged.
+
+    Raises:
+        FileNotFoundError: there is no such lease.
+    """
+    dated = read_dated(file)
+    try:
+        return replace(_HOLDER.validate_json(dated.content), age_s=abs(dated.age_s))  # a store's clock may be set back
+    except ValueError:
+        return Holder(host="unknown", pid=0, token="", started_at=0, heartbeat_at=0, age_s=math.inf)
+
+
+def _content(held: Holder) -> dict[str, Any]:
+    return {name: value for name, value in asdict(held).items() if name != "age_s"}
+
+
+def _write(sweep: UPath, number: int, held: Holder) -> None:
+    write_json(_file(sweep, number), _content(held))
 
 
 def _numbers(sweep: UPath) -> list[int]:
-    folder = SweepDir(sweep).driver
-    if not folder.exists():
-        return []
-    return sorted(int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdecimal())
+    names = [name.removesuffix(".json") for name in children(SweepDir(sweep).driver) if name.endswith(".json")]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _file(sweep: UPath, number: int) -> UPath:
