@@ -182,12 +182,14 @@ class Resources(Frozen):
     `gpus` is a share of one GPU, which small trials may use together, or a number of whole ones, all of one node, each
     with a process of its own. `cpus` are those of the whole trial, spread evenly over its processes; each process has
     as many threads as CPUs. `accelerator` is the kind of GPU in Ray's words, such as H100; a trial without GPUs ignores
-    it. A checkpoint is written at each epoch's end and every `save_every_s` seconds in between.
+    it. Trials of higher `priority` start first. A checkpoint is written at each epoch's end and every `save_every_s`
+    seconds in between.
     """
 
     cpus: int = Field(1, ge=1, le=_MOST_CPUS)
     gpus: float = Field(0, ge=0, le=_MOST_GPUS)
     accelerator: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    priority: int = Field(0, ge=-1000, le=1000)
     save_every_s: float = Field(300.0, gt=0)
 
     @property

@@ -142,6 +142,45 @@ class Cost:
     unsized: int
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What may be used up: hours of GPUs (of CPUs, for trials without), or money in the currency of the prices."""
+
+    amount: float
+    of_hours: bool
+
+    @classmethod
+    def parse(cls, said: str) -> "Budget":
+        """Read `40h` or `250`.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        number = said.strip().removesuffix("h")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = -1.0
+        if not 0 < amount < float("inf"):
+            raise ValueError(f"--budget {said!r}: give hours, such as 40h, or money, such as 250")
+        return cls(amount, said.strip().endswith("h"))
+
+    def used(self, cost: Cost) -> float:
+        """How much of what it counts a cost is.
+
+        Raises:
+            ValueError: it counts money, and there are no prices.
+        """
+        if self.of_hours:
+            return cost.gpu_hours_done + cost.cpu_hours_done
+        if cost.money_done is None:
+            raise ValueError(f"a budget of money needs prices of all node types: name their file in {PRICES}")
+        return cost.money_done
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} hours" if self.of_hours else f"{self.amount:g}"
+
+
 def read_prices() -> dict[str, Price]:
     """The prices of nodes by their types, from the file that `SWEEP_PRICES` names; none without it.
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sweep import ROOT
-from sweep.results.cost import Capacity
+from sweep.results.cost import Budget, Capacity
 from sweep.results.words import count
 from sweep.spec import Resources
 
@@ -26,12 +26,17 @@ MAX_FAILURES = 3
 class RayCluster:
     """Where and how a launch runs: a Ray address (None: a local cluster) and how often a failed trial is retried.
 
-    `fresh_processes` starts a process for each trial instead of training one after another in it.
+    `fresh_processes` starts a process for each trial instead of training one after another in it; `at_a_time` is the
+    most trials that run beside each other; `budget` what this launch may use up; `weight` its share of a cluster on
+    which other sweeps run too, against theirs.
     """
 
     address: str | None = None
     max_failures: int = MAX_FAILURES
     fresh_processes: bool = False
+    at_a_time: int | None = None
+    budget: Budget | None = None
+    weight: float = 1.0
 
 
 Needs = dict[str, float]

@@ -20,6 +20,7 @@ from io import StringIO
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
@@ -27,6 +28,7 @@ from upath import UPath
 
 from sweep.grid.settings import Settings
 from sweep.results.compact import Survey, compact_neurons
+from sweep.results.cost import Cost, cost_of, read_prices, trial_costs
 from sweep.results.live import LiveTables
 from sweep.results.words import count
 from sweep.service.analyses import Analyses
@@ -37,6 +39,7 @@ from sweep.service.failures import cant_be_imported, died_of, report_of
 from sweep.service.health import MOST_ALIKE, Alike, Nodes
 from sweep.service.placing import Placing
 from sweep.service.queue import Kind, Queue, Task, kind_of, resources_of
+from sweep.service.shares import Claim, Seat
 from sweep.service.stopping import save_and_stop
 from sweep.service.worker import Event, TrialWorker, bundle
 from sweep.spec import Plan
@@ -103,6 +106,10 @@ class Driver(tune.Callback):
         self._nodes, self._alike = Nodes(display.remark, living_nodes), Alike()
         self._patience = Patience(display.remark, ray_logs)
         self._placing = Placing(display.remark)
+        self._seat = Seat(uuid4().hex)
+        self._unit = "CPU"
+        self._prices = read_prices()
+        self._used_before: float | None = None
         self._interrupted = False
 
     @property
@@ -119,7 +126,7 @@ class Driver(tune.Callback):
 
         A trial that fails is recorded in the sweep directory; the others continue.
         """
-        self._clerk.every(_WRITE_EVERY_S, self._write, _nothing, _WRITE_SHARE)
+        self._clerk.every(_WRITE_EVERY_S, self._write, self._account, _WRITE_SHARE)
         try:
             for checkpoint in unanalysed:
                 self._analyses.submit(checkpoint)
@@ -130,6 +137,7 @@ class Driver(tune.Callback):
         finally:
             self._analyses.close()
             self._clerk.close()
+            self._seat.leave()
             if not self._lease.lost:  # else the tables are another driver's
                 compact_neurons(self._sweep, self._live.write()["layers"])
         return not stopped
@@ -209,15 +217,43 @@ class Driver(tune.Callback):
             self._queue.tasks.add(task)
         self._analyses.collect()
         self._clerk.tend()
+        self._share()
 
     def _paused(self) -> bool:
         return self._clerk.away
+
+    def _full(self) -> bool:
+        """Whether as many workers run as may."""
+        most, amount = self._cluster.at_a_time, self._seat.share.amount
+        return (most is not None and len(self._workers) >= most) or (
+            amount is not None and bool(self._workers) and self._used() >= amount
+        )
+
+    def _used(self) -> float:
+        """What the workers occupy, or wait for, of what sweeps share."""
+        return sum(_amount(worker.kind, self._unit) for worker in self._workers.values() if not worker.closing)
+
+    def _share(self) -> None:
+        """Leave the other sweeps of the cluster their share: workers above this one's end with their trials."""
+        kinds = self._queue.tasks.ready()
+        waiting = sum(number * _amount(kind, self._unit) for kind, number in kinds.items())
+        used = self._used()
+        claim = Claim(self._sweep.name, self._cluster.weight, used, used + waiting, self._unit)
+        self._seat.tend(claim)
+        amount = self._seat.share.amount
+        working = [worker for worker in self._workers.values() if worker.actor is not None and not worker.closing]
+        while amount is not None and len(working) > 1 and used - _amount(working[-1].kind, self._unit) >= amount:
+            worker = working.pop()
+            used -= _amount(worker.kind, self._unit)
+            self._send_home(worker)
 
     def _fit(self, plans: Sequence[Plan]) -> bool:
         """Run one Tune experiment; True if it was stopped before all trials had ended."""
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures, one line each
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its own would stop trials before they have saved
-        self._queue = Queue([self._task(plan) for plan in plans], self._placed, self._tend, self._paused)
+        self._queue = Queue([self._task(plan) for plan in plans], self._placed, self._tend, self._paused, self._full)
+        on_gpus = any(self._resources.of_plan(plan).gpus for plan in plans)
+        self._unit = "GPU" if on_gpus else "CPU"
         self._open = {plan.trial_id for plan in plans}
         self._clerk.every(_LOOK_EVERY_S, self._look, self._heed)
         with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder, self._interruptible():
@@ -466,9 +502,23 @@ class Driver(tune.Callback):
         self._display.another_trial(plan.trial_id, plan.spec.recipe.epochs - status.epoch)
         self._display.remark(f"{plan.trial_id}: retry requested, from {request.start}")
 
-    def _write(self) -> None:
-        if self._live.changed and not self._lease.lost:
-            self._live.write()
+    def _write(self) -> Cost | None:
+        """Write the tables; returns what the sweep has cost, if that is limited."""
+        if not self._live.changed or self._lease.lost:
+            return None
+        tables = self._live.write()
+        return None if self._cluster.budget is None else cost_of(trial_costs(tables["trials"], [], self._prices))
+
+    def _account(self, cost: Cost | None) -> None:
+        """Stop when what this launch may use up is used up."""
+        budget = self._cluster.budget
+        if cost is None or budget is None:
+            return
+        used = budget.used(cost)
+        if self._used_before is None:
+            self._used_before = used
+        if used - self._used_before >= budget.amount:
+            self.stop(f"the budget of {budget} is used up; resume with another --budget to go on")
 
     def _probe(self) -> None:
         """Prove that the storage can be written."""
@@ -502,6 +552,11 @@ class _NoSurplus(FIFOScheduler):
 
 def _died(status: Status, report: str) -> Status:
     return replace(status, status="failed", error=died_of(report), final=cant_be_imported(report))
+
+
+def _amount(kind: Kind, unit: str) -> float:
+    """How much of what sweeps share a worker of a kind occupies."""
+    return kind.gpus if unit == "GPU" else float(kind.cpus)
 
 
 def _backoff_s(failures: int) -> float:

@@ -116,7 +116,7 @@ class Queue(Searcher):
 
     A worker's configuration is the first task of its kind, completed by `placed`, which is also told the worker's name.
     `tend` is called where Tune's loop stands still, since it waits inside `suggest` while it has no worker. `paused`
-    says that no worker should start now.
+    says that no worker should start or be given anything now, `full` that there should be no more of them.
     """
 
     def __init__(
@@ -125,10 +125,11 @@ class Queue(Searcher):
         placed: Callable[[str, Task], Task] = anywhere,
         tend: Callable[[], object] = never,
         paused: Callable[[], bool] = never,
+        full: Callable[[], bool] = never,
     ) -> None:
         super().__init__()
         self.tasks = Tasks(tasks)
-        self._placed, self._tend, self._paused = placed, tend, paused
+        self._placed, self._tend, self._paused, self._full = placed, tend, paused, full
         self._starting: dict[str, Kind] = {}
         self._working: set[str] = set()
         self.closing = False
@@ -187,7 +188,7 @@ class Queue(Searcher):
         if self.closing or not self.tasks:
             self.closed = self.idle
             return Searcher.FINISHED if self.closed else None
-        if self._paused():
+        if self._paused() or self._full():
             return None
         starting = Counter(self._starting.values())
         needed = [kind for kind, waiting in self.tasks.ready().items() if waiting > starting[kind]]
