@@ -18,8 +18,13 @@ from sweep import ROOT
 from sweep.results.cost import Budget, Capacity
 from sweep.results.words import count
 from sweep.spec import Resources
+from sweep.store.sweep_dir import SweepDir
 
 MAX_FAILURES = 3
+
+
+def _nothing_more(sweep: SweepDir) -> None:
+    """Begin without a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class RayCluster:
 
     `fresh_processes` starts a process for each trial instead of training one after another in it; `at_a_time` is the
     most trials that run beside each other; `budget` what this launch may use up; `weight` its share of a cluster on
-    which other sweeps run too, against theirs.
+    which other sweeps run too, against theirs. `on_begin` is called with the sweep once nothing is left to check and its trials are about to run.
     """
 
     address: str | None = None
@@ -37,6 +42,7 @@ class RayCluster:
     at_a_time: int | None = None
     budget: Budget | None = None
     weight: float = 1.0
+    on_begin: Callable[[SweepDir], None] = _nothing_more
 
 
 Needs = dict[str, float]

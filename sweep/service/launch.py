@@ -147,6 +147,7 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
     done = sum(status.epoch for _, status in todo)
     with connected(cluster.address) as ray_logs, display(console, len(todo), epochs, done) as shown:
         require_room([settings.resources.of_plan(plan) for plan, _ in todo], cluster.address)
+        cluster.on_begin(sweep)
         driver = Driver(sweep, settings, seen, shown, lease, cluster, ray_logs)
         ran_to_end = driver.run([plan for plan, _ in todo], waiting)
     return Outcome(complete=ran_to_end, failed=driver.failed_trials(), lost_analyses=driver.lost_analyses)
