@@ -16,9 +16,10 @@ from sweep.cli.probe import probe
 from sweep.cli.report import report
 from sweep.cli.resume import resume
 from sweep.cli.status import list_names, status
+from sweep.cli.stop import logs, stop
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (launch, submit, resume, status, analyze, dashboard, prepare, probe, report):
+for _command in (launch, submit, resume, stop, status, logs, analyze, dashboard, prepare, probe, report):
     app.command()(_command)
 app.command("list")(list_names)
 

@@ -11,8 +11,9 @@ import typer
 from upath import UPath
 
 from sweep.cli import consoles
-from sweep.cli.ending import conclude, terminable
-from sweep.cli.options import AsJson, Storage
+from sweep.cli.options import Address, AsJson, Cluster, Insecure, ShipCode, Storage, Wait
+from sweep.cli.remote import run_there
+from sweep.cli.running import conclude, ray_cluster, terminable
 from sweep.store.files import absolute
 
 
@@ -22,6 +23,7 @@ class Nmf(StrEnum):
 
 
 def analyze(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth, .ckpt, .onnx) or a sweep.")],
     layer: Annotated[list[str] | None, typer.Option(help="Only this layer. Repeatable.")] = None,
     nmf: Annotated[
@@ -30,23 +32,33 @@ def analyze(
     figure: Annotated[Path | None, typer.Option(help="Draw the weights into this PNG, one row per layer.")] = None,
     storage: Storage = "runs",
     as_json: AsJson = False,
+    address: Address = None,
+    cluster: Cluster = None,
+    wait: Wait = True,
+    ship_code: ShipCode = False,
+    insecure: Insecure = False,
 ) -> None:
     """Score the spatial convolutions of any checkpoint, or of all checkpoints of a sweep again."""
     from analysis.readers.convs import is_checkpoint
     from sweep.service import launch as service
-    from sweep.service.cluster import RayCluster
+    from sweep.service.jobs import located, seen_from_here
     from sweep.store.sweep_dir import open_sweep
 
-    if is_checkpoint(target) or UPath(target).is_file():
+    if is_checkpoint(target) or (cluster is None and UPath(target).is_file()):
+        if cluster is not None:
+            raise ValueError("a checkpoint file is analysed on this machine; leave --cluster out, or name a sweep")
         _analyze_file(target, layer, nmf, figure, as_json)
         return
-    opened = open_sweep(target, absolute(storage))
     if layer or figure is not None or nmf is not Nmf.PER_NEURON:
         raise ValueError(
             "--layer, --nmf and --figure apply to a checkpoint file; a sweep takes its settings from its grid"
         )
+    if cluster is not None:
+        location = located(target, storage)
+        run_there(context, location, lambda: seen_from_here(location), replaced={"target": location.path})
+    opened = open_sweep(target, absolute(storage))
     with terminable():
-        outcome = service.analyse_again(opened, consoles.output, RayCluster())
+        outcome = service.analyse_again(opened, consoles.output, ray_cluster(address))
     conclude(opened, outcome)
 
 

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.table import Table
 
 from sweep.cli import consoles
-from sweep.cli.ending import conclude, terminable
-from sweep.cli.options import Address, GridName, MaxFailures, Settings, Storage, Strict
+from sweep.cli.options import (
+    Address,
+    Cluster,
+    GridName,
+    Insecure,
+    MaxFailures,
+    Settings,
+    ShipCode,
+    Storage,
+    Strict,
+    Wait,
+)
+from sweep.cli.remote import run_there
+from sweep.cli.running import conclude, ray_cluster, terminable
 from sweep.store.files import absolute
 
 if TYPE_CHECKING:
+    from sweep.grid.schema import Grid
     from sweep.spec import Plan
     from sweep.store.sweep_dir import SweepDir
 
 
 def launch(
+    context: typer.Context,
     grid: GridName,
     settings: Settings = None,
     storage: Storage = "runs",
@@ -30,18 +44,24 @@ def launch(
         bool, typer.Option("--probe", help="With --dry-run: time a few steps of each architecture for the estimate.")
     ] = False,
     strict: Strict = False,
+    cluster: Cluster = None,
+    wait: Wait = True,
+    ship_code: ShipCode = False,
+    insecure: Insecure = False,
 ) -> None:
     """Train and analyse a grid. Run it again after an interruption, or with a larger grid to extend the sweep."""
     from sweep.data.index import watched_by
     from sweep.grid.expand import expand, require_steps
-    from sweep.grid.load import load_grid
     from sweep.service import launch as service
-    from sweep.service.cluster import RayCluster
     from sweep.service.remarks import remarks, tell
     from sweep.store.sweep_dir import SweepDir
     from sweep.terminal.progress import preparing, tell_source
 
-    loaded = load_grid(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
+    loaded = _load(grid, settings, strict)
+    if probe and not dry_run:
+        raise ValueError("--probe is for the estimate of --dry-run; add it, or leave --probe out")
+    if cluster is not None:
+        _launch_there(context, loaded, storage)
     if dry_run:
         with preparing(consoles.complaints, loaded.data.name, "read") as watch, watched_by(watch):
             expansion = expand(loaded)
@@ -51,15 +71,14 @@ def launch(
         tell(consoles.output, remarks(loaded, expansion.plans, address))
         _tell_estimate(SweepDir(absolute(storage) / loaded.name), expansion.plans, address, probe)
         return
-    if probe:
-        raise ValueError("--probe is for the estimate of --dry-run; add it, or leave --probe out")
     with terminable():
-        cluster = RayCluster(address=address, max_failures=max_failures)
-        sweep, outcome = service.launch(loaded, absolute(storage), cluster, consoles.output)
+        where = ray_cluster(address, max_failures)
+        sweep, outcome = service.launch(loaded, absolute(storage), where, consoles.output)
     conclude(sweep, outcome)
 
 
 def submit(
+    context: typer.Context,
     grid: GridName,
     cluster: Annotated[str, typer.Option(help="The cluster's job server.", envvar="RAY_API_SERVER_ADDRESS")],
     settings: Settings = None,
@@ -67,25 +86,42 @@ def submit(
         str, typer.Option(help="A URL or an absolute path that all nodes can reach.", envvar="SWEEP_STORAGE")
     ] = "",
     max_failures: MaxFailures = 3,
-    wait: Annotated[bool, typer.Option(help="Follow the job's output until it ends.")] = True,
+    strict: Strict = False,
+    wait: Wait = True,
+    ship_code: ShipCode = False,
+    insecure: Insecure = False,
 ) -> None:
-    """Launch a grid as a job of a remote Ray cluster; Ctrl-C leaves the job running."""
-    from sweep.grid.load import load_grid
-    from sweep.service import submit as jobs
+    """The old name of `launch --cluster`."""
+    _launch_there(context, _load(grid, settings, strict), storage)
 
-    job = jobs.submit(load_grid(grid, settings or []), cluster, storage, max_failures)
-    said = f"job {job.id} on {cluster}; to stop it: {job.stop_command}"
-    consoles.output.print(said, highlight=False, soft_wrap=True)
-    if not wait:
-        return
-    try:
-        for said in job.output():
-            print(said, end="", flush=True)
-    except KeyboardInterrupt:
-        said = f"the job continues; to follow it: {job.logs_command}"
-        consoles.complaints.print(said, style="yellow", highlight=False)
-        raise typer.Exit(130) from None
-    raise typer.Exit(job.exit_code())
+
+def _load(grid: str, settings: list[str] | None, strict: bool) -> Grid:
+    from sweep.grid.load import load_grid
+
+    return load_grid(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
+
+
+def _launch_there(context: typer.Context, grid: Grid, storage: str) -> NoReturn:
+    """Launch a grid, as it is resolved here, on the `--cluster`."""
+    import yaml
+
+    from sweep.data.index import watched_by
+    from sweep.service.jobs import check_grid, located
+    from sweep.terminal.progress import preparing
+
+    def check() -> None:
+        with preparing(consoles.complaints, grid.data.name, "read") as watch, watched_by(watch):
+            check_grid(grid)
+
+    location = located(grid.name, storage)
+    run_there(
+        context,
+        location,
+        check,
+        name="launch",
+        replaced={"grid": "grid.yaml", "settings": None, "strict": None, "storage": location.storage},
+        files={"grid.yaml": yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False)},
+    )
 
 
 def _plan_table(plans: list[Plan]) -> Table:

@@ -25,3 +25,14 @@ Strict = Annotated[
     typer.Option("--strict", help="Refuse a folder with unusable pictures instead of leaving them out."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Run this as a job of the cluster with this job server, such as http://127.0.0.1:8265."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Send Ray's token even over http:// to another machine, for all to read.")
+]
+Wait = Annotated[bool, typer.Option(help="Follow a job until it ends; otherwise, until its trials begin.")]
+ShipCode = Annotated[
+    bool, typer.Option("--ship-code", help="Have a job run the code of this machine, not the cluster's own.")
+]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.ending import terminable
 from sweep.cli.options import Strict
+from sweep.cli.running import terminable
 
 if TYPE_CHECKING:
     from sweep.data.parallel import Mapper

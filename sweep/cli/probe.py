@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.options import Storage, SweepName
+from sweep.cli.options import Cluster, Insecure, Storage, SweepName
+from sweep.cli.remote import look_there
 from sweep.store.files import absolute
 
 
 def probe(
+    context: typer.Context,
     sweep: SweepName,
     images: Annotated[int, typer.Option(min=5, help="Validation images per trial.")] = 256,
     storage: Storage = "runs",
+    cluster: Cluster = None,
+    insecure: Insecure = False,
 ) -> None:
     """Measure how well a linear model reads absolute position from each trial's last maps."""
     from rich.progress import track
@@ -23,6 +27,8 @@ def probe(
     from sweep.results.position import probe_sweep
     from sweep.store.sweep_dir import open_sweep
 
+    if cluster is not None:
+        look_there(context, sweep, storage)
     opened = open_sweep(sweep, absolute(storage))
     trials = len(opened.trials())
     probed = probe_sweep(opened, images)

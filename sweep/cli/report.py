@@ -10,7 +10,8 @@ import typer
 from upath import UPath
 
 from sweep.cli import consoles
-from sweep.cli.options import Storage, SweepName
+from sweep.cli.options import Cluster, Insecure, Storage, SweepName
+from sweep.cli.remote import look_there
 from sweep.store.files import absolute
 
 
@@ -22,6 +23,7 @@ class Normalise(StrEnum):
 
 
 def report(
+    context: typer.Context,
     sweep: SweepName,
     output: Annotated[str, typer.Option("-o", "--output", help="The HTML file to write.")] = "report.html",
     export: Annotated[str | None, typer.Option(help="A folder for all tables (CSV, Parquet) and pictures.")] = None,
@@ -30,15 +32,25 @@ def report(
     ] = Normalise.POSITION,
     kernel: Annotated[int, typer.Option(min=2, help="Kernel size of the layers to cluster.")] = 5,
     storage: Storage = "runs",
+    cluster: Cluster = None,
+    insecure: Insecure = False,
 ) -> None:
-    """Write one self-contained HTML file about a sweep, finished or not."""
+    """Write one self-contained HTML file about a sweep, finished or not.
+
+    With --cluster, a relative path begins in the sweep's own folder.
+    """
     from sweep.report.export import export as write_export
     from sweep.report.page import write_report
     from sweep.results.clusters import update_clusters
     from sweep.results.compact import compact_all, mend
+    from sweep.service.jobs import located
     from sweep.store.lease import BusyError, hold
     from sweep.store.sweep_dir import open_sweep
 
+    if cluster is not None:
+        folder = located(sweep, storage).path
+        places = {"output": output} | ({} if export is None else {"export": export})
+        look_there(context, sweep, storage, {name: str(UPath(folder) / place) for name, place in places.items()})
     opened = open_sweep(sweep, absolute(storage))
     with consoles.complaints.status("reading the sweep, clustering its neurons"):
         with suppress(BusyError), hold(opened.path):  # while a driver works, its tables are new enough

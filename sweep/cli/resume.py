@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.ending import conclude, terminable
-from sweep.cli.options import Address, MaxFailures, Storage, SweepName
+from sweep.cli.options import Address, Cluster, Insecure, MaxFailures, ShipCode, Storage, SweepName, Wait
+from sweep.cli.remote import run_there
+from sweep.cli.running import conclude, ray_cluster, terminable
 from sweep.store.files import absolute
+
+if TYPE_CHECKING:
+    from sweep.service.choice import Choice
+    from sweep.store.sweep_dir import SweepDir
 
 
 def resume(
+    context: typer.Context,
     sweep: SweepName,
     only: Annotated[list[str] | None, typer.Option(help="`failed`, or a trial id (may contain *). Repeatable.")] = None,
     from_scratch: Annotated[
@@ -21,16 +27,30 @@ def resume(
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
+    cluster: Cluster = None,
+    wait: Wait = True,
+    ship_code: ShipCode = False,
+    insecure: Insecure = False,
 ) -> None:
     """Run all unfinished trials of a sweep from their last valid checkpoints."""
     from sweep.service import launch as service
     from sweep.service.choice import choose
-    from sweep.service.cluster import RayCluster
+    from sweep.service.jobs import located, seen_from_here
     from sweep.store.sweep_dir import open_sweep
 
+    def chosen(opened: SweepDir) -> Choice:
+        return choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
+
+    if cluster is not None:
+        location = located(sweep, storage)
+
+        def check() -> None:
+            if (seen := seen_from_here(location)) is not None:
+                chosen(seen)
+
+        run_there(context, location, check, replaced={"sweep": location.path})
     opened = open_sweep(sweep, absolute(storage))
-    choice = choose(opened, only or [], "scratch" if from_scratch else "checkpoint")
+    choice = chosen(opened)
     with terminable():
-        cluster = RayCluster(address=address, max_failures=max_failures)
-        outcome = service.resume(opened, consoles.output, cluster, choice)
+        outcome = service.resume(opened, consoles.output, ray_cluster(address, max_failures), choice)
     conclude(opened, outcome)

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.options import AsJson, Storage, SweepName
+from sweep.cli.options import AsJson, Cluster, Insecure, Storage, SweepName
+from sweep.cli.remote import look_there
 from sweep.store.files import absolute
 
 
@@ -24,15 +25,22 @@ class Listed(StrEnum):
 
 
 def status(
+    context: typer.Context,
     sweep: SweepName,
     storage: Storage = "runs",
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 5 seconds.")] = False,
+    cluster: Cluster = None,
+    insecure: Insecure = False,
 ) -> None:
     """Show the state of a sweep."""
     from sweep.store.sweep_dir import open_sweep
     from sweep.terminal import show
 
+    if cluster is not None and watch:
+        raise ValueError("--watch with --cluster would send a job every 5 seconds; follow with `sweep logs` instead")
+    if cluster is not None:
+        look_there(context, sweep, storage)
     opened = open_sweep(sweep, absolute(storage))
     while True:
         if as_json:

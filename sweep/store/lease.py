@@ -84,6 +84,16 @@ def holder(sweep: UPath) -> Holder | None:
     return held[1] if held and held[1].alive else None
 
 
+def require_free(sweep: UPath) -> None:
+    """Refuse a sweep that a driver works on now.
+
+    Raises:
+        BusyError: one does; the message gives its host, process and heartbeat.
+    """
+    if working := holder(sweep):
+        raise BusyError(_busy(sweep, working))
+
+
 class Lease:
     """What a driver holds while it works; its heartbeat is a thread."""
 

@@ -1,0 +1,86 @@
+"""How commands that train or analyse begin, are stopped, and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from sweep.cli import consoles
+
+if TYPE_CHECKING:
+    from sweep.service.cluster import RayCluster
+    from sweep.service.launch import Outcome
+    from sweep.store.sweep_dir import SweepDir
+
+_MOST_NAMES = 10
+
+
+def ray_cluster(address: str | None, max_failures: int | None = None) -> RayCluster:
+    """Where a command runs; it says so when training begins."""
+    from sweep.service.cluster import MAX_FAILURES, RayCluster
+
+    failures = MAX_FAILURES if max_failures is None else max_failures
+    return RayCluster(address=address, max_failures=failures, on_begin=_begin)
+
+
+def _begin(sweep: SweepDir) -> None:
+    """Tell which code has changed since the last time, and whoever waits for a job that it trains."""
+    from sweep.results.words import count
+    from sweep.service.jobs import BEGUN, SENT_WITH
+    from sweep.store.code import code_version, files_changed, record_code, sent_from_other_code
+
+    said = []
+    if changed := files_changed(sweep):
+        names = ", ".join(changed[:_MOST_NAMES]) + (", ..." if len(changed) > _MOST_NAMES else "")
+        differ = f"{count(len(changed), 'file')} {'differs' if len(changed) == 1 else 'differ'}"
+        said.append(f"{differ} from the code of the last launch: {names}")
+    if other := sent_from_other_code():
+        said.append(f"this cluster runs {code_version()}, not your {other}; send yours along with --ship-code")
+    for line in said:
+        consoles.output.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    record_code(sweep)
+    if SENT_WITH in os.environ:
+        consoles.output.print(BEGUN, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM, sent by `ray job stop` and by machines that shut down, acts like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    except KeyboardInterrupt:  # outside Tune's loop, which handles it itself; nothing is half-written
+        consoles.complaints.print("stopped; run the same command again to continue", style="yellow")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def conclude(sweep: SweepDir, outcome: Outcome) -> None:
+    """Print the results and where they are; exit with the outcome's code."""
+    from sweep.results.words import count
+    from sweep.terminal import show
+
+    consoles.output.print(show.sweep_table(sweep))
+    picture = show.draw_sweep(sweep)
+    if picture is not None:
+        consoles.output.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+    if outcome.exit_code:
+        failed = f"{count(outcome.failed, 'trial')} failed" if outcome.failed else ""
+        lost = f"{count(outcome.lost_analyses, 'analysis')} could not be recorded" if outcome.lost_analyses else ""
+        said = ", ".join(filter(None, (failed, lost))) if outcome.complete else "stopped"
+        cure = f"{said}; continue with: {resume_command(str(sweep.path))}"
+        consoles.output.print(cure, style="yellow", highlight=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+def resume_command(sweep: str) -> str:
+    """What continues a sweep where it ran: in a job, on the same cluster."""
+    from sweep.service.jobs import SENT_WITH
+
+    return f"sweep resume {sweep} {os.environ.get(SENT_WITH, '')}".rstrip()
