@@ -6,8 +6,6 @@ import pandas as pd
 
 from sweep.results.words import decimal
 
-STALE_S = 600.0  # a trial sends a heartbeat at each epoch's end
-
 
 def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
     """The trials whose columns have one of the wanted values; an empty list means all."""
@@ -64,10 +62,8 @@ def trial_names(trials: pd.DataFrame) -> list[str]:
     return [f"{name} · s{seed} · {net} · {key.rpartition('-')[2][:6]}" for name, seed, net, key in facts]
 
 
-def may_be_retried(trial: pd.Series, now: float) -> bool:
-    """Whether a trial failed, was interrupted, or is marked as running without a heartbeat for `STALE_S`."""
-    if trial["status"] == "running":
-        return bool(pd.isna(trial["heartbeat_at"]) or now - trial["heartbeat_at"] > STALE_S)
+def may_be_retried(trial: pd.Series) -> bool:
+    """Whether a trial as it stands (`sweep.results.cells.standing`) failed or was interrupted."""
     return bool(trial["status"] == "failed" or (trial["status"] == "pending" and trial["attempts"] > 0))
 
 

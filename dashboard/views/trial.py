@@ -77,7 +77,7 @@ def show_trouble(sweep: UPath, trial: pd.Series) -> None:
         if traceback is not None:
             with st.expander("Traceback"):
                 st.code(traceback, language="python")
-    if shape.may_be_retried(trial, time.time()):
+    if shape.may_be_retried(trial):
         show_retry(sweep, trial["trial_id"])
 
 
