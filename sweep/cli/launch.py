@@ -10,7 +10,10 @@ from rich.table import Table
 from sweep.cli import consoles
 from sweep.cli.options import (
     Address,
+    AtATime,
+    BudgetSaid,
     Cluster,
+    FreshProcesses,
     GridName,
     Insecure,
     MaxFailures,
@@ -19,6 +22,7 @@ from sweep.cli.options import (
     Storage,
     Strict,
     Wait,
+    Weight,
 )
 from sweep.cli.remote import run_there
 from sweep.cli.running import conclude, ray_cluster, terminable
@@ -37,6 +41,10 @@ def launch(
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
+    fresh_processes: FreshProcesses = False,
+    at_a_time: AtATime = None,
+    budget: BudgetSaid = None,
+    weight: Weight = 1.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and what it costs, and change nothing.")
     ] = False,
@@ -72,7 +80,7 @@ def launch(
         _tell_estimate(SweepDir(absolute(storage) / loaded.name), expansion.plans, address, probe)
         return
     with terminable():
-        where = ray_cluster(address, max_failures)
+        where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight)
         sweep, outcome = service.launch(loaded, absolute(storage), where, consoles.output)
     conclude(sweep, outcome)
 

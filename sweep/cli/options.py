@@ -20,6 +20,21 @@ Address = Annotated[
 MaxFailures = Annotated[
     int, typer.Option(min=0, help="How many times this launch retries a failed trial, from its last checkpoint.")
 ]
+FreshProcesses = Annotated[
+    bool, typer.Option("--fresh-processes", help="Start a process for each trial; slower, with the same results.")
+]
+AtATime = Annotated[int | None, typer.Option(min=1, help="The most trials that run beside each other.")]
+BudgetSaid = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Stop, with all trials saved, when this launch has used so much: hours of GPUs (of CPUs, for trials "
+        "without), such as 40h, or money by SWEEP_PRICES, such as 250.",
+    ),
+]
+Weight = Annotated[
+    float, typer.Option(min=0.01, help="This sweep's share of the cluster against those of the others that run on it.")
+]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse a folder with unusable pictures instead of leaving them out."),

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.options import Address, Cluster, Insecure, MaxFailures, ShipCode, Storage, SweepName, Wait
+from sweep.cli.options import (
+    Address,
+    AtATime,
+    BudgetSaid,
+    Cluster,
+    FreshProcesses,
+    Insecure,
+    MaxFailures,
+    ShipCode,
+    Storage,
+    SweepName,
+    Wait,
+    Weight,
+)
 from sweep.cli.remote import run_there
 from sweep.cli.running import conclude, ray_cluster, terminable
 from sweep.store.files import absolute
@@ -27,6 +40,10 @@ def resume(
     storage: Storage = "runs",
     address: Address = None,
     max_failures: MaxFailures = 3,
+    fresh_processes: FreshProcesses = False,
+    at_a_time: AtATime = None,
+    budget: BudgetSaid = None,
+    weight: Weight = 1.0,
     cluster: Cluster = None,
     wait: Wait = True,
     ship_code: ShipCode = False,
@@ -52,5 +69,10 @@ def resume(
     opened = open_sweep(sweep, absolute(storage))
     choice = chosen(opened)
     with terminable():
-        outcome = service.resume(opened, consoles.output, ray_cluster(address, max_failures), choice)
+        outcome = service.resume(
+            opened,
+            consoles.output,
+            ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight),
+            choice,
+        )
     conclude(opened, outcome)

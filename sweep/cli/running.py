@@ -20,12 +20,27 @@ if TYPE_CHECKING:
 _MOST_NAMES = 10
 
 
-def ray_cluster(address: str | None, max_failures: int | None = None) -> RayCluster:
-    """Where a command runs; it says so when training begins."""
+def ray_cluster(
+    address: str | None,
+    max_failures: int | None = None,
+    fresh_processes: bool = False,
+    at_a_time: int | None = None,
+    budget: str | None = None,
+    weight: float = 1.0,
+) -> RayCluster:
+    """Where and how a command runs; it says so when training begins."""
+    from sweep.results.cost import Budget
     from sweep.service.cluster import MAX_FAILURES, RayCluster
 
-    failures = MAX_FAILURES if max_failures is None else max_failures
-    return RayCluster(address=address, max_failures=failures, on_begin=_begin)
+    return RayCluster(
+        address=address,
+        max_failures=MAX_FAILURES if max_failures is None else max_failures,
+        fresh_processes=fresh_processes,
+        at_a_time=at_a_time,
+        budget=None if budget is None else Budget.parse(budget),
+        weight=weight,
+        on_begin=_begin,
+    )
 
 
 def _begin(sweep: SweepDir) -> None:

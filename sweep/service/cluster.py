@@ -33,7 +33,8 @@ class RayCluster:
 
     `fresh_processes` starts a process for each trial instead of training one after another in it; `at_a_time` is the
     most trials that run beside each other; `budget` what this launch may use up; `weight` its share of a cluster on
-    which other sweeps run too, against theirs. `on_begin` is called with the sweep once nothing is left to check and its trials are about to run.
+    which other sweeps run too, against theirs. `on_begin` is called with the sweep once nothing is left to check and
+    its trials are about to run.
     """
 
     address: str | None = None

@@ -235,6 +235,8 @@ class Driver(tune.Callback):
 
     def _share(self) -> None:
         """Leave the other sweeps of the cluster their share: workers above this one's end with their trials."""
+        if self._cluster.address is None:  # started for this launch alone
+            return
         kinds = self._queue.tasks.ready()
         waiting = sum(number * _amount(kind, self._unit) for kind, number in kinds.items())
         used = self._used()

@@ -20,10 +20,12 @@ from sweep import ROOT
 from sweep.grid.schema import Grid
 from sweep.grid.settings import settings_of
 from sweep.results.compact import compact_all, survey
+from sweep.results.cost import Budget
 from sweep.results.tables import read_table
 from sweep.service import driver as module
 from sweep.service.cluster import RayCluster
 from sweep.service.driver import Driver
+from sweep.service.shares import Claim, Share
 from sweep.spec import Plan, Resources
 from sweep.store.lease import hold
 from sweep.store.requests import pending_requests, request_retry
@@ -365,3 +367,44 @@ def python_below(folder: Path) -> str:
     (site_packages,) = folder.glob("lib/python3*/site-packages")
     (site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return str(folder / "bin" / "python")
+
+
+def test_at_most_so_many_trials_run_as_the_user_and_the_other_sweeps_leave(driven: Driver, plan: Plan) -> None:
+    driven._cluster = RayCluster(address="auto", at_a_time=2)
+    assert not driven._full()
+    _, first = at_work(driven, plan, name="w")
+    assert not driven._full()
+    _, second = at_work(driven, plan, name="x")
+    assert driven._full()
+    driven._cluster = RayCluster(address="auto")
+    driven._seat.tend = lambda claim: claims.append(claim)  # type: ignore[method-assign]
+    claims: list[Claim] = []
+    driven._seat.share = Share(1.0)
+    driven._share()
+    assert (claims[0].used, claims[0].unit) == (2.0, "CPU")
+    assert [first.given[-1], second.given[-1]] == [([plan.trial_id], False), ([], True)]
+    driven._share()
+    assert claims[1].used == 1.0
+    assert driven._full()
+
+
+def test_a_launch_stops_when_its_budget_is_used_up(driven: Driver, sweep: SweepDir, plan: Plan, told: Told) -> None:
+    driven._cluster = RayCluster(budget=Budget.parse("2h"))
+    before = Status(status="running", attempts=1, wall_s=3600, cpus=1, gpus=0.0)
+    driven._live.tell(plan.trial_id, before)
+    driven._account(driven._write())
+    driven._live.tell(plan.trial_id, replace(before, wall_s=2 * 3600))
+    driven._account(driven._write())
+    assert not driven._queue.closing
+    driven._live.tell(plan.trial_id, replace(before, wall_s=3 * 3600))
+    driven._account(driven._write())
+    assert driven._queue.closing
+    assert told.remarks[0].startswith("the budget of 2 hours is used up; resume with another --budget to go on")
+    assert read_table(sweep.path, "trials")["cpu_hours"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("said", ["", "h", "-3h", "40 hours", "nan", "inf", "0"])
+def test_a_budget_is_hours_or_money(said: str) -> None:
+    with pytest.raises(ValueError, match="give hours, such as 40h, or money, such as 250"):
+        Budget.parse(said)
+    assert (str(Budget.parse("40h")), str(Budget.parse(" 250 "))) == ("40 hours", "250")

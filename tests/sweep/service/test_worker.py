@@ -136,7 +136,7 @@ def test_a_trial_that_tune_stops_is_pending_and_gives_the_signal_back(
     worker.step()
     worker.step()
     worker.stop()
-    assert sweep.trial(plan.trial_id).status().reason == "stopped; resumes from its last checkpoint"
+    assert sweep.trial(plan.trial_id).status().reason == "stopped; no checkpoint yet"
     assert signal.getsignal(signal.SIGTERM) != mine
 
 
