@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 # Two processes; what needs Ray stays in one of them (tests/spread.py).
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: help install demo test quick lint bench results docs package constraints dashboard clean
+.PHONY: help install demo test quick lint bench results docs package constraints audit dashboard clean
 .DEFAULT_GOAL := help
 
 help:  ## show these commands
@@ -60,6 +60,9 @@ package: $(INSTALLED)  ## build a wheel and run it in an empty environment (a fe
 
 constraints: $(INSTALLED)  ## pin what .venv has in .ci/constraints.txt, for nodes and images
 	$(BIN)/python .ci/constraints.py
+
+audit: $(INSTALLED)  ## look up known vulnerabilities of the installed packages; without a network, say so
+	$(BIN)/python .ci/audit.py
 
 dashboard: $(INSTALLED)  ## open the dashboard on the sweeps in runs/
 	$(BIN)/sweep dashboard
