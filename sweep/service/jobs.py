@@ -39,7 +39,9 @@ BEGUN = "nothing is left to check; training begins"
 _WORK = ("launch", "resume", "analyze")  # the commands that work on a sweep; the others look at it
 _STOP_WAIT_S = "60"  # for the trials' last checkpoints; Ray's own 3 s would cut them off
 _LOOK_EVERY_S = 1.0
-_RAYS_OWN_LINE = re.compile(r"^\S+ \S+\s+INFO job_manager\.py:\d+ -- .*\n", re.MULTILINE)
+_RAYS_OWN_LINE = re.compile(
+    r"^(\S+ \S+\s+INFO job_manager\.py:\d+ -- |Running entrypoint for job \S+: ).*\n", re.MULTILINE
+)
 _UNREADABLE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
 
 

@@ -35,7 +35,10 @@ class Sent:
     status: Status = Status.RUNNING
     message: str = ""
     driver_exit_code: int | None = None
-    said: str = f"2026-01-01 00:00:00,000\tINFO job_manager.py:601 -- Runtime env is set up.\nplanned\n{BEGUN}\n"
+    said: str = (
+        "2026-01-01 00:00:00,000\tINFO job_manager.py:601 -- Runtime env is set up.\n"
+        f"Running entrypoint for job a: sweep\nplanned\n{BEGUN}\n"
+    )
 
 
 @dataclass
@@ -201,6 +204,8 @@ def test_without_waiting_the_exit_code_is_0_only_once_training_begins(server: Fa
     launch = ["launch", "demo", "--cluster", URL, "--storage", str(tmp_path), "--no-wait"]
     said = run(*launch)
     assert said.endswith(f"planned\n{BEGUN}\n")
+    assert "job_manager" not in said
+    assert "Running entrypoint" not in said
     assert f"to stop it: sweep stop {tmp_path}/demo --cluster {URL}" in said
     server.end(Status.SUCCEEDED, 0)
 
