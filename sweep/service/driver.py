@@ -418,6 +418,7 @@ class Driver(tune.Callback):
         node_gone = worker.node is not None and worker.node not in living_nodes()
         blamed = False
         for task, status, begun in remains:
+            self._queue.tasks.drop(task["trial_id"])
             self._live.tell(task["trial_id"], status)
             if begun and status.status == "finished":
                 self._conclude(task["trial_id"])

@@ -278,6 +278,7 @@ def test_a_kind_of_worker_that_cannot_start_fails_its_trials_rather_than_for_eve
     settle(driven)
     assert told.ends == ["ModuleNotFoundError: No module named 'torch'"]
     assert sweep.trial(plan.trial_id).status().final
+    assert driven._queue.suggest("x") == "FINISHED"
 
 
 def test_ten_trials_that_fail_alike_stop_the_launch(driven: Driver, plan: Plan, told: Told) -> None:
