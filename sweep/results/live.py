@@ -5,7 +5,7 @@ made from them again whenever a driver has ended without writing its last ones.
 """
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -57,6 +57,13 @@ class LiveTables:
         """The statuses of the trials that were not settled when this began or were reopened since."""
         with self._lock:
             return dict(self._statuses)
+
+    def counts(self) -> Counter[str]:
+        """How many trials are in each state, the settled ones included."""
+        with self._lock:
+            found = Counter[str](status.status for status in self._statuses.values())
+            found.update(self._settled["trials"]["status"])
+        return found
 
     def reopen(self, plan: Plan, status: Status) -> None:
         """A trial will run again; what earlier attempts left and set aside no longer counts."""

@@ -13,6 +13,7 @@ from sweep.grid.settings import Analysis
 from sweep.results.live import LiveTables
 from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, in_words
+from sweep.service.observers import Observers
 from sweep.store.files import STORAGE_ERRORS, write_json
 from sweep.store.lease import Lease
 from sweep.store.manifest import MODEL
@@ -31,9 +32,11 @@ class Analyses:
         live: LiveTables,
         clerk: Clerk,
         display: Display,
+        observers: Observers,
         logs: Path | None = None,
     ) -> None:
         self._sweep, self._live, self._clerk, self._display = sweep, live, clerk, display
+        self._observers = observers
         self._pool = AnalysisPool(settings.actors, settings.cpus, settings.gpus, settings.layers)
         self._needs = {"CPU": settings.cpus, "GPU": settings.gpus}
         self._logs = logs
@@ -71,8 +74,9 @@ class Analyses:
         return self._waiting[trial_id] > 0
 
     def collect(self, timeout_s: float = 0.0) -> None:
-        """Record the analyses that have ended; waits for one at most `timeout_s`."""
+        """Record the analyses that have ended, and have observers told; waits for one at most `timeout_s`."""
         self.record(self._pool.poll(timeout_s))
+        self._observers.tend(self.pending, self.busy_with, self._clerk.away)
 
     def record(self, ended: Sequence[tuple[str, list[dict[str, Any]]]]) -> None:
         """Take over analyses that have ended, each a checkpoint's model file and its rows."""
@@ -82,6 +86,7 @@ class Analyses:
             self._done += 1
             self._waiting[trial.trial_id] -= 1
             self._live.analysed(trial.trial_id, int(checkpoint.name), rows)
+            self._observers.analysed(trial.trial_id, int(checkpoint.name), rows)
             failed = [row["error"] for row in rows if row["error"]]
             if failed:
                 said = f"the analysis of step {checkpoint.name} failed: {failed[0]}"

@@ -25,16 +25,24 @@ class _Job:
     due_at: float = 0.0
     running: Future[Any] | None = None
     began_at: float = 0.0
+    took_s: float = 0.0
+
+    def run(self) -> Any:
+        began = time.perf_counter()
+        try:
+            return self.what()
+        finally:
+            self.took_s = time.perf_counter() - began
 
 
 class Clerk:
     """Does jobs that read or write the storage; those that find it unavailable are done again until it answers.
 
-    All methods are for one thread, in which the jobs' results arrive too.
+    All methods are for one thread, in which the jobs' results arrive too. `took` hears the seconds of each job.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], took: Callable[[float], None] = lambda _: None) -> None:
+        self._say, self._took = say, took
         self._jobs: list[_Job] = []
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="clerk")
         self._failing: set[_Job] = set()
@@ -61,7 +69,7 @@ class Clerk:
                 self._ended(job, job.running, now)
             if job.running is None and now >= job.due_at and job in self._jobs:
                 job.began_at = now
-                job.running = self._pool.submit(job.what)
+                job.running = self._pool.submit(job.run)
 
     def close(self) -> None:
         """Finish what was to be done once; gives up on a storage that stays away."""
@@ -74,6 +82,7 @@ class Clerk:
 
     def _ended(self, job: _Job, running: Future[Any], now: float) -> None:
         job.running = None
+        self._took(job.took_s)
         try:
             found = running.result()
         except STORAGE_ERRORS as error:

@@ -17,6 +17,7 @@ import yaml
 from sweep import ROOT
 from sweep.results.cost import Budget, Capacity
 from sweep.results.words import count
+from sweep.service.observers import Observer
 from sweep.spec import Resources
 from sweep.store.sweep_dir import SweepDir
 
@@ -34,7 +35,7 @@ class RayCluster:
     `fresh_processes` starts a process for each trial instead of training one after another in it; `at_a_time` is the
     most trials that run beside each other; `budget` what this launch may use up; `weight` its share of a cluster on
     which other sweeps run too, against theirs. `on_begin` is called with the sweep once nothing is left to check and
-    its trials are about to run.
+    its trials are about to run. `observers` are made from the sweep's name, and hear how it goes.
     """
 
     address: str | None = None
@@ -44,6 +45,7 @@ class RayCluster:
     budget: Budget | None = None
     weight: float = 1.0
     on_begin: Callable[[SweepDir], None] = _nothing_more
+    observers: tuple[Callable[[str], Observer], ...] = ()
 
 
 Needs = dict[str, float]

@@ -9,6 +9,7 @@ Everything lasting is in the sweep directory, so Tune's own files go to a tempor
 import logging
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -37,6 +38,8 @@ from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, RayCluster, in_words, living_nodes, needs_of
 from sweep.service.failures import cant_be_imported, died_of, report_of
 from sweep.service.health import MOST_ALIKE, Alike, Nodes
+from sweep.service.metrics import Metrics
+from sweep.service.observers import Observers
 from sweep.service.placing import Placing
 from sweep.service.queue import Kind, Queue, Task, kind_of, resources_of
 from sweep.service.shares import Claim, Seat
@@ -95,8 +98,10 @@ class Driver(tune.Callback):
         self._sweep, self._display, self._lease, self._cluster = sweep, display, lease, cluster
         self._resources = settings.resources  # of trials planned without their own
         self._live = LiveTables(sweep, seen)
-        self._clerk = Clerk(display.remark)
-        self._analyses = Analyses(sweep, settings.analysis, self._live, self._clerk, display, ray_logs)
+        observers = [Metrics(sweep.name), *(observer(sweep.name) for observer in cluster.observers)]
+        self._observers = Observers(observers, self._live, display.remark)
+        self._clerk = Clerk(display.remark, self._observers.storage)
+        self._analyses = Analyses(sweep, settings.analysis, self._live, self._clerk, display, self._observers, ray_logs)
         self._queue = Queue([])
         self._workers: dict[str, Worker] = {}
         self._open: set[str] = set()
@@ -138,6 +143,7 @@ class Driver(tune.Callback):
             self._analyses.close()
             self._clerk.close()
             self._seat.leave()
+            self._observers.close(self._analyses.pending, self._clerk.away, sys.exception())
             if not self._lease.lost:  # else the tables are another driver's
                 compact_neurons(self._sweep, self._live.write()["layers"])
         return not stopped
@@ -357,6 +363,7 @@ class Driver(tune.Callback):
             row = event["row"]
             self._live.epoch(trial_id, row)
             self._display.epoch(trial_id, int(row["epoch"] or 0), row["val_accuracy"])
+            self._observers.epoch(trial_id, row)
             self._nodes.succeeded(worker.node)
             self._outages.pop(trial_id, None)
             if event["kept"] is not None:
@@ -532,6 +539,7 @@ class Driver(tune.Callback):
         status = self._live.status(trial_id)
         accuracy = f", validation accuracy {status.val_accuracy:.3f}" if status.val_accuracy is not None else ""
         self._display.ended(trial_id, status.error or f"{status.status}{accuracy}")
+        self._observers.ended(trial_id)
 
 
 class _NoSurplus(FIFOScheduler):

@@ -69,6 +69,7 @@ def driven(sweep: SweepDir, tiny: Grid, plan: Plan, told: Told, local_ray: None)
         yield made
         made._analyses.close()
         made._clerk.close()
+        made._observers.close(0, False, None)
 
 
 class Actor:
