@@ -17,15 +17,17 @@ from sweep.cli.options import (
     GridName,
     Insecure,
     MaxFailures,
+    Notify,
     Settings,
     ShipCode,
     Storage,
     Strict,
+    Track,
     Wait,
     Weight,
 )
 from sweep.cli.remote import run_there
-from sweep.cli.running import conclude, ray_cluster, terminable
+from sweep.cli.running import conclude, observers_of, ray_cluster, terminable
 from sweep.store.files import absolute
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def launch(
         bool, typer.Option("--probe", help="With --dry-run: time a few steps of each architecture for the estimate.")
     ] = False,
     strict: Strict = False,
+    track: Track = None,
+    notify: Notify = None,
     cluster: Cluster = None,
     wait: Wait = True,
     ship_code: ShipCode = False,
@@ -80,7 +84,8 @@ def launch(
         _tell_estimate(SweepDir(absolute(storage) / loaded.name), expansion.plans, address, probe)
         return
     with terminable():
-        where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight)
+        observers = observers_of(track, notify)
+        where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers)
         sweep, outcome = service.launch(loaded, absolute(storage), where, consoles.output)
     conclude(sweep, outcome)
 

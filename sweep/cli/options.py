@@ -39,6 +39,14 @@ Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse a folder with unusable pictures instead of leaving them out."),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="A run for each trial: tensorboard=FOLDER, mlflow=URI or wandb=FOLDER (offline). Repeatable."),
+]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(help="Tell of failures, pauses and the end: a URL of apprise. Repeatable.", envvar="SWEEP_NOTIFY"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Cluster = Annotated[
     str | None,

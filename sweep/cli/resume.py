@@ -15,14 +15,16 @@ from sweep.cli.options import (
     FreshProcesses,
     Insecure,
     MaxFailures,
+    Notify,
     ShipCode,
     Storage,
     SweepName,
+    Track,
     Wait,
     Weight,
 )
 from sweep.cli.remote import run_there
-from sweep.cli.running import conclude, ray_cluster, terminable
+from sweep.cli.running import conclude, observers_of, ray_cluster, terminable
 from sweep.store.files import absolute
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def resume(
     at_a_time: AtATime = None,
     budget: BudgetSaid = None,
     weight: Weight = 1.0,
+    track: Track = None,
+    notify: Notify = None,
     cluster: Cluster = None,
     wait: Wait = True,
     ship_code: ShipCode = False,
@@ -72,7 +76,7 @@ def resume(
         outcome = service.resume(
             opened,
             consoles.output,
-            ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight),
+            ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers_of(track, notify)),
             choice,
         )
     conclude(opened, outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from sweep.cli import consoles
 if TYPE_CHECKING:
     from sweep.service.cluster import RayCluster
     from sweep.service.launch import Outcome
+    from sweep.service.observers import Observer
     from sweep.store.sweep_dir import SweepDir
 
 _MOST_NAMES = 10
@@ -27,6 +28,7 @@ def ray_cluster(
     at_a_time: int | None = None,
     budget: str | None = None,
     weight: float = 1.0,
+    observers: tuple[Callable[[str], Observer], ...] = (),
 ) -> RayCluster:
     """Where and how a command runs; it says so when training begins."""
     from sweep.results.cost import Budget
@@ -40,7 +42,20 @@ def ray_cluster(
         budget=None if budget is None else Budget.parse(budget),
         weight=weight,
         on_begin=_begin,
+        observers=observers,
     )
+
+
+def observers_of(track: Sequence[str] | None, notify: Sequence[str] | None) -> tuple[Callable[[str], Observer], ...]:
+    """What `--track` and `--notify` ask for.
+
+    Raises:
+        ValueError: a tracker or a URL is unknown, or a library is not installed.
+    """
+    from sweep.service.notifications import notifier
+    from sweep.service.trackers import tracker
+
+    return (*map(tracker, track or ()), *map(notifier, notify or ()))
 
 
 def _begin(sweep: SweepDir) -> None:
