@@ -4,6 +4,7 @@ Where a library is not installed, what it is asked for is tested against a modul
 """
 
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,6 +18,7 @@ from sweep.service.observers import SweepState
 from sweep.service.trackers import tracker
 from sweep.spec import Plan
 from sweep.store.trial_dir import Status
+from tests.sweep.conftest import TINY
 
 ROW = {"epoch": 1, "step": 3, "train_loss": 0.5, "learning_rate": None}
 LAYERS = [{"layer": "3b", "horizontal": 0.75, "vertical": None}]
@@ -111,6 +113,18 @@ def test_a_trial_that_continues_goes_on_with_its_mlflow_run(runs: dict[str, dict
     assert [run["status"] for run in runs.values()] == ["RUNNING"]
     made.closed(END, KeyboardInterrupt())
     assert [run["status"] for run in runs.values()] == ["KILLED"]
+
+
+def test_a_launch_tells_its_trackers(
+    runs: dict[str, dict[str, Any]], drive: Callable[..., str], plan: Plan, tmp_path: Path
+) -> None:
+    settings = [argument for setting in TINY for argument in ("--set", setting)]
+    said = drive("launch", "demo", *settings, "--storage", str(tmp_path), "--track", "mlflow=http://tracking:5000")
+    (run,) = runs.values()
+    assert (run["name"], run["status"]) == (plan.trial_id, "FINISHED")
+    assert [epoch for name, _, epoch in run["metrics"] if name == "val_accuracy"] == [0, 1, 2, 3]
+    assert any(name.endswith("/horizontal") and epoch == 3 for name, _, epoch in run["metrics"])
+    assert "hears no more" not in said
 
 
 def test_wandb_is_offline_and_has_a_run_for_each_trial(
