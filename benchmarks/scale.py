@@ -87,7 +87,7 @@ tuner = tune.Tuner(
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
 )
 for result in tuner.fit():
-    print("began", result.metrics["began"])
+    print("began", result.metrics["began"], result.metrics["pid"])
 """
 
 
@@ -137,17 +137,23 @@ def driven(command: list[str], address: str) -> tuple[str, Watch]:
     return printed, watch
 
 
-def efficiency(begins: list[float], end: float, cpus: int, seconds: float) -> dict[str, float]:
-    """The share of the ideal from when the last worker began its first trial until the end, and over all."""
-    begins = sorted(begins)
-    full = begins[cpus - 1]
-    after = [began for began in begins if began >= full]
-    running = cpus * seconds  # those begun before are still to be done, half of them on average
-    work_s = len(after) * seconds + running / 2
+def efficiency(begins: list[tuple[float, int]], end: float, cpus: int, seconds: float) -> dict[str, float]:
+    """The share of the ideal from when the last worker began its first trial until the end, and over all.
+
+    `begins` are the trials' with their processes.
+    """
+    first: dict[int, float] = {}
+    for began, process in sorted(begins):
+        first.setdefault(process, began)
+    full = max(first.values())
+    after = sum(began >= full for began, _ in begins)
+    running = sum(full - seconds < began < full for began, _ in begins)  # half of each is still to be done, on average
+    whole_s = end - min(first.values())
     return {
-        "share_of_ideal": round(work_s / cpus / (end - full), 3),
-        "share_of_ideal_with_start": round(len(begins) * seconds / cpus / (end - begins[0]), 3),
+        "share_of_ideal": round((after + running / 2) * seconds / cpus / (end - full), 3),
         "seconds": round(end - full, 1),
+        "share_of_ideal_with_start": round(len(begins) * seconds / cpus / whole_s, 3),
+        "processes": len(first),
     }
 
 
@@ -181,19 +187,19 @@ def main() -> None:
             statuses = [trial.status() for trial in sweep.trials()]
             assert (trials["status"] == "finished").all()
             assert {status.status for status in statuses} == {"finished"}
-            begins = [status.started_at or 0.0 for status in statuses]
+            begins = [(status.started_at or 0.0, status.pid or 0) for status in statuses]
             end = max(status.heartbeat_at or 0.0 for status in statuses)
             facts["sweep"] = efficiency(begins, end, given.cpus, given.seconds) | {
                 "driver_peak_mib": round(watch.peak_mib),
                 "driver_cpu_ms_per_trial": round(1000 * watch.cpu_s / given.trials, 1),
-                "processes": len({(status.host, status.pid) for status in statuses}),
             }
             print(json.dumps(facts["sweep"]), flush=True)
             if not given.without_tune:
                 tune = TUNE.format(seconds=given.seconds)
                 printed, watch = driven([tune, cluster.address, str(given.trials)], cluster.address)
-                begins = [float(line.split()[1]) for line in printed.splitlines() if line.startswith("began")]
-                facts["tune"] = efficiency(begins, max(begins) + given.seconds, given.cpus, given.seconds) | {
+                lines = [line.split() for line in printed.splitlines() if line.startswith("began")]
+                begins = [(float(began), int(process)) for _, began, process in lines]
+                facts["tune"] = efficiency(begins, max(begins)[0] + given.seconds, given.cpus, given.seconds) | {
                     "driver_peak_mib": round(watch.peak_mib),
                     "driver_cpu_ms_per_trial": round(1000 * watch.cpu_s / given.trials, 1),
                 }

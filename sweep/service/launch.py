@@ -169,6 +169,4 @@ def _room_for(wanted: Sequence[Resources | None], cluster: RayCluster) -> Iterat
 
 
 def _epochs(plan: Plan) -> int:
-    from models.interventions import INTERVENTIONS
-
-    return plan.spec.recipe.epochs if INTERVENTIONS[plan.spec.intervention].trained else 0
+    return 0 if plan.images == 0 else plan.spec.recipe.epochs

@@ -213,7 +213,8 @@ def open_sweep(name_or_path: str, storage: UPath) -> SweepDir:
     Raises:
         ValueError: there is none; the message lists the sweeps of the storage.
     """
-    for path in (UPath(name_or_path), storage / name_or_path):
+    is_url = "://" in name_or_path
+    for path in (UPath(name_or_path), *(() if is_url else (storage / name_or_path,))):
         if is_sweep(path):
             return SweepDir(absolute(path))
     names = ", ".join(sweep_names(storage)) or "none"
