@@ -50,7 +50,7 @@ def report(
     if cluster is not None:
         folder = located(sweep, storage).path
         places = {"output": output} | ({} if export is None else {"export": export})
-        look_there(context, sweep, storage, {name: str(UPath(folder) / place) for name, place in places.items()})
+        look_there(context, sweep, storage, {name: _place(folder, said) for name, said in places.items()})
     opened = open_sweep(sweep, absolute(storage))
     with consoles.complaints.status("reading the sweep, clustering its neurons"):
         with suppress(BusyError), hold(opened.path):  # while a driver works, its tables are new enough
@@ -62,3 +62,8 @@ def report(
     if export is not None:
         files = write_export(opened.path, UPath(export))
         consoles.output.print(f"{files} files in {export}", highlight=False, soft_wrap=True)
+
+
+def _place(folder: str, said: str) -> str:
+    """Where a job writes what it was told to; a URL and an absolute path are what they say."""
+    return said if "://" in said else str(UPath(folder) / said)

@@ -236,6 +236,7 @@ def trial_costs(
     rows = _plain(trials)
     groups = _groups(speeds)
     own = {speed.trial_id: speed for speed in speeds}
+    used = _used_types(rows, prices)
     return [
         TrialCost(
             trial_id=row["trial_id"],
@@ -249,7 +250,7 @@ def trial_costs(
             hours_done=(row["wall_s"] or 0.0) / 3600,
             gpu_hours_done=row["gpu_hours"],
             cpu_hours_done=row["cpu_hours"],
-            per_hour=_per_hour(row, rows, prices),
+            per_hour=_per_hour(row, used, prices),
         )
         for row in rows
     ]
@@ -315,13 +316,18 @@ def _speed_of(row: Row, own: Speed | None, groups: Mapping[str, Sequence[Speed]]
     return median(alike) if alike else None
 
 
-def _per_hour(row: Row, rows: Sequence[Row], prices: Mapping[str, Price]) -> float | None:
+def _used_types(rows: Sequence[Row], prices: Mapping[str, Price]) -> dict[bool, set[str]]:
+    """The priced types of nodes that trials without and with GPUs have run on."""
+    on = {(bool(row["gpus"]), row["node_type"]) for row in rows}
+    return {gpus: {name for with_gpus, name in on if with_gpus == gpus and name in prices} for gpus in (False, True)}
+
+
+def _per_hour(row: Row, used: Mapping[bool, set[str]], prices: Mapping[str, Price]) -> float | None:
     """The price of what a trial occupies, on its node's type, else on the only one that it can be."""
     if row["gpus"] is None or row["cpus"] is None:
         return None
-    used = {other["node_type"] for other in rows if bool(other["gpus"]) == bool(row["gpus"])} & set(prices)
     fitting = {name for name, price in prices.items() if bool(price.gpus) == bool(row["gpus"])}
-    likely = [row["node_type"]] if row["node_type"] else list(used or fitting)
+    likely = [row["node_type"]] if row["node_type"] else list(used[bool(row["gpus"])] or fitting)
     price = prices.get(likely[0]) if len(likely) == 1 else None
     return None if price is None else price.share(row["gpus"], row["cpus"])
 
