@@ -34,6 +34,13 @@ class Survey:
     tables: dict[TableName, pd.DataFrame]
     unsettled: Trials
 
+    @property
+    def newly_settled(self) -> bool:
+        """Whether trials are settled that the tables, as they are written, don't know to be."""
+        read = {plan.trial_id for plan, _ in self.unsettled}
+        trials = self.tables["trials"]
+        return bool((trials["settled"].fillna(False) & trials["trial_id"].isin(list(read))).any())
+
 
 def survey(sweep: SweepDir) -> Survey:
     """Read a sweep: settled trials from the tables, the others from their files."""

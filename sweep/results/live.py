@@ -27,7 +27,7 @@ class LiveTables:
 
     def __init__(self, sweep: SweepDir, seen: Survey) -> None:
         self._sweep, self._rank_of = sweep, sweep.ranking()
-        self._lock = threading.RLock()
+        self._lock, self._writing = threading.RLock(), threading.Lock()
         self._plans = {plan.trial_id: plan for plan, _ in seen.unsettled}
         self._statuses = {plan.trial_id: status for plan, status in seen.unsettled}
         self._rows = {plan.trial_id: trial_row(plan, status) for plan, status in seen.unsettled}
@@ -88,8 +88,8 @@ class LiveTables:
     def read_again(self, trial_id: str) -> Status:
         """Take a trial's status and epochs from its files: its process has died, and may have had more to tell."""
         status = self._sweep.trial(trial_id).status()
+        self.read_epochs(trial_id)  # first: a finished trial with all its rows analysed is settled
         self.tell(trial_id, status)
-        self.read_epochs(trial_id)
         return status
 
     def read_epochs(self, trial_id: str) -> None:
@@ -116,7 +116,7 @@ class LiveTables:
     def unanalysed(self) -> list[tuple[str, int]]:
         """Ids of finished trials with the steps of their kept checkpoints that have not been analysed."""
         with self._lock:
-            finished = [trial_id for trial_id, status in self._statuses.items() if status.status == "finished"]
+            finished = [trial_id for trial_id in self._plans if self._statuses[trial_id].status == "finished"]
             return [
                 (trial_id, step)
                 for trial_id in finished
@@ -141,6 +141,10 @@ class LiveTables:
 
     def write(self) -> dict[TableName, pd.DataFrame]:
         """Write the tables that have changed, and return all; what is settled then takes less memory."""
+        with self._writing:
+            return self._write()
+
+    def _write(self) -> dict[TableName, pd.DataFrame]:
         with self._lock:
             changed, self._changed = self._changed, set()
         tables = self.tables()
@@ -174,7 +178,7 @@ class LiveTables:
                 more = fresh[fresh["trial_id"].isin(done)]
                 self._settled[name] = pd.concat([self._settled[name], more]) if len(self._settled[name]) else more
             for trial_id in done:
-                for held in (self._plans, self._statuses, self._rows, self._epochs, self._layers):
+                for held in (self._plans, self._rows, self._epochs, self._layers):  # who asks late still gets a status
                     held.pop(trial_id, None)
 
     def _layer_rows(self, trial_id: str) -> Iterable[Row]:

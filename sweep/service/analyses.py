@@ -14,7 +14,7 @@ from sweep.results.live import LiveTables
 from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, in_words
 from sweep.service.observers import Observers
-from sweep.store.files import STORAGE_ERRORS, write_json
+from sweep.store.files import STORAGE_ERRORS, is_outage, write_json
 from sweep.store.lease import Lease
 from sweep.store.manifest import MODEL
 from sweep.store.sweep_dir import SweepDir
@@ -85,25 +85,27 @@ class Analyses:
             trial = TrialDir(checkpoint.parent.parent)
             self._done += 1
             self._waiting[trial.trial_id] -= 1
-            self._live.analysed(trial.trial_id, int(checkpoint.name), rows)
+            take_over = partial(self._live.analysed, trial.trial_id, int(checkpoint.name), rows)
             self._observers.analysed(trial.trial_id, int(checkpoint.name), rows)
             failed = [row["error"] for row in rows if row["error"]]
             if failed:
                 said = f"the analysis of step {checkpoint.name} failed: {failed[0]}"
                 self._display.remark(f"{trial.trial_id}: {said}")
                 results = trial.results_file(checkpoint.name)
-                self._clerk.do(partial(_recorded, results, rows), self._count_lost)
+                self._clerk.do(partial(_recorded, results, rows), partial(self._count_lost, take_over))
+            else:
+                take_over()
         if ended:
             self._show()
 
-    def wait(self, lease: Lease, say: Callable[[str], None]) -> None:
-        """Wait until all analyses have ended.
+    def wait(self, lease: Lease, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False) -> None:
+        """Wait until all analyses have ended, or it is to stop.
 
         Raises:
             LostLeaseError: another driver has taken over the sweep.
         """
         patience = Patience(say, self._logs)
-        while self._pool.pending:
+        while self._pool.pending and not stopped():
             lease.require()
             self.collect(timeout_s=1.0)
             self._clerk.tend()
@@ -116,8 +118,10 @@ class Analyses:
         """Stop the actors; the next launch does what they have not finished."""
         self._pool.close()
 
-    def _count_lost(self, recorded: bool) -> None:
+    def _count_lost(self, take_over: Callable[[], None], recorded: bool) -> None:
         self.lost += not recorded
+        if recorded:  # else the next launch analyses it again
+            take_over()
 
     def _show(self) -> None:
         self._display.analysed(self._done, self._pool.pending)
@@ -128,7 +132,9 @@ def _recorded(results: UPath, rows: list[dict[str, Any]]) -> bool:
     try:
         if not results.exists():
             write_json(results, rows)
-    except STORAGE_ERRORS:
+    except STORAGE_ERRORS as error:
+        if is_outage(error):
+            raise
         return False
     return True
 

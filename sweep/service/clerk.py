@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sweep.store.files import STORAGE_ERRORS, is_outage
+from sweep.store.files import is_outage
 
 T = TypeVar("T")
 _AGAIN_S = 5.0  # after an outage
@@ -74,8 +74,9 @@ class Clerk:
     def close(self) -> None:
         """Finish what was to be done once; gives up on a storage that stays away."""
         until = time.monotonic() + _ENDED_S
-        self._jobs = [job for job in self._jobs if job.every_s is None]
-        while self._jobs and time.monotonic() < until:
+        for job in self._jobs:
+            job.due_at = job.due_at if job.every_s is None else until
+        while any(job.every_s is None or job.running for job in self._jobs) and time.monotonic() < until:
             self.tend()
             time.sleep(0.01)
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -85,8 +86,9 @@ class Clerk:
         self._took(job.took_s)
         try:
             found = running.result()
-        except STORAGE_ERRORS as error:
+        except Exception as error:
             if not is_outage(error):
+                self._jobs.remove(job)
                 raise
             job.due_at = now + _AGAIN_S
             if not self.away:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import StringIO
@@ -132,21 +132,28 @@ class Driver(tune.Callback):
         A trial that fails is recorded in the sweep directory; the others continue.
         """
         self._clerk.every(_WRITE_EVERY_S, self._write, self._account, _WRITE_SHARE)
+        self._clerk.every(_LOOK_EVERY_S, self._look, self._heed)
+        ended = False
         try:
             for checkpoint in unanalysed:
                 self._analyses.submit(checkpoint)
             stopped = self._fit(plans) if plans else False
             if not stopped:
                 self._analyses.submit_missing()
-                self._analyses.wait(self._lease, self._display.remark)
+                self._analyses.wait(self._lease, self._display.remark, lambda: self._queue.closing)
+            ended = not stopped and not self._analyses.pending
         finally:
-            self._analyses.close()
-            self._clerk.close()
-            self._seat.leave()
-            self._observers.close(self._analyses.pending, self._clerk.away, sys.exception())
-            if not self._lease.lost:  # else the tables are another driver's
-                compact_neurons(self._sweep, self._live.write()["layers"])
-        return not stopped
+            with ExitStack() as ending:  # each part, whatever becomes of the others
+                ending.callback(self._write_all)
+                ending.callback(self._observers.close, self._analyses.pending, self._clerk.away, sys.exception())
+                ending.callback(self._seat.leave)
+                ending.callback(self._clerk.close)
+                ending.callback(self._analyses.close)
+        return ended
+
+    def _write_all(self) -> None:
+        if not self._lease.lost:  # else the tables are another driver's
+            compact_neurons(self._sweep, self._live.write()["layers"])
 
     def failed_trials(self) -> int:
         """Trials of the sweep that have failed and not been run again."""
@@ -192,7 +199,8 @@ class Driver(tune.Callback):
         worker, report = self._gone(trial), report_of(trial)
         tasks = worker.tasks or self._queue.take(worker.kind, 1)  # else its kind can't start, over and over
         for task in tasks:
-            task.setdefault("attempts", self._live.status(task["trial_id"]).attempts)
+            if task not in worker.tasks:
+                task["attempts"] = self._live.status(task["trial_id"]).attempts
             self._queue.tasks.hold(task["trial_id"])
         if tasks:
             self._clerk.do(
@@ -263,7 +271,6 @@ class Driver(tune.Callback):
         on_gpus = any(self._resources.of_plan(plan).gpus for plan in plans)
         self._unit = "GPU" if on_gpus else "CPU"
         self._open = {plan.trial_id for plan in plans}
-        self._clerk.every(_LOOK_EVERY_S, self._look, self._heed)
         with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder, self._interruptible():
             tuner = tune.Tuner(
                 tune.with_resources(TrialWorker, bundle),
@@ -333,7 +340,7 @@ class Driver(tune.Callback):
     def _send_home(self, worker: Worker) -> None:
         """Let a worker end with the trial that it works on; what else it holds comes back when it is gone."""
         worker.closing = True
-        worker.actor.give.remote([], True)
+        worker.actor.go_home.remote()
 
     def _ahead(self, kind: Kind) -> int:
         """How many trials a worker of a kind may hold beside the one that it works on: none near the end."""
@@ -385,6 +392,11 @@ class Driver(tune.Callback):
                 self._queue.tasks.hold(trial_id)
             else:
                 self._queue.tasks.add(task, delay_s)
+        elif (
+            end == "superseded"
+        ):  # another process has the trial; if that is not another driver's, it is lost to this one
+            self._lease.require()
+            self._queue.tasks.add(task, _BACKOFF_S)
         elif end == "preempted":
             self._queue.tasks.add(task)
             if not self._queue.closing:
@@ -473,6 +485,8 @@ class Driver(tune.Callback):
     def _record(self, trial_id: str, status: Status, traceback: str) -> None:
         """Write what a trial's process could not."""
         trial = self._sweep.trial(trial_id)
+        if trial.status().attempts > status.attempts:
+            return  # it runs again already
         trial.write_error(traceback)
         trial.write_status(status)
 

@@ -43,6 +43,7 @@ class Surroundings:
         held = _anonymous_bytes()
         if self._after_first is None:
             self._after_first = held
+            self._threads |= set(threading.enumerate())  # libraries start theirs when they are first used
             gc.freeze()  # what the first trial has imported
         left = {thread for thread in threading.enumerate() if thread.is_alive()} - self._threads
         return not left and held <= self._after_first + _MOST_GROWTH

@@ -15,7 +15,7 @@ from upath import UPath
 
 from analysis.write import RESULTS
 from sweep.grid.settings import Settings, settings_of
-from sweep.results.compact import mend, settled_trials, survey, unsettle
+from sweep.results.compact import compact_all, mend, settled_trials, survey, unsettle
 from sweep.service.choice import EVERY_TRIAL, NO_TRIAL, Choice, answer_all, begin_from_scratch
 from sweep.service.cluster import RayCluster, connected, require_room
 from sweep.service.remarks import other_threads, remarks, tell
@@ -121,6 +121,8 @@ def _complete(sweep: SweepDir, console: Console, cluster: RayCluster, choice: Ch
     waiting = [folder for plan in begun for folder in sweep.trial(plan.trial_id).unanalysed(plan)]
     if not todo and not waiting:
         which = "every trial" if choice == EVERY_TRIAL else "every chosen trial"
+        if seen.newly_settled:  # by a driver that was killed before it could write them
+            compact_all(sweep)
         for name in mend(sweep):
             console.print(f"the table `{name}` was damaged; it is rebuilt from the trials", style="yellow")
         console.print(f"nothing to do: {which} is finished and analysed", highlight=False)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, Literal, TypedDict
 
 import ray
@@ -59,11 +60,13 @@ class TrialWorker(tune.Trainable):
         if not task["gpus"]:  # Ray hides no GPU from a trial that reserves none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+        import_module("sweep.training.trial")  # takes seconds, and is part of what each trial finds
         self._notice = PreemptionNotice()
         self._surroundings = Surroundings()
         self._node = ray.get_runtime_context().get_node_id()
         self._given: deque[Task] = deque()
         self._no_more = False
+        self._known = False
         self._events: list[Event] = []
         self._task: Task | None = None
         self._epochs: Iterator[tuple[EpochRow, UPath | None]] | None = None
@@ -73,11 +76,16 @@ class TrialWorker(tune.Trainable):
         self._given.extend(tasks)
         self._no_more = no_more
 
+    def go_home(self) -> None:
+        """End with the trial at work; the others are the driver's again."""
+        self._given.clear()
+        self._no_more = True
+
     def step(self) -> dict[str, Any]:
         """What has happened since the last step; `done` if this process can't or need not go on."""
         until = time.monotonic() + _REPORT_EVERY_S
         done = False
-        while not done:
+        while not done and self._known:
             if self._epochs is not None:
                 done = self._advance()
             elif self._notice.told or (not self._given and self._no_more):
@@ -89,6 +97,7 @@ class TrialWorker(tune.Trainable):
                 break
             if time.monotonic() >= until:
                 break
+        self._known = True  # the first report only says where this process is, so that it can be told to stop
         events, self._events = self._events, []
         return {"events": events, "node": self._node, "process": os.getpid(), "done": done}
 

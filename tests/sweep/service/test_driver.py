@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from upath import UPath
 
+from analysis.layers import analyze_checkpoint
 from analysis.write import RESULTS
 from sweep import ROOT
 from sweep.grid.schema import Grid
@@ -80,6 +81,7 @@ class Actor:
         self.give = SimpleNamespace(
             remote=lambda tasks, no_more: self.given.append(([task["trial_id"] for task in tasks], no_more))
         )
+        self.go_home = SimpleNamespace(remote=lambda: self.given.append(([], True)))
 
 
 def at_work(driven: Driver, plan: Plan, node: str = "n1", name: str = "w") -> tuple[SimpleNamespace, Actor]:
@@ -410,3 +412,50 @@ def test_a_budget_is_hours_or_money(said: str) -> None:
     with pytest.raises(ValueError, match="give hours, such as 40h, or money, such as 250"):
         Budget.parse(said)
     assert (str(Budget.parse("40h")), str(Budget.parse(" 250 "))) == ("40 hours", "250")
+
+
+def test_a_trial_that_another_process_has_taken_is_left_alone_and_tried_later(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
+) -> None:
+    trial, _ = at_work(driven, plan)
+    report(driven, trial, {"trial_id": plan.trial_id, "end": "superseded"}, done=True)
+    driven.on_trial_complete(0, [], trial)
+    settle(driven)
+    assert driven._queue.holds(plan.trial_id)
+    assert sweep.trial(plan.trial_id).status() == Status()
+    assert told.ends == []
+
+
+def test_a_failure_is_not_recorded_over_a_newer_attempt(driven: Driver, sweep: SweepDir, plan: Plan) -> None:
+    newer = Status(status="finished", attempts=2)
+    sweep.trial(plan.trial_id).write_status(newer)
+    driven._record(plan.trial_id, Status(status="failed", attempts=1, error="a late one"), "Traceback")
+    assert sweep.trial(plan.trial_id).status() == newer
+
+
+def test_a_trial_handed_out_before_fails_too_if_its_workers_cannot_start(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "report_of", lambda _: "ImportError: libcuda.so.1")
+    sweep.trial(plan.trial_id).write_status(Status(status="pending", attempts=3))
+    driven._live.read_again(plan.trial_id)
+    driven._queue.tasks.add(driven._task(plan) | {"attempts": 1})
+    driven._open.add(plan.trial_id)
+    driven._placed("w", driven._task(plan))
+    driven.on_trial_error(0, [], SimpleNamespace(trial_id="w", error_file=None))
+    settle(driven)
+    assert told.ends == ["ImportError: libcuda.so.1"]
+
+
+def test_what_the_tables_lack_after_a_killed_driver_is_written_by_the_next(
+    sweep: SweepDir, plan: Plan, tiny: Grid
+) -> None:
+    sweep.add([plan])
+    sweep.record_launch(tiny.model_dump(mode="json"))
+    compact_all(sweep)
+    trial = sweep.trial(plan.trial_id)
+    run_trial(trial, None, threads=1)
+    for folder in trial.unanalysed(plan):
+        analyze_checkpoint(folder / "model.safetensors", trial.layers / folder.name)
+    assert "nothing to do" in run("resume", str(sweep.path))
+    assert read_table(sweep.path, "trials")["settled"].tolist() == [True]
