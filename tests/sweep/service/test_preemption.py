@@ -37,6 +37,7 @@ def test_a_trial_runs_where_ray_has_renamed_it_and_says_so_once(
     worker = TrialWorker({"task": task | Resources().model_dump()})
     worker.give([task | Resources().model_dump()], no_more=True)
     try:
+        worker.step()  # says where it is
         events = worker.step()["events"]
     finally:
         worker.cleanup()

@@ -31,6 +31,7 @@ def worker(work: Task) -> Iterator[TrialWorker]:
     """A worker in this process that has been given the trial, and nothing more is to come."""
     made = TrialWorker({"task": work})
     made.give([work], no_more=True)
+    assert made.step()["process"] == os.getpid()  # the first report only says where it is
     yield made
     made.stop()
 
