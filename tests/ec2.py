@@ -17,6 +17,7 @@ def simulated_ec2() -> Iterator[None]:
     from ray.autoscaler._private.aws import utils
 
     with pytest.MonkeyPatch.context() as patch, moto.mock_aws():
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)  # of a store that other tests have started and stopped
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         _forget(utils)

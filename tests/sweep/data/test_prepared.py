@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from click import Command, Context
 from pydantic import BaseModel
 from rich.console import Console
 
@@ -230,7 +231,12 @@ def test_preparing_a_damaged_set_again_says_so(
 def test_the_command_line_says_what_it_took_a_folder_for(tmp_path: Path, printed: tuple[StringIO, StringIO]) -> None:
     root = two_classes(tmp_path / "set")
     (root / "a" / "bad\x1b[31m.png").write_bytes(b"no")
-    cli.launch("demo", [f"data={{name: folder, root: {root}}}", "recipe.batch_size=4"], dry_run=True)
+    cli.launch(
+        Context(Command("launch")),
+        "demo",
+        [f"data={{name: folder, root: {root}}}", "recipe.batch_size=4"],
+        dry_run=True,
+    )
     dry = printed[0].getvalue()
     assert dry.startswith("2 classes: a, b; no split of its own")
     assert "left out 1 of 11 pictures: a/bad\\x1b[31m.png (not a picture)" in dry
@@ -246,7 +252,7 @@ def test_a_strict_launch_refuses_at_planning_and_records_nothing(tmp_path: Path)
     (root / "a" / "empty.png").touch()
     data = f"data={{name: folder, root: {root}}}"
     with pytest.raises(ValueError, match=r"1 picture can't be used: a/empty.png \(an empty file\)"):
-        cli.launch("demo", [data], storage=str(tmp_path / "runs"), strict=True)
+        cli.launch(Context(Command("launch")), "demo", [data], storage=str(tmp_path / "runs"), strict=True)
     assert not (tmp_path / "runs").exists()
 
 

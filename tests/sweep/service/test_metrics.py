@@ -83,7 +83,7 @@ def test_ray_exports_them_with_the_name_of_the_sweep(local_ray: None) -> None:
     last = ("ray_sweep_storage_seconds_count", None)
     while last not in (found := exported(page)) and time.monotonic() < until:  # Ray reports every 10 s
         time.sleep(1)
-    assert found[last] == 1
+    assert found[last] >= 1  # other launches of this process add to it
     assert found["ray_sweep_trials", "running"] == 7
 
 
