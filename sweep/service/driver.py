@@ -46,7 +46,7 @@ from sweep.service.shares import Claim, Seat
 from sweep.service.stopping import save_and_stop
 from sweep.service.worker import Event, TrialWorker, bundle
 from sweep.spec import Plan
-from sweep.store.files import write_text
+from sweep.store.files import prove_writable
 from sweep.store.lease import Lease
 from sweep.store.requests import Request, forget_stop, pending_requests, stop_requested
 from sweep.store.sweep_dir import SweepDir
@@ -392,10 +392,8 @@ class Driver(tune.Callback):
                 self._queue.tasks.hold(trial_id)
             else:
                 self._queue.tasks.add(task, delay_s)
-        elif (
-            end == "superseded"
-        ):  # another process has the trial; if that is not another driver's, it is lost to this one
-            self._lease.require()
+        elif end == "superseded":
+            self._lease.require()  # another process has the trial: another driver's, or one that was taken for dead
             self._queue.tasks.add(task, _BACKOFF_S)
         elif end == "preempted":
             self._queue.tasks.add(task)
@@ -546,7 +544,7 @@ class Driver(tune.Callback):
 
     def _probe(self) -> None:
         """Prove that the storage can be written."""
-        write_text(self._sweep.driver / "probe", "")
+        prove_writable(self._sweep.path)
 
     def _conclude(self, trial_id: str) -> None:
         self._open.discard(trial_id)

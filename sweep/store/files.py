@@ -171,16 +171,21 @@ def _remove_keys(store: Any, keys: Sequence[str]) -> None:
 
 
 def require_writable(folder: UPath, option: str = "--storage") -> None:
-    """Create a folder and prove by a round trip that files can be written there; `option` is where the user gave it.
+    """Create a folder and prove that files can be written there; `option` is where the user gave it.
 
     Raises:
         ValueError: it can't be written; the message says why.
     """
-    probe = folder / f".probe-{uuid4().hex[:8]}"
     try:
         if is_local(folder):
             folder.mkdir(parents=True, exist_ok=True)  # on an object store this would create a bucket
-        write_bytes(probe, b"probe")
-        remove_file(probe)
+        prove_writable(folder)
     except _NO_STORAGE as error:
         raise ValueError(f"can't write to {folder}: {error}; give a writable {option}") from error
+
+
+def prove_writable(folder: UPath) -> None:
+    """Write a file and remove it again; what the storage raises is not caught."""
+    probe = folder / f".probe-{uuid4().hex[:8]}"
+    write_bytes(probe, b"probe")
+    remove_file(probe)

@@ -216,7 +216,7 @@ def test_a_storage_that_fails_is_nobodys_failure_and_pauses_until_it_answers(
         if away[0]:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(module, "write_text", write)
+    monkeypatch.setattr(module, "prove_writable", write)
     monkeypatch.setattr("sweep.service.clerk._AGAIN_S", 0.05)
     trial, _ = at_work(driven, plan)
     report(driven, trial, failure(plan, "OSError: [Errno 5]", storage=True), done=True)
