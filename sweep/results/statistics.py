@@ -3,11 +3,9 @@
 Pure functions of the results tables; needs neither torch nor Ray.
 """
 
-import math
-from typing import Any
-
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
 from analysis.banding import THRESHOLD
@@ -18,6 +16,7 @@ CONDITION = ("data", "data_key", "recipe_key", "architecture")
 DIRECTIONS = ("horizontal", "vertical")
 
 _CONFIDENCE = 0.95
+_QUANTITIES = (*DIRECTIONS, "val_accuracy")
 
 
 def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
@@ -45,20 +44,17 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*CONDITION, "intervention", "layer", "position"]
     rows = rows.assign(_group=rows.groupby(keys, sort=False, dropna=False).ngroup())
-    verdicts = shared_verdicts(rows, ["_group"])
-    found: list[dict[str, Any]] = []
-    for key, group in rows.groupby(keys, sort=False, dropna=False):
-        verdict = str(verdicts[group["_group"].iloc[0]])
-        expected = next(iter(group["expected"].dropna()), "unknown")
-        facts = dict(zip(keys, key, strict=True)) | {"n": len(group)}
-        for quantity in (*DIRECTIONS, "val_accuracy"):
-            facts |= _spread(quantity, group[quantity])
-        found.append(
-            facts
-            | {"verdict": verdict, "agreeing": int((group["verdict"] == verdict).sum()), "expected": expected}
-            | {"surprising": expected not in (verdict, "unknown")}
-        )
-    return pd.DataFrame(found, columns=[*keys, "n", *_SPREADS, "verdict", "agreeing", "expected", "surprising"])
+    groups = rows.groupby("_group", sort=False)
+    found = groups[keys].first(skipna=False).assign(n=groups.size())
+    for quantity in _QUANTITIES:
+        found[f"{quantity}_mean"] = groups[quantity].mean().astype(float)
+        found[f"{quantity}_std"] = groups[quantity].std(ddof=1).astype(float)
+    found["verdict"] = shared_verdicts(rows, ["_group"]).astype(object)
+    shared = rows["_group"].map(found["verdict"])
+    found["agreeing"] = (rows["verdict"] == shared).groupby(rows["_group"], sort=False).sum().astype(int)
+    found["expected"] = groups["expected"].first().fillna("unknown")
+    found["surprising"] = (found["expected"] != "unknown") & (found["expected"] != found["verdict"])
+    return found.reset_index(drop=True)
 
 
 def condition_titles(trials: pd.DataFrame) -> dict[tuple[str, str, str], str]:
@@ -120,33 +116,33 @@ def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataF
     others = rows[rows["intervention"] != baseline]
     pairs = others.merge(base, on=keys, suffixes=("", "_baseline"))
     group_keys = [*CONDITION, "intervention", "layer", "position"]
-    found: list[dict[str, Any]] = []
-    for key, group in pairs.groupby(group_keys, sort=False, dropna=False):
-        for direction in DIRECTIONS:
-            differences = group[direction] - group[f"{direction}_baseline"]
-            mean, std, n = float(differences.mean()), _deviation(differences), len(differences)
-            half = None if std is None else half_width(std, n)
-            found.append(
-                dict(zip(group_keys, key, strict=True))
-                | {"direction": direction, "n": n, "mean": mean, "std": std}
-                | {"low": None if half is None else mean - half, "high": None if half is None else mean + half}
-                | {"p": None if std is None else p_value(mean, std, n)}
-            )
-    columns = [*group_keys, "direction", "n", "mean", "std", "low", "high", "p"]
-    table = pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[-5:], "Float64"))
+    groups = pairs.groupby(group_keys, sort=False, dropna=False).ngroup()
+    first = pairs[~groups.duplicated()][group_keys].reset_index(drop=True)
+    of_directions = []
+    for direction in DIRECTIONS:
+        differences = (pairs[direction] - pairs[f"{direction}_baseline"]).astype(float).groupby(groups, sort=False)
+        spread = pd.DataFrame({"n": differences.size(), "mean": differences.mean(), "std": differences.std(ddof=1)})
+        of_directions.append(first.assign(direction=direction).join(spread.reset_index(drop=True)))
+    table = pd.concat(of_directions).sort_index(kind="stable").reset_index(drop=True)
+    half = half_width(table["std"], table["n"])
+    table = table.assign(
+        low=table["mean"] - half, high=table["mean"] + half, p=p_value(table["mean"], table["std"], table["n"])
+    ).astype(dict.fromkeys(["mean", "std", "low", "high", "p"], "Float64"))
     return table.assign(p_holm=holm(table["p"]))
 
 
-def half_width(std: float, n: int) -> float:
+def half_width(std: ArrayLike, n: ArrayLike) -> np.ndarray:
     """Half the 95% interval of a mean of n values with this standard deviation: t(0.975, n - 1) std / sqrt(n)."""
-    return float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2)) * std / math.sqrt(n)
+    deviation, number = np.asarray(std, float), np.asarray(n, float)
+    return np.asarray(stdtrit(number - 1, (1 + _CONFIDENCE) / 2) * deviation / np.sqrt(number))
 
 
-def p_value(mean: float, std: float, n: int) -> float:
+def p_value(mean: ArrayLike, std: ArrayLike, n: ArrayLike) -> np.ndarray:
     """Two-sided probability of a mean of n values this far from 0 by chance: 2 t(-|mean| sqrt(n) / std, n - 1)."""
-    if std == 0:
-        return 1.0 if mean == 0 else 0.0
-    return 2 * float(stdtr(n - 1, -abs(mean) * math.sqrt(n) / std))
+    middle, deviation, number = (np.asarray(values, float) for values in (mean, std, n))
+    with np.errstate(divide="ignore", invalid="ignore"):  # where the values are equal
+        chance = 2 * stdtr(number - 1, -np.abs(middle) * np.sqrt(number) / deviation)
+    return np.where((deviation == 0) & (middle == 0), 1.0, chance)
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -185,17 +181,3 @@ def first_epochs(layers: pd.DataFrame) -> pd.DataFrame:
         for key, trajectory in good.groupby(keys, sort=False)
     ]
     return pd.DataFrame(found, columns=[*keys, "verdict", "first_epoch"]).astype({"first_epoch": "Float64"})
-
-
-_SPREADS = [f"{quantity}_{kind}" for quantity in (*DIRECTIONS, "val_accuracy") for kind in ("mean", "std")]
-
-
-def _spread(quantity: str, values: pd.Series) -> dict[str, float | None]:
-    known = values.dropna()
-    mean = float(known.mean()) if len(known) else None
-    return {f"{quantity}_mean": mean, f"{quantity}_std": _deviation(known)}
-
-
-def _deviation(values: pd.Series) -> float | None:
-    """The standard deviation with n - 1; None for fewer than two values."""
-    return float(values.std(ddof=1)) if len(values) > 1 else None
