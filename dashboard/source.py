@@ -1,6 +1,6 @@
-"""What the pages read: the chosen sweep, its tables, its pictures.
+"""What the pages read: the chosen sweep's state, the rows of single trials, pictures.
 
-Tables are read again when they change.
+A page is drawn anew when the sweep has changed, and not before (`dashboard.frame`).
 """
 
 import sys
@@ -14,20 +14,19 @@ from upath import UPath
 
 from analysis.picture import evenly, neuron_tiles
 from dashboard.address import choose_one
-from sweep.results import cells
+from sweep.results.state import State, Version, glance, read_state
 from sweep.results.tables import DamagedTableError, ReducedLayer, TableName, read_reduced, read_table
-from sweep.store.lease import holder
 from sweep.store.sweep_dir import SweepDir, is_sweep, sweep_names
 
 REFRESH_S = 5
 
 
-def chosen_sweep() -> UPath:
+def chosen_sweep() -> SweepDir:
     """The sweep named on the command line, or chosen among those of a storage; ends the page if there is none."""
     argument = sys.argv[1] if len(sys.argv) > 1 else "runs"
     path = UPath(argument)
     if is_sweep(path):
-        return path
+        return SweepDir(path)
     names = sweep_names(path)
     if not names:
         st.info(f"There are no sweeps in `{argument}` yet. Launch one, then reload this page:")
@@ -35,25 +34,25 @@ def chosen_sweep() -> UPath:
         st.stop()
     with st.sidebar:
         name = choose_one("Sweep", names, "sweep")
-    return path / name
+    return SweepDir(path / name)
 
 
-def table(sweep: UPath, name: TableName) -> pd.DataFrame:
-    """A results table in its current state; ends the page if it is damaged."""
+def state(sweep: SweepDir) -> State:
+    """The sweep as it is now; read anew when it has changed. Ends the page if a table is damaged."""
     with _damage_told():
-        return _table(str(sweep), name, _version(sweep, name))
+        return _state(str(sweep.path), glance(sweep)[0])
 
 
-def trials(sweep: UPath) -> pd.DataFrame:
-    """The trials as they are: none runs while no driver works on the sweep."""
-    return cells.standing(table(sweep, "trials"), holder(sweep))
-
-
-def last_convs(sweep: UPath) -> pd.DataFrame:
-    """Each trial with its last conv's newest scores (`cells.last_convs`); ends the page if a table is damaged."""
+def rows(seen: State, name: TableName, trial_id: str) -> pd.DataFrame:
+    """One trial's rows of a table, in all its columns; ends the page if the table is damaged."""
     with _damage_told():
-        last = _last_convs(str(sweep), _version(sweep, "trials"), _version(sweep, "layers"))
-    return cells.standing(last, holder(sweep))
+        return _rows(str(seen.sweep.path), name, trial_id, _table_version(seen, name))
+
+
+def table(seen: State, name: TableName) -> pd.DataFrame:
+    """A whole table that no driver rewrites, such as `clusters`; ends the page if it is damaged."""
+    with _damage_told():
+        return _table(str(seen.sweep.path), name, _table_version(seen, name))
 
 
 @contextmanager
@@ -66,9 +65,9 @@ def _damage_told() -> Iterator[None]:
         st.stop()
 
 
-def reduced_layer(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
+def reduced_layer(seen: State, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
     """The reduced weights of an analysed layer; a finished analysis does not change."""
-    return _reduced(str(sweep), trial_id, step, layer, _version(sweep, "layers"))
+    return _reduced(str(seen.sweep.path), trial_id, step, layer, _table_version(seen, "layers"))
 
 
 def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.Image:
@@ -77,22 +76,25 @@ def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.
     return neuron_tiles(layer.reduced, chosen, min(columns, len(chosen)), scale)
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def _table(sweep: str, name: TableName, version: float) -> pd.DataFrame:
-    return read_table(UPath(sweep), name)
+@st.cache_resource(show_spinner=False, max_entries=2, hash_funcs={Version: repr})  # shared: pages only read it
+def _state(sweep: str, version: Version) -> State:
+    return read_state(SweepDir(UPath(sweep)))
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _rows(sweep: str, name: TableName, trial_id: str, version: str) -> pd.DataFrame:
+    return read_table(UPath(sweep), name, trial_id=trial_id)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
-def _last_convs(sweep: str, trials: float, layers: float) -> pd.DataFrame:
-    return cells.last_convs(_table(sweep, "trials", trials), _table(sweep, "layers", layers))
+def _table(sweep: str, name: TableName, version: str) -> pd.DataFrame:
+    return read_table(UPath(sweep), name)
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
-def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: float) -> ReducedLayer | None:
+def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: str) -> ReducedLayer | None:
     return read_reduced(UPath(sweep), trial_id, step, layer)
 
 
-def _version(sweep: UPath, name: TableName) -> float:
-    """Changes when a table is rewritten."""
-    path = SweepDir(sweep).table(name)
-    return float(path.stat().st_mtime) if path.exists() else 0.0
+def _table_version(seen: State, name: TableName) -> str:
+    return dict(seen.version.tables).get(name, "")

@@ -4,12 +4,11 @@ import time
 
 import pandas as pd
 import streamlit as st
-from upath import UPath
 
-from dashboard import charts, shape, source
+from dashboard import charts, frame, shape, source
 from dashboard.address import choose_some
 from sweep.results import cells
-from sweep.store.lease import holder
+from sweep.results.state import State
 
 PICTURES = 12
 ROWS = 500
@@ -26,20 +25,13 @@ def choose_filters(trials: pd.DataFrame) -> dict[str, list[str]]:
     return wanted
 
 
-@st.fragment(run_every=f"{source.REFRESH_S}s")
-def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
-    """The part of the page that changes while a sweep runs."""
-    trials = source.trials(sweep)
-    if trials.empty:
-        st.info("The sweep has just been launched; its first results appear here within seconds.")
-        return
-    show_driver(sweep)
-    show_counts(trials)
-    last = shape.chosen(source.last_convs(sweep), wanted)
+def overview(seen: State, wanted: dict[str, list[str]]) -> None:
+    show_counts(seen)
+    last = shape.chosen(seen.trials, wanted)
     if last.empty:
         st.info("No trial matches the filters above.")
         return
-    grid = cells.cells(last)
+    grid = shape.chosen(seen.cells(), {name: values for name, values in wanted.items() if name in cells.CELL})
     st.caption(
         "☰ horizontal · ☷ vertical · ○ none (the larger score) · ≠ not as expected · ✕ failed trials · ! failed "
         "analyses · over finished seeds · hover over a cell for details"
@@ -48,26 +40,17 @@ def overview(sweep: UPath, wanted: dict[str, list[str]]) -> None:
         st.subheader(f"Banding in the last convolution · {part['title'].iloc[0] or part['data'].iloc[0]}")
         st.altair_chart(charts.cell_chart(part), width="stretch", height=charts.cell_chart_height(part))
     show_excluded(grid)
-    show_pictures(sweep, last)
-    show_trials(sweep, last)
+    show_pictures(seen, last)
+    show_trials(seen, last)
 
 
-def show_driver(sweep: UPath) -> None:
-    """Whether a driver works on the sweep right now."""
-    driver = holder(sweep)
-    if driver is None:
-        st.caption("No driver is working on this sweep.")
-    else:
-        st.caption(f"Driver: {driver.host}, process {driver.pid}, last heartbeat {shape.ago(driver.age_s)}")
-
-
-def show_counts(trials: pd.DataFrame) -> None:
-    numbers = cells.counts(trials)
-    for column, (state, number) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
+def show_counts(seen: State) -> None:
+    for column, (state, number) in zip(st.columns(len(seen.counts)), seen.counts.items(), strict=True):
         column.metric(state.capitalize(), number)
-    runnable = len(trials) - numbers["excluded"]
-    if runnable and numbers["finished"] < runnable:
-        st.progress(numbers["finished"] / runnable, f"{numbers['finished']} of {runnable} trials finished")
+    progress = seen.progress
+    if progress.trials_done < progress.trials:
+        share = progress.trials_done / progress.trials
+        st.progress(share, f"{progress.trials_done} of {progress.trials} trials finished")
 
 
 def show_excluded(grid: pd.DataFrame) -> None:
@@ -78,7 +61,7 @@ def show_excluded(grid: pd.DataFrame) -> None:
                 st.markdown(f"**{cell.architecture} x {cell.intervention}**: {cell.reason}")
 
 
-def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
+def show_pictures(seen: State, last: pd.DataFrame) -> None:
     analysed = last.dropna(subset="verdict").drop_duplicates(["title", "architecture", "intervention"])
     if analysed.empty:
         st.info("Nothing has been analysed yet; each trial's first checkpoint is analysed as soon as it is written.")
@@ -90,7 +73,7 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
     )
     shown = analysed.iloc[page_of(len(analysed), PICTURES, "pictures")]
     for row in shown.to_dict("records"):
-        layer = source.reduced_layer(sweep, row["trial_id"], int(row["analysed_step"]), row["layer"])
+        layer = source.reduced_layer(seen, row["trial_id"], int(row["analysed_step"]), row["layer"])
         if layer is not None:
             with st.container(gap="xxsmall"):
                 scores = f"{row['horizontal']:.2f} / {row['vertical']:.2f}"
@@ -100,7 +83,7 @@ def show_pictures(sweep: UPath, last: pd.DataFrame) -> None:
                 st.image(source.strip(layer, neurons=24, columns=24, scale=7))
 
 
-def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
+def show_trials(seen: State, last: pd.DataFrame) -> None:
     st.subheader("Trials")
     st.caption("Tick a row to open its trial.")
     table = shape.trial_table(last, time.time())
@@ -131,7 +114,7 @@ def show_trials(sweep: UPath, last: pd.DataFrame) -> None:
     st.session_state["trials on screen"] = table["Trial"].tolist()
     if event.selection.rows and event.selection.rows[0] < len(on_screen):
         trial_id = on_screen[event.selection.rows[0]]
-        st.switch_page("views/trial.py", query_params={"sweep": sweep.name, "trial": trial_id})
+        st.switch_page("views/trial.py", query_params={"sweep": seen.sweep.name, "trial": trial_id})
 
 
 def page_of(length: int, size: int, name: str) -> slice:
@@ -143,6 +126,5 @@ def page_of(length: int, size: int, name: str) -> slice:
     return slice((page - 1) * size, page * size)
 
 
-chosen = source.chosen_sweep()
-st.title(f"Weight banding · {chosen.name}")
-overview(chosen, choose_filters(source.table(chosen, "trials")))
+now = frame.begin("Weight banding")
+overview(now, choose_filters(now.trials))

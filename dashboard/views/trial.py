@@ -6,9 +6,10 @@ import pandas as pd
 import streamlit as st
 from upath import UPath
 
-from dashboard import charts, shape, source
+from dashboard import charts, frame, shape, source
 from dashboard.address import choose_one
 from sweep.results.cells import SYMBOLS
+from sweep.results.state import State
 from sweep.store.requests import Start, pending_request, request_retry
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import read_error, read_log, read_spec
@@ -30,17 +31,14 @@ def choose(trials: pd.DataFrame) -> str:
         return choose_one("Trial", names, "trial", words.__getitem__)
 
 
-@st.fragment(run_every=f"{source.REFRESH_S}s")
-def show(sweep: UPath, trial_id: str) -> None:
-    """The part of the page that changes while the trial runs."""
-    trials = source.trials(sweep)
-    trial = trials[trials["trial_id"] == trial_id].iloc[0]
+def show(seen: State, trial_id: str) -> None:
+    trial = seen.trials[seen.trials["trial_id"] == trial_id].iloc[0]
     show_header(trial)
-    show_trouble(sweep, trial)
+    show_trouble(seen.sweep, trial)
     if trial["status"] != "excluded":
-        show_trajectory(sweep, trial_id)
-    show_recipe(sweep, trial)
-    log = read_log(SweepDir(sweep).trial(trial_id))
+        show_trajectory(seen, trial_id)
+    show_recipe(seen.sweep, trial)
+    log = read_log(seen.sweep.trial(trial_id))
     if log is not None:
         with st.expander("Log"):
             st.code(log, language=None)
@@ -67,18 +65,18 @@ def show_header(trial: pd.Series) -> None:
             st.metric(name, value, width="content")
 
 
-def show_trouble(sweep: UPath, trial: pd.Series) -> None:
+def show_trouble(sweep: SweepDir, trial: pd.Series) -> None:
     """Why the trial is left out or failed, and what can be done."""
     if trial["status"] == "excluded":
         st.info(f"This cell is left out: {text(trial['reason'])}")
     if trial["status"] == "failed":
         st.error(text(trial["error"]))
-        traceback = read_error(SweepDir(sweep).trial(trial["trial_id"]))
+        traceback = read_error(sweep.trial(trial["trial_id"]))
         if traceback is not None:
             with st.expander("Traceback"):
                 st.code(traceback, language="python")
     if shape.may_be_retried(trial):
-        show_retry(sweep, trial["trial_id"])
+        show_retry(sweep.path, trial["trial_id"])
 
 
 def show_retry(sweep: UPath, trial_id: str) -> None:
@@ -105,25 +103,25 @@ def ask(sweep: UPath, trial_id: str, start: Start) -> None:
         st.error(f"The request could not be written: {error}")
 
 
-def show_recipe(sweep: UPath, trial: pd.Series) -> None:
+def show_recipe(sweep: SweepDir, trial: pd.Series) -> None:
     """Everything that the trial's result depends on."""
-    spec = read_spec(SweepDir(sweep).trial(trial["trial_id"]))
+    spec = read_spec(sweep.trial(trial["trial_id"]))
     if spec is not None:
         with st.expander("Recipe, data, versions"):
             st.caption(f"Code {text(trial['code_version'])}, PyTorch {text(trial['torch_version'])}")
             st.json(spec)
 
 
-def show_trajectory(sweep: UPath, trial_id: str) -> None:
+def show_trajectory(seen: State, trial_id: str) -> None:
     """Curves and weights."""
-    epochs, layers = source.table(sweep, "epochs"), source.table(sweep, "layers")
+    epochs, layers = source.rows(seen, "epochs", trial_id), source.rows(seen, "layers", trial_id)
     scores = shape.trajectory(layers, trial_id)
     if scores.empty:
         st.info("Nothing has been analysed yet; the first checkpoint is analysed as soon as it is written.")
     else:
         st.subheader("Banding over training")
         st.altair_chart(charts.trajectory(scores), width="stretch")
-        show_weights(sweep, trial_id, layers)
+        show_weights(seen, trial_id, layers)
     left, right = st.columns(2)
     for column, quantity in ((left, "loss"), (right, "accuracy")):
         values = shape.curves(epochs, trial_id, quantity)
@@ -132,7 +130,7 @@ def show_trajectory(sweep: UPath, trial_id: str) -> None:
             column.altair_chart(charts.curve(values, quantity.capitalize()), width="stretch")
 
 
-def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
+def show_weights(seen: State, trial_id: str, layers: pd.DataFrame) -> None:
     own = layers[(layers["trial_id"] == trial_id) & layers["error"].isna()].sort_values(["position", "step"])
     st.subheader("Weights")
     layer = st.segmented_control("Layer", own["layer"].unique().tolist(), default=own["layer"].iloc[0], required=True)
@@ -149,7 +147,7 @@ def show_weights(sweep: UPath, trial_id: str, layers: pd.DataFrame) -> None:
         f"vertical {row['vertical']:.2f} [{row['vertical_low']:.2f}, {row['vertical_high']:.2f}], "
         f"{row['neurons']} neurons, chance below {row['null_horizontal_high']:.2f}"
     )
-    reduced = source.reduced_layer(sweep, trial_id, int(step), str(layer))
+    reduced = source.reduced_layer(seen, trial_id, int(step), str(layer))
     if reduced is not None:
         picture, histogram = st.columns([3, 2])
         picture.image(source.strip(reduced, neurons=96, columns=16, scale=7))
@@ -165,9 +163,5 @@ def text(value: object) -> str:
     return "-" if pd.isna(value) else str(value)  # type: ignore[call-overload]  # scalars of a frame
 
 
-chosen = source.chosen_sweep()
-table = source.table(chosen, "trials")
-if table.empty:
-    st.info("The sweep has no trials yet; its first results appear here within seconds.")
-    st.stop()
-show(chosen, choose(table))
+now = frame.begin()
+show(now, choose(now.trials))

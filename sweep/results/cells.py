@@ -59,13 +59,18 @@ def last_convs(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 
     `analysed_step` is that checkpoint's step, `analysis_error` says why it has no scores.
     """
-    last = newest(layers)
-    last = last.loc[last["position"] == 1, ["trial_id", *_NEWEST]].drop_duplicates("trial_id")
-    last = last.rename(columns={"step": "analysed_step", "error": "analysis_error"})
+    return with_layer(trials, newest(layers), position=1)
+
+
+def with_layer(trials: pd.DataFrame, newest_layers: pd.DataFrame, position: int) -> pd.DataFrame:
+    """`last_convs` for the conv at any position, from the rows of `newest`."""
+    mine = (newest_layers["position"] == position) | (newest_layers["layer"] == "")  # its file is damaged as a whole
+    of_layer = newest_layers.loc[mine, ["trial_id", *_NEWEST]].drop_duplicates("trial_id")
+    of_layer = of_layer.rename(columns={"step": "analysed_step", "error": "analysis_error"})
     trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions lack them
     titles = condition_titles(trials)
     keys = trials[list(CONDITION[:3])].itertuples(index=False, name=None)
-    return trials.assign(title=[titles[key] for key in keys]).merge(last, on="trial_id", how="left")
+    return trials.assign(title=[titles[key] for key in keys]).merge(of_layer, on="trial_id", how="left")
 
 
 def cells(last: pd.DataFrame) -> pd.DataFrame:

@@ -53,7 +53,8 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     shared = rows["_group"].map(found["verdict"])
     found["agreeing"] = (rows["verdict"] == shared).groupby(rows["_group"], sort=False).sum().astype(int)
     found["expected"] = groups["expected"].first().fillna("unknown")
-    found["surprising"] = (found["expected"] != "unknown") & (found["expected"] != found["verdict"])
+    surprising = (found["expected"] != "unknown") & (found["expected"] != found["verdict"])
+    found["surprising"] = surprising.astype(bool)
     return found.reset_index(drop=True)
 
 

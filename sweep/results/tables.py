@@ -4,15 +4,19 @@ Needs neither torch nor Ray, so the dashboard and reports start fast and run any
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 from zipfile import BadZipFile
 from zlib import error as ZlibError  # noqa: N812  # its own name says nothing
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile
 from upath import UPath
 
 from analysis.write import arrays_file, write_bytes
@@ -80,6 +84,7 @@ DAMAGE = (
     MemoryError, RecursionError, BadZipFile, ZlibError,
 )  # fmt: skip
 """What pyarrow, pandas and numpy raise for bytes that aren't a table or array, once the storage has returned them."""
+_ROW_GROUP = 20_000  # rows that are decoded at a time: a trial's lie in one group or two
 _CURES = {"clusters": "sweep report", "probes": "sweep probe"}
 
 
@@ -97,21 +102,54 @@ class ReducedLayer:
     vertical: np.ndarray
 
 
-def read_table(sweep: UPath, name: TableName) -> pd.DataFrame:
-    """One compacted table of a sweep as a frame with the columns of `COLUMNS`.
+def read_table(
+    sweep: UPath, name: TableName, columns: Sequence[str] | None = None, trial_id: str | None = None
+) -> pd.DataFrame:
+    """One compacted table of a sweep as a frame with the columns of `COLUMNS`, or some of them, of one trial or all.
 
     Raises:
         DamagedTableError: it can't be read; the message says which command rewrites it.
     """
+    types = COLUMNS[name] if columns is None else {column: COLUMNS[name][column] for column in columns}
     path = SweepDir(sweep).table(name)
     if not path.exists():
-        return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in COLUMNS[name].items()})
-    data = path.read_bytes()
+        return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in types.items()})
+    data = BytesIO(path.read_bytes())
     try:
-        table = pd.read_parquet(BytesIO(data), page_checksum_verification=True)
-        return table.reindex(columns=list(COLUMNS[name])).astype(COLUMNS[name])
+        file = ParquetFile(data, page_checksum_verification=True)
+        written = [column for column in types if column in file.schema_arrow.names]  # older versions wrote fewer
+        table = file.read(written) if trial_id is None else _of_trial(file, written, trial_id)
+        return table.to_pandas().reindex(columns=list(types)).astype(types)
     except DAMAGE as error:
         _refuse(sweep, path, error, _CURES.get(name, "sweep resume"))
+
+
+def table_versions(sweep: UPath) -> dict[str, str]:
+    """What changes when a table is rewritten, by the tables' names; those that don't exist are left out.
+
+    However many trials there are, this takes one request to the storage.
+    """
+    folder = SweepDir(sweep).results
+    try:
+        entries = folder.fs.ls(folder.path, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {PurePosixPath(entry["name"]).stem: _version(entry) for entry in entries if entry["type"] == "file"}
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    """A file is replaced as a whole: it gets a new inode on a disk, and an ETag of its content on an object store."""
+    told = [entry.get(key) for key in ("ETag", "etag", "ino", "mtime", "LastModified", "updated", "size")]
+    return "-".join(str(fact) for fact in told if fact is not None)
+
+
+def _of_trial(file: ParquetFile, columns: Sequence[str], trial_id: str) -> pa.Table:
+    """One trial's rows; groups of rows that can't hold any are not decoded."""
+    place = file.schema_arrow.names.index("trial_id")
+    groups = [file.metadata.row_group(number).column(place).statistics for number in range(file.num_row_groups)]
+    may = [n for n, s in enumerate(groups) if s is None or not s.has_min_max or s.min <= trial_id <= s.max]
+    table = file.read_row_groups(may, sorted({*columns, "trial_id"}))
+    return table.filter(pc.equal(table["trial_id"], trial_id)).select(columns)
 
 
 def _refuse(sweep: UPath, path: UPath, error: BaseException, command: str) -> NoReturn:
@@ -132,7 +170,7 @@ def write_table(sweep: UPath, name: TableName, table: pd.DataFrame) -> None:
 def parquet(table: pd.DataFrame) -> bytes:
     """A table as a Parquet file, with checksums, so that a flipped byte is noticed."""
     buffer = BytesIO()
-    table.to_parquet(buffer, index=False, write_page_checksum=True)
+    table.to_parquet(buffer, index=False, write_page_checksum=True, row_group_size=_ROW_GROUP)
     return buffer.getvalue()
 
 

@@ -1,4 +1,8 @@
-"""Numbers in words, for readers."""
+"""Numbers, times and errors in words, for readers."""
+
+import re
+
+_UNITS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (120, 60, "minutes"))
 
 
 def count(number: float, noun: str) -> str:
@@ -14,6 +18,19 @@ def decimal(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `5 minutes`, `3.5 hours`, `2.1 days`."""
+    for least, unit, name in _UNITS:
+        if seconds >= least:
+            return f"{seconds / unit:.0f} {name}" if name == "minutes" else f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def short_layer(layer: str) -> str:
     """A layer's name without the parts that all of a network's layers share."""
     return layer.removeprefix("features.").removesuffix(".conv")
+
+
+def kind_of(error: str) -> str:
+    """What errors of one kind share: their text without numbers, ids and paths."""
+    return re.sub(r"\S*/\S*|[0-9a-f]{8,}|\d+", "#", error)

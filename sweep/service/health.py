@@ -1,9 +1,10 @@
 """What failures have in common: a node on which trials fail in a row, or one cause that would fail a whole grid."""
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
+
+from sweep.results.words import kind_of
 
 _IN_A_ROW = 3  # failures on a node without a success, of at least two trials, before it is avoided
 _REST_S, _LONGEST_REST_S = 300.0, 3600.0
@@ -62,13 +63,8 @@ class Alike:
 
     def failed(self, trial_id: str, error: str) -> bool:
         """A trial has failed for good; True if so many have failed in this way that a grid would."""
-        kind = _kind_of(error)
+        kind = kind_of(error)
         if kind != self._kind:
             self._kind, self._trials = kind, set()
         self._trials.add(trial_id)
         return len(self._trials) >= MOST_ALIKE
-
-
-def _kind_of(error: str) -> str:
-    """What errors of one kind share: their text without numbers, ids and paths."""
-    return re.sub(r"\S*/\S*|[0-9a-f]{8,}|\d+", "#", error)

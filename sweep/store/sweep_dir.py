@@ -75,18 +75,23 @@ class SweepDir:
         return self.path / "code"
 
     @property
+    def results(self) -> UPath:
+        """The compacted tables and what is drawn from them."""
+        return self.path / "results"
+
+    @property
     def centres(self) -> UPath:
         """The centres of the clusters, an array for each k."""
-        return self.path / "results" / "centres.npz"
+        return self.results / "centres.npz"
 
     @property
     def picture(self) -> UPath:
         """The coloured weights of each trial's last conv."""
-        return self.path / "results" / "weights.png"
+        return self.results / "weights.png"
 
     def table(self, name: str) -> UPath:
         """A compacted table (sweep.results.tables)."""
-        return self.path / "results" / f"{name}.parquet"
+        return self.results / f"{name}.parquet"
 
     def trial(self, trial_id: str) -> TrialDir:
         return TrialDir(self._trials / trial_id)

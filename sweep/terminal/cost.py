@@ -1,9 +1,7 @@
 """What a sweep costs, in words."""
 
 from sweep.results.cost import PRICES, Cost
-from sweep.results.words import count
-
-_UNITS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (120, 60, "minutes"))
+from sweep.results.words import count, duration
 
 
 def done_and_left(cost: Cost) -> str:
@@ -38,14 +36,6 @@ def estimate_lines(trials: str, cost: Cost, kept_bytes: int, passing_bytes: int,
     if cost.unmeasured:
         lines.append(f"not measured yet: {', '.join(cost.unmeasured)}; --probe times a few steps of each")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `5 minutes`, `3.5 hours`, `2.1 days`."""
-    for least, unit, name in _UNITS:
-        if seconds >= least:
-            return f"{seconds / unit:.0f} {name}" if name == "minutes" else f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} s"
 
 
 def _about(seconds: float | None) -> str:
