@@ -43,7 +43,7 @@ def request_retry(sweep: UPath, trial_id: str, start: Start) -> None:
     """
     if start not in get_args(Start):
         raise ValueError(f"a trial starts from {' or '.join(get_args(Start))}, not from {start!r}")
-    if not _is_planned(sweep, trial_id):
+    if not SweepDir(sweep).has_trial(trial_id):
         raise ValueError(f"{sweep.name} has no trial {trial_id!r}; see `sweep status {sweep}`")
     request = Request(trial_id=trial_id, start=start, requested_at=time.time())
     write_json(_file(sweep, trial_id), asdict(request))
@@ -118,11 +118,6 @@ def _stop_file(sweep: UPath) -> UPath:
 
 def _file(sweep: UPath, trial_id: str) -> UPath:
     return SweepDir(sweep).requests / f"{trial_id}.json"
-
-
-def _is_planned(sweep: UPath, trial_id: str) -> bool:
-    plain = "/" not in trial_id and "\\" not in trial_id and trial_id not in ("", ".", "..")
-    return plain and SweepDir(sweep).trial(trial_id).path.exists()
 
 
 def _request(file: UPath) -> Request:

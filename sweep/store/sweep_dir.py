@@ -5,6 +5,7 @@
                   driver/<n>.json      who works on it (sweep.store.lease)
                   requests/            what the dashboard and `sweep stop` ask for (sweep.store.requests)
                   code/<hash>.json     the code that has worked on it (sweep.store.code)
+                  notes/               sweep.json and <trial_id>.json: what readers noted (sweep.store.notes)
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
@@ -80,6 +81,11 @@ class SweepDir:
         return self.path / "results"
 
     @property
+    def notes(self) -> UPath:
+        """What readers noted (sweep.store.notes)."""
+        return self.path / "notes"
+
+    @property
     def centres(self) -> UPath:
         """The centres of the clusters, an array for each k."""
         return self.results / "centres.npz"
@@ -95,6 +101,11 @@ class SweepDir:
 
     def trial(self, trial_id: str) -> TrialDir:
         return TrialDir(self._trials / trial_id)
+
+    def has_trial(self, trial_id: str) -> bool:
+        """Whether a trial of this id has been planned, whatever the id contains."""
+        is_name = "/" not in trial_id and "\\" not in trial_id and trial_id not in ("", ".", "..")
+        return is_name and self.trial(trial_id).path.exists()
 
     @property
     def _trials(self) -> UPath:
