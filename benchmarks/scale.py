@@ -157,6 +157,18 @@ def efficiency(begins: list[tuple[float, int]], end: float, cpus: int, seconds: 
     }
 
 
+def row_of(name: str, facts: dict[str, float]) -> dict[str, str]:
+    """What was measured of a scheduler, for readers."""
+    return {
+        "scheduler": name.capitalize(),
+        "share of the ideal": f"{facts['share_of_ideal']:.2f}",
+        "with the start of the workers": f"{facts['share_of_ideal_with_start']:.2f}",
+        "processes": str(facts["processes"]),
+        "driver, MiB": str(facts["driver_peak_mib"]),
+        "driver, ms of CPU a trial": f"{facts['driver_cpu_ms_per_trial']:.1f}",
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5000)
@@ -206,6 +218,7 @@ def main() -> None:
                 print(json.dumps(facts["tune"]), flush=True)
         finally:
             cluster.shutdown()
+    facts["rows"] = [row_of(name, facts[name]) for name in ("sweep", "tune") if name in facts]
     print(json.dumps(facts, indent=1))
     if given.json:
         given.json.write_text(json.dumps(facts, indent=1) + "\n")
