@@ -3,6 +3,7 @@
 A page is drawn anew when the sweep has changed, and not before (`dashboard.frame`).
 """
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +79,10 @@ def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.
 
 @st.cache_resource(show_spinner=False, max_entries=2, hash_funcs={Version: repr})  # shared: pages only read it
 def _state(sweep: str, version: Version) -> State:
-    return read_state(SweepDir(UPath(sweep)))
+    found = read_state(SweepDir(UPath(sweep)))
+    gc.collect()
+    gc.freeze()  # Streamlit collects garbage after each run, and would look through all that stays each time
+    return found
 
 
 @st.cache_data(show_spinner=False, max_entries=32)

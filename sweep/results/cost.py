@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
-from sweep.results.tables import Row, records
+from sweep.results.tables import Row
 from sweep.spec import Frozen
 from sweep.store.kept import epochs_to_keep
 from sweep.store.strict_yaml import read_yaml
@@ -25,6 +25,10 @@ PRICES = "SWEEP_PRICES"
 """The environment variable that names a YAML file of prices. They are a matter of the account and the day, not of the
 experiment, so they stand in no grid and apply to all sweeps, old ones too."""
 _UNFINISHED = ("pending", "running", "failed")
+_USED = (
+    "trial_id", "architecture", "status", "gpus", "cpus", "epoch", "epochs", "images", "wall_s", "gpu_hours",
+    "cpu_hours", "node_type", "device", "data_key",
+)  # fmt: skip
 _BYTES = 4  # of a weight in a checkpoint
 _FULL = 2  # checkpoints that a running trial keeps to resume from, each with its momentum
 
@@ -214,12 +218,12 @@ def measured_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Speed]:
     rows = rows.merge(before, on=["trial_id", "epoch"], how="left", suffixes=("", "_before"))
     seconds = (rows["wall_s"] - rows["wall_s_before"]).where(lambda taken: taken > 0)
     rows["speed"] = rows["images_per_s"].fillna(rows["images"] / rows["epochs"] / seconds)
-    rows = rows[rows["speed"].fillna(0.0) > 0]
-    speeds = rows.groupby("trial_id", sort=False)["speed"].median()
+    rows = rows.loc[rows["speed"].fillna(0.0) > 0, ["trial_id", "architecture", "device", "gpus", "data_key", "speed"]]
+    speeds = rows.groupby("trial_id", sort=False)["speed"].median().astype(float).to_dict()
     return [
         Speed(
             architecture=row["architecture"],
-            images_per_s=float(speeds[row["trial_id"]]),
+            images_per_s=speeds[row["trial_id"]],
             device=row["device"],
             gpus=row["gpus"],
             data_key=row["data_key"],
@@ -233,7 +237,7 @@ def trial_costs(
     trials: pd.DataFrame, speeds: Sequence[Speed], prices: Mapping[str, Price] = MappingProxyType({})
 ) -> list[TrialCost]:
     """What each trial of the table `trials` has cost and will cost."""
-    rows = _plain(trials)
+    rows = _plain(trials[list(_USED)])
     groups = _groups(speeds)
     own = {speed.trial_id: speed for speed in speeds}
     used = _used_types(rows, prices)
@@ -359,4 +363,5 @@ def _total(values: Iterable[Number | None]) -> Number | None:
 
 def _plain(table: pd.DataFrame) -> list[Row]:
     """A table's rows, with None where a value is missing."""
-    return records(table.astype(object).where(table.notna(), None))
+    columns = [table[name].to_numpy(dtype=object, na_value=None).tolist() for name in table]
+    return [dict(zip(table.columns, row, strict=True)) for row in zip(*columns, strict=True)]
