@@ -7,10 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from analysis.write import is_outage
 
 if TYPE_CHECKING:  # it loads torch, which the actors need, but not the driver
     from analysis.layers import Choice, Row
@@ -44,6 +46,14 @@ class Analyst:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+class Analysed(NamedTuple):
+    """A checkpoint that an actor is done with; after an `outage` of the storage, its rows say only that."""
+
+    model_file: str
+    rows: list[Row]
+    outage: bool = False
+
+
 @dataclass(frozen=True)
 class _Job:
     model_file: str
@@ -65,7 +75,8 @@ class AnalysisPool:
 
     `actors`: how many, or `auto`: as many as fit `num_cpus` and `num_gpus` into a quarter of the cluster, or
     one for each 4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
-    A checkpoint whose actor dies is retried once on a new actor, then reported as a row with the error.
+    A checkpoint whose actor dies is retried once on a new actor, then reported as a row with the error. One that met an
+    outage of the storage is reported as such: whoever knows when the storage answers may submit it again.
     """
 
     def __init__(
@@ -105,15 +116,15 @@ class AnalysisPool:
         jobs = [*self._queue, *(job for job, _ in self._running.values())]
         return any(job.model_file == model_file for job in jobs)
 
-    def poll(self, timeout_s: float = 0.0) -> list[tuple[str, list[Row]]]:
-        """The checkpoints finished since the last call, each with its rows; waits for one at most `timeout_s`."""
+    def poll(self, timeout_s: float = 0.0) -> list[Analysed]:
+        """The checkpoints finished since the last call; waits for one at most `timeout_s`."""
         return self._collect(timeout_s)
 
     def drain(self, on_done: Callable[[str, list[Row]], None]) -> None:
         """Wait for all submitted checkpoints, reporting each as it finishes."""
         while self.pending:
-            for model_file, rows in self._collect(timeout_s=1.0):
-                on_done(model_file, rows)
+            for done in self._collect(timeout_s=1.0):
+                on_done(done.model_file, done.rows)
 
     def peaks_mib(self) -> list[float]:
         """The largest resident memory of each actor so far; waits until they are free."""
@@ -150,7 +161,7 @@ class AnalysisPool:
             self._running[reference] = (job, worker)
             worker.load += 1
 
-    def _collect(self, timeout_s: float) -> list[tuple[str, list[Row]]]:
+    def _collect(self, timeout_s: float) -> list[Analysed]:
         self._grow()
         starting = {worker.starting: worker for worker in self._workers if worker.starting is not None}
         references = [*starting, *self._running]
@@ -158,7 +169,7 @@ class AnalysisPool:
             return []
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
         ready, _ = ray.wait(references, num_returns=len(references), timeout=0) if ready else (ready, [])
-        done = []
+        done: list[Analysed] = []
         for reference in ready:
             if reference in starting:
                 self._started(starting[reference])
@@ -178,11 +189,11 @@ class AnalysisPool:
                 raise
             self._replace(worker)
 
-    def _finished(self, reference: Any) -> list[tuple[str, list[Row]]]:
+    def _finished(self, reference: Any) -> list[Analysed]:
         job, worker = self._running.pop(reference)
         worker.load -= 1
         try:
-            return [(job.model_file, ray.get(reference))]
+            return [Analysed(job.model_file, ray.get(reference))]
         except RayError as error:
             if isinstance(error, RayActorError):
                 self._replace(worker)
@@ -191,7 +202,8 @@ class AnalysisPool:
                     return []
             from analysis.layers import failed_row
 
-            return [(job.model_file, [failed_row("", 1, error)])]
+            outage = isinstance(error, RayTaskError) and is_outage(error.cause)
+            return [Analysed(job.model_file, [failed_row("", 1, error)], outage)]
 
     def _replace(self, worker: _Worker) -> None:
         """Start a new actor unless another job of the dead one has already done so."""

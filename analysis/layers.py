@@ -29,7 +29,7 @@ from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.entry import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
-from analysis.write import RESULTS, arrays_names, is_local, read_bytes, remove_unfinished, write_bytes
+from analysis.write import RESULTS, arrays_names, is_local, is_outage, read_bytes, remove_unfinished, write_bytes
 
 Row = dict[str, Any]
 Choice = Literal["final", "all"]
@@ -94,8 +94,11 @@ def analyze_checkpoint(
 
     `final`: those that the checkpoint names (all that can be scored where it names none). `all`: also every other conv
     that can be scored, the last one first; their positions follow on.
-    Whatever goes wrong is reported in the rows: a layer that fails has an `error` and no scores.
+    Whatever is wrong with a layer is reported in its row: it has an `error` and no scores.
     A checkpoint that has its results is not analysed again. At most one process may analyse it at a time.
+
+    Raises:
+        STORAGE_ERRORS: the storage is unavailable; nothing says that the checkpoint is analysed.
     """
     folder = UPath(out_dir)
     before = _results(folder)
@@ -150,7 +153,7 @@ def _nearby(file: UPath) -> Iterator[UPath]:
     """
     try:
         content = b"" if is_local(file) else read_bytes(file, _SMALL + 1)
-    except OSError:  # whoever reads it tells what is wrong
+    except FileNotFoundError:  # whoever reads it tells so
         content = b""
     if not 0 < len(content) <= _SMALL:
         yield file
@@ -169,8 +172,10 @@ def _naming(original: UPath, copy: UPath, row: Row) -> Row:
 def _rows(model_file: UPath, folder: UPath, layers: Choice, device: str) -> list[Row]:
     try:
         chosen = _chosen(model_file, layers)
-    except Exception as error:  # noqa: BLE001  # whatever is wrong with a file, its row says so
-        return [failed_row("", 1, error)]
+    except Exception as error:
+        if is_outage(error):
+            raise
+        return [failed_row("", 1, error)]  # whatever is wrong with the file
     with one_thread():
         names = arrays_names(conv.layer for conv in chosen)
         return [_row(folder / names[conv.layer], conv, i, device) for i, conv in enumerate(chosen, start=1)]
@@ -193,8 +198,10 @@ def _row(arrays: UPath, conv: Conv, position: int, device: str) -> Row:
         if result.scores is None or result.reduction is None or result.kernel is None:
             return failed_row(conv.layer, position, ValueError(f"not scored: {result.skipped}"))
         _write_arrays(arrays, result)
-    except Exception as error:  # noqa: BLE001  # one bad layer must not stop the others; its row says why
-        return failed_row(conv.layer, position, error)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        return failed_row(conv.layer, position, error)  # one bad layer must not stop the others
     reduced = result.reduction.reduced
     row = {
         "layer": conv.layer,

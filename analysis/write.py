@@ -11,6 +11,17 @@ from uuid import uuid4
 
 from upath import UPath
 
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    try:
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # e.g. no connection: not an OSError
+    except ImportError:
+        return (OSError,)
+    return (OSError, BotoCoreError)
+
+
+STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
+"""What a storage raises while it is unavailable."""
 RESULTS = "layers.json"
 """Name of the file that holds a checkpoint's layer results; written last, so it shows that everything is there."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_#-][A-Za-z0-9_.#-]*", re.ASCII)
@@ -49,6 +60,12 @@ def _is_plain(layer: str) -> bool:
 def _hashed(layer: str) -> str:
     shown = re.sub(r"[^A-Za-z0-9_.-]+", "_", layer)[:60].lstrip(".")
     return f"{shown}~{hashlib.sha256(layer.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.npz"
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the storage can't be used now, rather than that a file is not as it should be."""
+    wrong = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+    return isinstance(error, STORAGE_ERRORS) and not isinstance(error, wrong)
 
 
 def is_local(path: UPath) -> bool:

@@ -1,5 +1,6 @@
 """The analyses of a launch: checkpoints go to Ray actors as they appear, and what comes back is recorded."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,18 +9,21 @@ from typing import Any
 
 from upath import UPath
 
-from analysis.actors import AnalysisPool
+from analysis.actors import Analysed, AnalysisPool
 from sweep.grid.settings import Analysis
 from sweep.results.live import LiveTables
 from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, in_words
 from sweep.service.observers import Observers
-from sweep.store.files import STORAGE_ERRORS, is_outage, write_json
+from sweep.store.files import STORAGE_ERRORS, is_outage, prove_writable, write_json
 from sweep.store.lease import Lease
 from sweep.store.manifest import MODEL
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
 from sweep.terminal.progress import Display
+
+_IDLE_S = 0.05
+_MOST_OUTAGES = 10  # of the storage that the analysis of a checkpoint survives
 
 
 class Analyses:
@@ -42,6 +46,8 @@ class Analyses:
         self._logs = logs
         self._done = 0
         self._waiting: Counter[str] = Counter()
+        self._outages: Counter[str] = Counter()
+        self._interrupted: set[str] = set()
         self.lost = 0
         """Analyses that failed and could not be recorded either."""
 
@@ -52,21 +58,21 @@ class Analyses:
 
     @property
     def pending(self) -> int:
-        """Checkpoints that are being analysed or waiting."""
-        return self._pool.pending
+        """Checkpoints that are being analysed or waiting, if only for the storage to answer."""
+        return self._pool.pending + len(self._interrupted)
 
     def submit(self, checkpoint: UPath) -> None:
         """Queue a checkpoint for analysis; an actor finds out whether it already has its results."""
         trial = TrialDir(checkpoint.parent.parent)
         self._waiting[trial.trial_id] += 1
-        self._pool.submit(_model_file(checkpoint), str(trial.layers / checkpoint.name))
+        self._submit(_model_file(checkpoint))
         self._show()
 
     def submit_missing(self) -> None:
         """Queue the checkpoints that finished trials had no time to report."""
         for trial_id, step in self._live.unanalysed():
             checkpoint = self._sweep.trial(trial_id).checkpoints / str(step)
-            if not self._pool.holds(_model_file(checkpoint)):
+            if not self._pool.holds(_model_file(checkpoint)) and _model_file(checkpoint) not in self._interrupted:
                 self.submit(checkpoint)
 
     def busy_with(self, trial_id: str) -> bool:
@@ -78,9 +84,14 @@ class Analyses:
         self.record(self._pool.poll(timeout_s))
         self._observers.tend(self.pending, self.busy_with, self._clerk.away)
 
-    def record(self, ended: Sequence[tuple[str, list[dict[str, Any]]]]) -> None:
-        """Take over analyses that have ended, each a checkpoint's model file and its rows."""
-        for model_file, rows in ended:
+    def record(self, ended: Sequence[Analysed]) -> None:
+        """Take over analyses that have ended; those that met an outage are repeated when the storage answers."""
+        for model_file, rows, outage in ended:
+            if outage and self._outages[model_file] < _MOST_OUTAGES:
+                self._outages[model_file] += 1
+                self._interrupted.add(model_file)
+                self._clerk.do(partial(prove_writable, self._sweep.path), partial(self._repeat, model_file))
+                continue
             checkpoint = UPath(model_file).parent
             trial = TrialDir(checkpoint.parent.parent)
             self._done += 1
@@ -105,10 +116,12 @@ class Analyses:
             LostLeaseError: another driver has taken over the sweep.
         """
         patience = Patience(say, self._logs)
-        while self._pool.pending and not stopped():
+        while self.pending and not stopped():
             lease.require()
             self.collect(timeout_s=1.0)
             self._clerk.tend()
+            if not self._pool.pending:  # nothing that `collect` would wait for
+                time.sleep(_IDLE_S)
             if self._pool.placed:
                 patience.renew()
             else:
@@ -118,13 +131,21 @@ class Analyses:
         """Stop the actors; the next launch does what they have not finished."""
         self._pool.close()
 
+    def _submit(self, model_file: str) -> None:
+        checkpoint = UPath(model_file).parent
+        self._pool.submit(model_file, str(TrialDir(checkpoint.parent.parent).layers / checkpoint.name))
+
+    def _repeat(self, model_file: str, _: object) -> None:
+        self._interrupted.discard(model_file)
+        self._submit(model_file)
+
     def _count_lost(self, take_over: Callable[[], None], recorded: bool) -> None:
         self.lost += not recorded
         if recorded:  # else the next launch analyses it again
             take_over()
 
     def _show(self) -> None:
-        self._display.analysed(self._done, self._pool.pending)
+        self._display.analysed(self._done, self.pending)
 
 
 def _recorded(results: UPath, rows: list[dict[str, Any]]) -> bool:

@@ -16,28 +16,13 @@ from uuid import uuid4
 from fsspec.asyn import sync
 from upath import UPath
 
+from analysis.write import STORAGE_ERRORS as STORAGE_ERRORS
 from analysis.write import is_local, read_bytes, write_bytes
+from analysis.write import is_outage as is_outage
 from analysis.write import remove_unfinished as remove_unfinished
 
-
-def _storage_errors() -> tuple[type[Exception], ...]:
-    try:
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # e.g. no connection: not an OSError
-    except ImportError:
-        return (OSError,)
-    return (OSError, BotoCoreError)
-
-
-STORAGE_ERRORS: tuple[type[Exception], ...] = _storage_errors()
-"""What a storage raises while it is unavailable."""
 _AT_ONCE = 1000  # keys that S3 removes in one request
 _NO_STORAGE: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ImportError)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the storage can't be used now, rather than that a file is not as it should be."""
-    wrong = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-    return isinstance(error, STORAGE_ERRORS) and not isinstance(error, wrong)
 
 
 def absolute(name: str | UPath) -> UPath:

@@ -66,6 +66,20 @@ def test_an_error_nobody_foresaw_is_a_row_too_and_the_actor_goes_on(
     assert done[good[0]][0]["error"] is None
 
 
+def test_an_outage_of_the_storage_is_told_from_a_bad_checkpoint(tmp_path: Path) -> None:
+    away, bad = checkpoint(tmp_path, "away"), checkpoint(tmp_path, "bad")
+    Path(away[1]).symlink_to(away[1])  # whatever is below a link to itself, the system can't say
+    Path(bad[0]).write_bytes(b"torn")
+    pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0)
+    done = {}
+    for job in (away, bad):
+        pool.submit(*job)
+    while pool.pending:
+        done |= {analysed.model_file: analysed.outage for analysed in pool.poll(timeout_s=1.0)}
+    pool.close()
+    assert done == {away[0]: True, bad[0]: False}
+
+
 def test_two_jobs_of_one_dead_actor_bring_one_new_actor_and_lose_one_attempt_each(tmp_path: Path) -> None:
     jobs = [checkpoint(tmp_path, f"job{i}") for i in range(2)]
     pool = AnalysisPool(actors=1, num_cpus=0.0, num_gpus=0.0)

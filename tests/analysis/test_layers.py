@@ -1,5 +1,6 @@
 """A checkpoint in, scores and arrays out; what goes wrong is told in the rows."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -140,6 +141,21 @@ def test_the_joint_form_can_be_asked_for(checkpoint: Path) -> None:
     assert own.reduction is not None
     assert joint.reduction is not None
     assert joint.reduction.residual > own.reduction.residual
+
+
+def test_a_storage_that_is_away_is_no_result(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Please reduce your request rate")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("analysis.layers.write_bytes", away)
+        with pytest.raises(OSError, match="reduce"):
+            analyze_checkpoint(checkpoint, tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("analysis.layers.final_convs", away)
+        with pytest.raises(OSError, match="reduce"):
+            analyze_checkpoint(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out" / "layers.json").exists()
 
 
 def test_numbers_that_are_not_finite_are_a_row_with_an_error(

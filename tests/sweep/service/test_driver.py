@@ -1,5 +1,6 @@
 """What the driver does where something is missing: resources, reports, results, the storage."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -149,6 +150,31 @@ def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(
     assert sorted(remark.split(":")[1] for remark in of_analyses) == [
         " the analysis of step 0 failed", " the analysis of step 9 failed",
     ]  # fmt: skip
+
+
+def test_an_analysis_that_meets_an_outage_is_repeated_when_the_storage_answers(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = sweep.trial(plan.trial_id)
+    run_trial(trial, None, threads=1)
+    driven._live.read_again(plan.trial_id)
+    asked = []
+
+    def probe(_: object) -> None:
+        asked.append(Path(trial.layers.path).is_symlink())
+        if len(asked) == 3:
+            Path(trial.layers.path).unlink()
+        if asked[-1]:
+            raise OSError(errno.EBUSY, "Please reduce your request rate")
+
+    monkeypatch.setattr("sweep.service.analyses.prove_writable", probe)
+    monkeypatch.setattr("sweep.service.clerk._AGAIN_S", 0.05)
+    Path(trial.layers.path).symlink_to(trial.layers.path)  # whatever is below a link to itself, the system can't say
+    driven._analyses.submit_missing()
+    driven._analyses.wait(driven._lease, told.remark)
+    assert trial.unanalysed(plan) == []
+    assert driven._live.tables()["layers"]["error"].isna().all()
+    assert [remark for remark in told.remarks if remark.startswith(plan.trial_id)] == []
 
 
 def test_that_nothing_can_start_is_said_once(
