@@ -191,6 +191,13 @@ def living_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def working_nodes() -> set[str]:
+    """Ids of the living nodes that have CPUs, so that trials can run there; a head often has none."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)}
+
+
 def capacity_of_cluster() -> Capacity:
     """What the nodes of the connected cluster have now."""
     import ray

@@ -35,7 +35,7 @@ from sweep.results.words import count
 from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.clerk import Clerk
-from sweep.service.cluster import Patience, RayCluster, in_words, living_nodes, needs_of
+from sweep.service.cluster import Patience, RayCluster, in_words, living_nodes, needs_of, working_nodes
 from sweep.service.failures import cant_be_imported, died_of, report_of
 from sweep.service.health import MOST_ALIKE, Alike, Nodes
 from sweep.service.metrics import Metrics
@@ -108,7 +108,7 @@ class Driver(tune.Callback):
         self._failures: Counter[str] = Counter()
         self._outages: Counter[str] = Counter()
         self._pace_s: dict[Kind, float] = {}
-        self._nodes, self._alike = Nodes(display.remark, living_nodes), Alike()
+        self._nodes, self._alike = Nodes(display.remark, working_nodes), Alike()
         self._patience = Patience(display.remark, ray_logs)
         self._placing = Placing(display.remark)
         self._seat = Seat(uuid4().hex)

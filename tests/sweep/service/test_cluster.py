@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweep.service import cluster
-from sweep.service.cluster import Patience, require_room
+from sweep.service.cluster import Patience, living_nodes, require_room, working_nodes
 from sweep.service.failures import cant_be_imported
 from sweep.spec import Resources
 
@@ -130,6 +130,17 @@ def test_what_waits_for_room_waits_as_long_as_it_takes(local_ray: None, tmp_path
         patience.spend("nothing started", {"CPU": 3})
         waited[0] += 61
     assert told == ["nothing started; the cluster has 2 CPUs"]
+
+
+def test_a_head_without_cpus_takes_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"NodeID": "head", "Alive": True, "Resources": {"memory": 1.0, "CPU": 0.0}},
+        {"NodeID": "worker", "Alive": True, "Resources": {"CPU": 8.0}},
+        {"NodeID": "gone", "Alive": False, "Resources": {}},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    assert living_nodes() == {"head", "worker"}
+    assert working_nodes() == {"worker"}
 
 
 def test_only_what_cant_be_imported_fails_for_good_before_it_begins() -> None:
