@@ -1,328 +1,125 @@
 """Do to a running sweep everything that can happen to one, and check that nothing is lost.
 
-    python benchmarks/chaos.py [--faults 56] [--seed 0] [--epochs 24] [--only KIND ...] [--json FILE]
+    python benchmarks/chaos.py [--s3] [--faults 56] [--seed 0] [--epochs 24] [--only KIND ...] [--json FILE]
 
-About 15 minutes on 2 CPU cores. Trains the demo grid, small and with two seeds, on a Ray cluster of one head and two
-workers on this machine, while faults of ten kinds strike in random order. Then `sweep resume` runs until everything is
-complete, and weights, rows and analyses are compared with those of an undisturbed run: every sha256 must be the same.
-The storage is a small tmpfs, which needs root; without root the storage faults are skipped, and the output says so.
+Trains the demo grid, small and with two seeds, on a Ray cluster of one head and two workers on this machine, while
+faults strike in random order. Then `sweep resume` runs until everything is complete, and weights, rows and analyses are
+compared with those of an undisturbed run: every sha256 must be the same. A trial that a driver has given up counts too:
+no fault here is a trial's own. A trial's process is killed at most twice under one driver, since that is what the
+driver's retries are for.
+
+Without `--s3`, the storage is a small tmpfs, and it takes about 15 minutes on 2 CPU cores. The tmpfs needs root;
+without root the storage faults are skipped, and the output says so. With `--s3`, the storage is an S3 on this machine
+that fails on order, and drivers are stopped, clocks are off and nodes are sick too; about 30 minutes.
 """
 
 import argparse
-import errno
 import json
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import psutil
-from ray.cluster_utils import Cluster
 from upath import UPath
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is
+
+from benchmarks.chaotic import faults
+from benchmarks.chaotic.stage import SWEEP, Stage
+from benchmarks.chaotic.storages import S3, MissError, Tmpfs
 from sweep.results.tables import read_table
-from sweep.store.manifest import MANIFEST, MEASURED, MODEL, PROGRESS, TRAINING, checkpoint_steps, has_training_state
+from sweep.store.files import STORAGE_ERRORS
+from sweep.store.manifest import MEASURED, MODEL, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
-from sweep.store.trial_dir import TrialDir
 
-SWEEP = [sys.executable, "-m", "sweep.cli"]
-MIB = 2**20
-STORAGE_MIB = 256
-OUTAGE_S = 4.0
-WAIT_S = 60.0
-
-# Loaded by every process of the cluster: a trial that writes a checkpoint's file checks whether it has to die there.
-KILLER = """
-import importlib.abc, importlib.util, json, os, pathlib, signal, sys
-KILLS = pathlib.Path(os.environ["CHAOS_KILLS"])
-
-def armed(write):
-    def write_bytes(path, data):
-        for order in KILLS.glob("*.armed"):
-            try:
-                target = json.loads(order.read_text())
-                if path.name != target["file"] or "checkpoints" not in path.parts:
-                    continue
-                order.rename(order.with_suffix(".struck"))
-            except OSError:
-                continue  # another process was quicker
-            if target["when"] == "half":
-                (pathlib.Path(path.parent.path) / f".{path.name}.chaos.part").write_bytes(data[: len(data) // 2])
-            if target["when"] == "after":
-                write(path, data)
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(path, data)
-    return write_bytes
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "analysis.write":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            module.write_bytes = armed(module.write_bytes)
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
-"""
+FAULTS, FAULTS_ON_S3 = 56, 64
+EPOCHS, EPOCHS_ON_S3 = 24, 48
+Kinds = dict[str, tuple[int, faults.Fault]]
 
 
-class Storage:
-    """The sweep's own folder: a small tmpfs, where that is allowed, which can be filled and cut off."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={STORAGE_MIB}m", "tmpfs", str(folder)]
-        self.mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-
-    def full(self) -> str:
-        filler = self.folder / "filler"
-        with filler.open("wb") as file:
-            for _ in range(50):  # trials write between a look at the free space and its taking
-                try:
-                    os.posix_fallocate(file.fileno(), filler.stat().st_size, shutil.disk_usage(self.folder).free)
-                    break
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-        free = filler.stat().st_size
-        time.sleep(OUTAGE_S)
-        filler.unlink()
-        return f"{free // MIB} MiB taken for {OUTAGE_S:.0f} s"
-
-    def away(self) -> str:
-        self._remount("ro")
-        time.sleep(OUTAGE_S)
-        self._remount("rw")
-        return f"read-only for {OUTAGE_S:.0f} s"
-
-    def close(self) -> None:
-        if self.mounted:
-            subprocess.run(["umount", "-l", str(self.folder)], check=True)
-
-    def _remount(self, mode: str) -> None:
-        for _ in range(100):  # refused while a file is open for writing
-            remount = ["mount", "-o", f"remount,{mode}", str(self.folder)]
-            if subprocess.run(remount, capture_output=True, check=False).returncode == 0:
-                return
-            time.sleep(0.05)
-        raise MissError(f"the storage could not be made {mode}")
-
-
-class MissError(Exception):
-    """There was nothing for the fault to strike."""
-
-
-class Chaos:
-    """The cluster, the driver on it, and the faults."""
-
-    def __init__(self, work: Path, arguments: list[str], seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.kills = work / "kills"
-        self.kills.mkdir()
-        (work / "sitecustomize.py").write_text(KILLER)
-        os.environ["CHAOS_KILLS"] = str(self.kills)
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])
-        self.storage = Storage(work / "storage")
-        self.sweep = SweepDir(UPath(self.storage.folder / "demo"))
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 90 * MIB},
-        )
-        self.workers = [self._add_node() for _ in range(2)]
-        self.arguments = arguments
-        self.log = (work / "driver.log").open("w")
-        self.driver: subprocess.Popen[str] | None = None
-        self.launches = 0
-
-    def drive(self) -> None:
-        """Make sure that a driver runs, unless everything is complete."""
-        if self.driver is not None and self.driver.poll() is None:
-            return
-        command = ["launch", "demo", *self.arguments] if self.launches == 0 else ["resume", "demo"]
-        self.launches += 1
-        options = ["--storage", str(self.storage.folder), "--address", self.cluster.address]
-        self.driver = subprocess.Popen([*SWEEP, *command, *options], stdout=self.log, stderr=self.log, text=True)
-
-    def complete(self) -> bool:
-        """Whether the driver has ended with everything finished."""
-        return self.driver is not None and self.driver.poll() == 0
-
-    def progress(self) -> tuple[int, ...]:
-        """How far the trials are; changes when one makes progress."""
-        return tuple(max(checkpoint_steps(trial.checkpoints), default=-1) for trial in self.sweep.trials())
-
-    def kill_worker(self) -> str:
-        trial, pid = self._running()
-        os.kill(pid, signal.SIGKILL)
-        return f"{trial.trial_id} in process {pid}"
-
-    def terminate_worker(self) -> str:
-        trial, pid = self._running()
-        os.kill(pid, signal.SIGTERM)
-        return f"{trial.trial_id} in process {pid}"
-
-    def kill_node(self) -> str:
-        node = self.workers.pop(self.rng.randrange(len(self.workers)))
-        self.cluster.remove_node(node, allow_graceful=False)
-        self.workers.append(self._add_node())
-        return node.node_id[:12]
-
-    def drain_node(self) -> str:
-        import ray
-        from ray.core.generated import autoscaler_pb2
-
-        node = self.workers.pop(self.rng.randrange(len(self.workers)))
-        reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-        client = ray._raylet.GcsClient(address=self.cluster.address)
-        client.drain_node(node.node_id, reason, "spot", int(time.time() * 1000) + 15_000)
-        self.workers.append(self._add_node())
-        time.sleep(8)  # seconds that a spot notice leaves those who listen
-        self.cluster.remove_node(node, allow_graceful=False)
-        return node.node_id[:12]
-
-    def kill_driver(self) -> str:
-        if self.driver is None or self.driver.poll() is not None:
-            raise MissError("no driver")
-        self.driver.kill()
-        self.driver.wait()
-        return f"process {self.driver.pid}"
-
-    def kill_analyst(self) -> str:
-        found = [process for process in self._below_raylets() if process.name().startswith("ray::Analyst")]
-        if not found:
-            raise MissError("no actor")
-        found[0].kill()
-        return f"process {found[0].pid}"
-
-    def kill_at_write(self) -> str:
-        name = self.rng.choice([MODEL, PROGRESS, TRAINING, MANIFEST])
-        when = self.rng.choice(["before", "half", "after"])
-        order = self.kills / f"{time.monotonic_ns()}.armed"
-        order.write_text(json.dumps({"file": name, "when": when}))
-        struck = order.with_suffix(".struck")
-        until = time.monotonic() + WAIT_S
-        while not struck.exists():
-            if time.monotonic() > until or self.complete():
-                order.unlink(missing_ok=True)
-                raise MissError("no checkpoint was written")
-            time.sleep(0.05)
-        return f"{when} {name}"
-
-    def harm_checkpoint(self) -> str:
-        """Kill the driver and damage a file of the newest checkpoint of a trial that is not finished."""
-        self.kill_driver()
-        trial, pid = self._running()
-        if psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
-        steps = [step for step in checkpoint_steps(trial.checkpoints) if step > 0]
-        steps = [step for step in steps if has_training_state(trial.checkpoints / str(step))]
-        if not steps:
-            raise MissError("no checkpoint yet")
-        name = self.rng.choice([MODEL, PROGRESS, TRAINING, MANIFEST])
-        file = Path((trial.checkpoints / str(steps[0]) / name).path)
-        data = bytearray(file.read_bytes())
-        where = self.rng.randrange(len(data) - 1)
-        how = self.rng.choice(["cut", "flipped", "removed"])
-        if how == "cut":
-            file.write_bytes(data[:where])
-        elif how == "flipped":
-            data[where] ^= 1 << self.rng.randrange(8)
-            file.write_bytes(data)
-        else:
-            file.unlink()
-        return f"{name} of step {steps[0]} of {trial.trial_id} {how}"
-
-    def close(self) -> None:
-        if self.driver is not None and self.driver.poll() is None:
-            self.driver.kill()
-            self.driver.wait()
-        self.cluster.shutdown()
-        self.storage.close()
-
-    def _add_node(self) -> Any:
-        return self.cluster.add_node(num_cpus=1, object_store_memory=90 * MIB)
-
-    def _running(self) -> tuple[TrialDir, int]:
-        running = [(trial, trial.status()) for trial in self.sweep.trials()]
-        alive = [(t, s.pid) for t, s in running if s.status == "running" and s.pid and psutil.pid_exists(s.pid)]
-        if not alive:
-            raise MissError("no trial runs")
-        return self.rng.choice(alive)
-
-    def _below_raylets(self) -> list[psutil.Process]:
-        nodes = [self.cluster.head_node, *self.workers]
-        raylets = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
-        return [child for raylet in raylets for child in raylet.children(recursive=True)]
-
-
-def faults(chaos: Chaos) -> dict[str, tuple[int, Callable[[], str]]]:
-    """How often each kind strikes, of 56, and what it does."""
-    kinds: dict[str, tuple[int, Callable[[], str]]] = {
-        "kill a trial's process": (10, chaos.kill_worker),
-        "kill a trial that writes a checkpoint": (12, chaos.kill_at_write),
-        "terminate a trial's process": (4, chaos.terminate_worker),
-        "kill a node": (4, chaos.kill_node),
-        "drain a node, then kill it": (2, chaos.drain_node),
-        "kill the driver": (6, chaos.kill_driver),
-        "kill an analysis actor": (4, chaos.kill_analyst),
-        "damage the newest checkpoint": (8, chaos.harm_checkpoint),
-    }
-    if chaos.storage.mounted:
-        kinds |= {"storage full": (3, chaos.storage.full), "storage away": (3, chaos.storage.away)}
+def kinds_for(storage: Tmpfs | S3, only: list[str]) -> Kinds:
+    """The kinds of faults that can strike, each with how often it does of all their times."""
+    more = faults.on_s3() if isinstance(storage, S3) else faults.on_tmpfs(storage)
+    kinds = {kind: fault for kind, fault in (faults.everywhere() | more).items() if not only or kind in only}
+    if unknown := set(only) - set(kinds):
+        raise SystemExit(f"no such fault: {', '.join(unknown)}; there are {', '.join(faults.everywhere() | more)}")
     return kinds
 
 
-def strike(chaos: Chaos, count: int, only: list[str]) -> list[dict[str, str]]:
-    """Strike until `count` faults have hit or the sweep is complete; between two faults the sweep makes progress."""
-    kinds = {kind: fault for kind, fault in faults(chaos).items() if not only or kind in only}
+def numbers(kinds: Kinds, count: int) -> Counter[str]:
+    """How often each kind strikes, `count` times in all, but each at least once."""
     share = count / sum(number for number, _ in kinds.values())
-    order = [kind for kind, (number, _) in kinds.items() for _ in range(max(1, round(number * share)))]
-    chaos.rng.shuffle(order)
+    exact = {kind: number * share for kind, (number, _) in kinds.items()}
+    whole = Counter({kind: max(1, int(number)) for kind, number in exact.items()})
+    by_rest = sorted(exact, key=lambda kind: whole[kind] - exact[kind])
+    whole.update(by_rest[: max(0, count - whole.total())])
+    return whole
+
+
+def strike(stage: Stage, kinds: Kinds, count: int) -> list[dict[str, str]]:
+    """Strike until `count` faults have hit or the sweep is complete; between two faults the sweep makes progress."""
+    order = list(numbers(kinds, count).elements())
+    stage.rng.shuffle(order)
     struck: list[dict[str, str]] = []
-    seen: tuple[int, ...] = ()
-    while order and not chaos.complete():
-        chaos.drive()
-        until = time.monotonic() + WAIT_S
-        while chaos.progress() == seen and time.monotonic() < until and not chaos.complete():
-            time.sleep(0.2)
-        seen = chaos.progress()
+    seen: dict[str, int] = {}
+    began = time.monotonic()
+    while order and not stage.complete:
+        stage.drive()
+        with suppress(MissError):
+            stage.wait(partial(stage.moved, seen), "no progress")
+        seen = stage.progress()
         try:
-            what = kinds[order[-1]][1]()
+            what = kinds[order[-1]][1](stage)
         except (MissError, psutil.NoSuchProcess, ProcessLookupError) as miss:
             order.insert(0, order.pop())
             print(f"missed: {order[0]} ({miss})", flush=True)
             time.sleep(0.5)
             continue
         struck.append({"fault": order.pop(), "what": what})
-        print(f"{len(struck):3} {struck[-1]['fault']}: {what}", flush=True)
+        print(f"{time.monotonic() - began:5.0f} s {len(struck):3} {struck[-1]['fault']}: {what}", flush=True)
     return struck
 
 
-def finish(chaos: Chaos) -> int:
+def finish(stage: Stage) -> int:
     """Resume until everything is complete; returns the number of resumes it took."""
-    before = chaos.launches
+    before = len(stage.drivers)
     for _ in range(10):
-        chaos.drive()
-        assert chaos.driver is not None
-        if chaos.driver.wait(timeout=900) == 0:
+        stage.drive()
+        if stage.driver.process.wait(timeout=1800) == 0:
             break
-    return chaos.launches - before
+    return len(stage.drivers) - before
+
+
+class Failures:
+    """Looks every two seconds which trials count as failed, if only until they are retried."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self._ended = stage, threading.Event()
+        self._found: dict[tuple[str, int], str] = {}
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self._thread.start()
+
+    def close(self) -> dict[str, int]:
+        """How often each error was found, each attempt of a trial counted once."""
+        self._ended.set()
+        self._thread.join()
+        return dict(Counter(self._found.values()))
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(2.0):
+            with suppress(*STORAGE_ERRORS):
+                for trial, status in self._stage.statuses():
+                    if status.status == "failed":
+                        self._found[trial.trial_id, status.attempts] = status.error or ""
 
 
 def facts(sweep: SweepDir) -> dict[str, Any]:
@@ -341,18 +138,63 @@ def facts(sweep: SweepDir) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
+def compared(after: dict[str, Any], undisturbed: dict[str, Any]) -> dict[str, Any]:
+    """What is missing, there twice or different."""
+    trials = [trial_id for trial_id in undisturbed if trial_id not in ("epochs", "layers")]
+    keys = [(row["trial_id"], row["epoch"]) for row in after["epochs"]]
+    return {
+        "trials": len(trials),
+        "lost_trials": sum(after.get(trial, {}).get("status") != "finished" for trial in trials),
+        "duplicate_rows": len(keys) - len(set(keys)),
+        "trials_with_other_weights": [t for t in trials if after.get(t) != undisturbed[t]],
+        "rows_equal": after["epochs"] == undisturbed["epochs"],
+        "analyses_equal": after["layers"] == undisturbed["layers"],
+    }
+
+
+def ended_by_themselves(stage: Stage) -> list[str]:
+    """The last words of drivers that no fault has ended and that left something to do."""
+    ended = [driver for driver in stage.drivers if not driver.struck and driver.code != 0]
+    return [f"exit code {driver.code}: {(driver.said().strip().splitlines() or [''])[-1]}" for driver in ended]
+
+
+def remark(result: dict[str, Any]) -> str:
+    differ = {True: "are equal", False: "differ"}
+    return (
+        f"{result['faults']} faults, {result['launches']} drivers, {result['wall_s']} s. Of {result['trials']} trials "
+        f"{result['lost_trials']} were lost, {len(result['trials_given_up'])} were held to have failed for good, and "
+        f"{len(result['trials_with_other_weights'])} have other weights than in the undisturbed run; "
+        f"{result['duplicate_rows']} rows are there twice; rows {differ[result['rows_equal']]}, analyses "
+        f"{differ[result['analyses_equal']]}."
+    )
+
+
+def whole(result: dict[str, Any]) -> bool:
+    """Whether nothing is lost, different or unjust."""
+    wrong = ("lost_trials", "duplicate_rows", "trials_with_other_weights", "trials_given_up", "unexpected")
+    return result["rows_equal"] and result["analyses_equal"] and not any(result[name] for name in wrong)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=56)
+    parser.add_argument("--s3", action="store_true", help="on an S3, with the faults that it takes")
+    parser.add_argument("--faults", type=int, help=f"default: {FAULTS}; with --s3, {FAULTS_ON_S3}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", default="[0,1]", help="of the trained networks")
     parser.add_argument("--interventions", default="[baseline, rotate90, no_pooling, untrained]")
-    parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--only", action="append", default=[], help="a kind of fault; default: all ten")
+    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}; with --s3, {EPOCHS_ON_S3}")
+    parser.add_argument("--only", action="append", default=[], help="a kind of fault; default: all")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    given.faults = given.faults or (FAULTS_ON_S3 if given.s3 else FAULTS)
+    given.epochs = given.epochs or (EPOCHS_ON_S3 if given.s3 else EPOCHS)
+    return given
+
+
+def main() -> int:
+    given = arguments()
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    arguments = [
+    grid = [
         "--set", f"seeds={given.seeds}", "--set", f"interventions={given.interventions}",
         "--set", f"recipe.epochs={given.epochs}",
         "--set", "data.options={train_images: 1280, val_images: 64}", "--set", "resources.save_every_s=1.0",
@@ -360,52 +202,42 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         work = Path(folder)
-        chaos = Chaos(work, arguments, given.seed)
-        quiet = [*SWEEP, "launch", "demo", *arguments, "--storage", str(work / "undisturbed")]
+        storage = S3() if given.s3 else Tmpfs(work / "storage")
+        kinds = kinds_for(storage, given.only)
+        stage = Stage(work, storage, grid, given.seed)
+        quiet = [*SWEEP, "launch", "demo", *grid, "--storage", str(work / "undisturbed")]
         try:
-            subprocess.run([*quiet, "--address", chaos.cluster.address], check=True, stdout=subprocess.DEVNULL)
-            struck = strike(chaos, given.faults, given.only)
-            resumes = finish(chaos)
-            after, undisturbed = facts(chaos.sweep), facts(SweepDir(UPath(work / "undisturbed" / "demo")))
+            subprocess.run([*quiet, "--address", stage.cluster.address], check=True, stdout=subprocess.DEVNULL)
+            failures = Failures(stage)
+            struck = strike(stage, kinds, given.faults)
+            resumes = finish(stage)
+            failed = failures.close()
+            result = compared(facts(stage.sweep), facts(SweepDir(UPath(work / "undisturbed" / "demo"))))
+            given_up, by_themselves = stage.given_up(), ended_by_themselves(stage)
         finally:
-            chaos.close()
-            print((work / "driver.log").read_text()[-3000:])
-    trials = [trial_id for trial_id in undisturbed if trial_id not in ("epochs", "layers")]
-    keys = [(row["trial_id"], row["epoch"]) for row in after["epochs"]]
+            stage.close()
+            storage.close()
+            print(*(driver.said() for driver in stage.drivers[-3:]), sep="\n")
+    options = f"{'--s3 ' if given.s3 else ''}--faults {given.faults} --seed {given.seed}"
     result = {
-        "command": f"python benchmarks/chaos.py --faults {given.faults} --seed {given.seed}",
+        "command": f"python benchmarks/chaos.py {options}",
         "faults": len(struck),
         "rows": [{"fault": kind, "struck": number} for kind, number in Counter(f["fault"] for f in struck).items()],
-        "storage_faults": chaos.storage.mounted,
-        "launches": chaos.launches,
+        "storage": storage.kind,
+        "launches": len(stage.drivers),
         "resumes_after_the_last_fault": resumes,
-        "trials": len(trials),
-        "lost_trials": sum(after.get(trial, {}).get("status") != "finished" for trial in trials),
-        "duplicate_rows": len(keys) - len(set(keys)),
-        "trials_with_other_weights": [t for t in trials if after.get(t) != undisturbed[t]],
-        "rows_equal": after["epochs"] == undisturbed["epochs"],
-        "analyses_equal": after["layers"] == undisturbed["layers"],
+        "drivers_ended_by_themselves": by_themselves,
+        "trials_given_up": given_up,
+        "unexpected": stage.unexpected,
+        "failures_that_were_retried": failed,
+        **result,
         "wall_s": round(time.monotonic() - began),
     }
-    said = (
-        "{faults} faults, {launches} drivers, {wall_s} s. Of {trials} trials {lost_trials} were lost and {other} have "
-        "other weights than in the undisturbed run; {duplicate_rows} rows are there twice; rows {rows}, analyses "
-        "{analyses}."
-    )
-    differ = {True: "are equal", False: "differ"}
-    result["remark"] = said.format(
-        **result
-        | {
-            "other": len(result["trials_with_other_weights"]),
-            "rows": differ[result["rows_equal"]],
-            "analyses": differ[result["analyses_equal"]],
-        }
-    )
+    result["remark"] = remark(result)
     print(json.dumps(result, indent=1))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n")
-    whole = result["rows_equal"] and result["analyses_equal"] and not result["duplicate_rows"]
-    return 0 if whole and not result["lost_trials"] and not result["trials_with_other_weights"] else 1
+    return 0 if whole(result) else 1
 
 
 if __name__ == "__main__":
