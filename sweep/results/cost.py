@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
@@ -211,26 +212,21 @@ def measured_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Speed]:
 
     Rows of older versions have no images per second; theirs follow from the images of an epoch and the seconds it took.
     """
-    rows = epochs[epochs["epoch"] > 0].merge(
-        trials[["trial_id", "architecture", "device", "gpus", "data_key", "images", "epochs"]], on="trial_id"
-    )
-    before = epochs[["trial_id", "epoch", "wall_s"]].assign(epoch=epochs["epoch"] + 1)
+    rows = epochs.loc[epochs["epoch"] > 0, ["trial_id", "images_per_s"]]
+    rows = pd.concat([rows.dropna(), _older_speeds(trials, epochs)])
+    speeds = rows[rows["images_per_s"] > 0].groupby("trial_id", sort=False)["images_per_s"].median()
+    facts = trials[["trial_id", "architecture", "device", "gpus", "data_key"]]
+    return [Speed(**row) for row in _plain(facts.merge(speeds.astype(float).reset_index(), on="trial_id"))]
+
+
+def _older_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    rows = epochs.loc[(epochs["epoch"] > 0) & epochs["images_per_s"].isna(), ["trial_id", "epoch", "wall_s"]]
+    rows = rows.merge(trials[["trial_id", "images", "epochs"]], on="trial_id")
+    before = epochs.loc[epochs["trial_id"].isin(rows["trial_id"]), ["trial_id", "epoch", "wall_s"]]
+    before = before.assign(epoch=before["epoch"] + 1)
     rows = rows.merge(before, on=["trial_id", "epoch"], how="left", suffixes=("", "_before"))
     seconds = (rows["wall_s"] - rows["wall_s_before"]).where(lambda taken: taken > 0)
-    rows["speed"] = rows["images_per_s"].fillna(rows["images"] / rows["epochs"] / seconds)
-    rows = rows.loc[rows["speed"].fillna(0.0) > 0, ["trial_id", "architecture", "device", "gpus", "data_key", "speed"]]
-    speeds = rows.groupby("trial_id", sort=False)["speed"].median().astype(float).to_dict()
-    return [
-        Speed(
-            architecture=row["architecture"],
-            images_per_s=speeds[row["trial_id"]],
-            device=row["device"],
-            gpus=row["gpus"],
-            data_key=row["data_key"],
-            trial_id=row["trial_id"],
-        )
-        for row in _plain(rows.drop_duplicates("trial_id"))
-    ]
+    return rows[["trial_id"]].assign(images_per_s=rows["images"] / rows["epochs"] / seconds)
 
 
 def trial_costs(
@@ -363,5 +359,5 @@ def _total(values: Iterable[Number | None]) -> Number | None:
 
 def _plain(table: pd.DataFrame) -> list[Row]:
     """A table's rows, with None where a value is missing."""
-    columns = [table[name].to_numpy(dtype=object, na_value=None).tolist() for name in table]
-    return [dict(zip(table.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+    rows: list[Row] = pa.Table.from_pandas(table, preserve_index=False).to_pylist()
+    return rows
