@@ -1,4 +1,4 @@
-"""The dashboard: `streamlit run dashboard/app.py -- STORAGE_OR_SWEEP`.
+"""The pages, for a sweep or a storage; `sweep dashboard` serves them.
 
 To add a page: write a file in `views/`; its name is the page's title and address.
 """
@@ -9,6 +9,10 @@ import streamlit as st
 from PIL import Image
 
 import sweep  # noqa: F401  # first: it makes sure that the project's packages are found, not others with the same names
+from dashboard.access import needs_login
+from dashboard.theme import GRAPHICS
+from dashboard.trouble import told
+from dashboard.words import plain
 
 VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve without this file
 FIRST = "overview"
@@ -18,13 +22,26 @@ ICONS = {"overview": "grid_view", "seeds": "difference", "trial": "monitoring"}
 def icon() -> Image.Image:
     """Three bands; Streamlit's own icons would be fetched from the web."""
     image = Image.new("RGB", (48, 48), "white")
-    for row, colour in enumerate(("#D55E00", "#009E73", "#0072B2")):
-        image.paste(Image.new("RGB", (48, 12), colour), (0, 2 + 16 * row))
+    for row, colour in enumerate(("vermillion", "green", "blue")):
+        image.paste(Image.new("RGB", (48, 12), GRAPHICS[colour]), (0, 2 + 16 * row))
     return image
 
 
-st.set_page_config(page_title="Weight banding", page_icon=icon(), layout="wide")
-st.navigation(
+def require_login() -> None:
+    """End the page with a button until the reader has logged in; then say as whom, and offer the way out."""
+    if not st.user.is_logged_in:
+        st.title("Weight banding")
+        st.button("Log in", on_click=st.login, type="primary")
+        st.stop()
+    with st.sidebar:
+        st.caption(plain(str(st.user.get("email") or st.user.get("name") or "logged in")))
+        st.button("Log out", on_click=st.logout)
+
+
+st.set_page_config(page_icon=icon(), layout="wide")  # each page has its own title
+if needs_login():
+    require_login()
+pages = st.navigation(
     [
         st.Page(
             view,
@@ -35,4 +52,6 @@ st.navigation(
         )
         for view in sorted(VIEWS.glob("*.py"), key=lambda view: (view.stem != FIRST, view.stem))
     ]
-).run()
+)
+with told():
+    pages.run()

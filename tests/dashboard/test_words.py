@@ -1,11 +1,15 @@
 """Texts of trials are shown as they are, whatever they contain."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from dashboard.words import page_title, plain
+from tests.dashboard.chromium import WAIT_MS, chromium, served_script
 
+KINDS = ["markdown", "caption", "error", "info", "title", "metric", "button", "within"]
 NASTY = [
     "$x$ costs $5 and $6",
     "$$\\int_0^1 x$$",
@@ -74,3 +78,46 @@ def test_a_title_begins_with_what_is_particular() -> None:
     assert page_title("demo", "Trial", "x_pool · seed 0") == "x_pool · seed 0 · Trial · demo"
     assert page_title("demo", "Overview") == "Overview · demo"
     assert page_title(None, "Overview") == "Overview"
+
+
+PAGE = """
+import streamlit as st
+from dashboard.words import page_title, plain
+from tests.dashboard.test_words import KINDS, NASTY
+
+st.set_page_config(page_title="Another title")
+def page():
+    st.set_page_config(page_title=page_title("demo", "Trial", NASTY[0]))
+    for kind in KINDS:
+        for number, text in enumerate(NASTY):
+            with st.container(key=f"{kind}-{number}"):
+                if kind == "metric":
+                    st.metric(plain(text), 1)
+                elif kind == "button":
+                    st.button(plain(text), key=f"pressed {number}")
+                elif kind == "within":
+                    st.markdown(f"**of {plain(text)}**, and more")
+                else:
+                    getattr(st, kind)(plain(text))
+    st.write("the end")
+st.navigation([st.Page(page, title="The title of navigation")]).run()
+"""
+
+
+@pytest.mark.browser
+def test_streamlit_shows_every_text_as_it_is(tmp_path: Path) -> None:
+    with served_script(PAGE, tmp_path) as server, chromium() as browser:
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(server.address)
+        expect(page.get_by_text("the end")).to_be_visible(timeout=WAIT_MS)
+        assert page.title() == page_title("demo", "Trial", NASTY[0])
+        for kind in KINDS:
+            for number, text in enumerate(NASTY):
+                part = page.locator(f".st-key-{kind}-{number}")
+                shown = " ".join(part.inner_text().replace("\u2060", "").split())
+                expected = {"metric": f"{text.strip()} 1", "within": f"of {text.strip()}, and more"}
+                assert shown == expected.get(kind, text.strip()), kind
+                assert part.locator("a[href]:not([href^='#']), img, code, em, .katex, table, li, hr").count() == 0, kind
+        assert {url for url in asked if not url.startswith(server.address)} == set()
