@@ -10,7 +10,7 @@ from PIL import Image
 
 import sweep  # noqa: F401  # first: it makes sure that the project's packages are found, not others with the same names
 from dashboard.access import needs_login
-from dashboard.theme import GRAPHICS
+from dashboard.theme import GRAPHICS, STYLE
 from dashboard.trouble import told
 from dashboard.words import plain
 
@@ -39,6 +39,7 @@ def require_login() -> None:
 
 
 st.set_page_config(page_icon=icon(), layout="wide")  # each page has its own title
+st.html(STYLE)
 if needs_login():
     require_login()
 pages = st.navigation(

@@ -6,7 +6,7 @@ LIGHT = {
     "primaryColor": "#0072B2",
     "backgroundColor": "#FFFFFF",
     "secondaryBackgroundColor": "#F3F5F8",
-    "textColor": "#1F2430",
+    "textColor": "#11151F",
     "linkColor": "#0072B2",
 }
 DARK = {
@@ -23,3 +23,9 @@ THEME: dict[str, object] = {
     **{f"theme.dark.{name}": colour for name, colour in DARK.items()},
 }
 """Options of Streamlit."""
+STYLE = """<style>
+button[data-testid=stBaseButton-primary], [data-testid=stMultiSelectTagsContainer] [data-tag] {
+    color: light-dark(#FFFFFF, #0E1117);
+}
+</style>"""
+"""What no option says: Streamlit writes white on the primary colour, which in dark is too bright for that."""
