@@ -3,7 +3,8 @@
 - parts of README.md and docs/*.md between `<!-- name -->` and `<!-- end -->`, from the registries and from
   docs/results/*.json, which the commands under benchmarks/ wrote;
 - sweep/grid/catalogue.json, from which `sweep list` reads;
-- docs/architecture.svg, the import graph.
+- docs/architecture.svg, the import graph;
+- docs/cli.md, from the commands.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import commands
 import rooms
 
 from sweep.grid import catalogue, registries
@@ -101,7 +103,8 @@ def updated(text: str) -> str:
 def expected() -> dict[Path, str]:
     """Every file with generated content, and what it should hold."""
     documents = {file: updated(file.read_text(encoding="utf-8")) for file in FILES}
-    return documents | {catalogue.FILE: catalogue.written(), rooms.PICTURE: rooms.svg()}
+    made = {catalogue.FILE: catalogue.written(), rooms.PICTURE: rooms.svg(), commands.PAGE: commands.page()}
+    return documents | made
 
 
 def main() -> int:

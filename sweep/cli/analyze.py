@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -58,8 +57,8 @@ def analyze(
         run_there(context, location, lambda: seen_from_here(location), replaced={"target": location.path})
     opened = open_sweep(target, absolute(storage))
     with terminable():
-        outcome = service.analyse_again(opened, consoles.output, ray_cluster(address))
-    conclude(opened, outcome)
+        outcome = service.analyse_again(opened, consoles.messages(as_json), ray_cluster(address, as_json=as_json))
+    conclude(opened, outcome, as_json)
 
 
 def _analyze_file(file: str, layer: list[str] | None, nmf: Nmf, figure: Path | None, as_json: bool) -> None:
@@ -73,7 +72,7 @@ def _analyze_file(file: str, layer: list[str] | None, nmf: Nmf, figure: Path | N
             results.append(result)
             advance(result.layer)
     if as_json:
-        print(json.dumps(show.layer_results_json(results), indent=1))
+        consoles.print_json(show.layer_results_json(results))
     else:
         consoles.output.print(show.layer_results_table(results))
     if figure is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.table import Table
 
 from sweep.cli import consoles
+from sweep.cli.checks import require_job_server
 from sweep.cli.options import (
     Address,
+    AsJson,
     AtATime,
     BudgetSaid,
     Cluster,
@@ -47,6 +50,7 @@ def launch(
     at_a_time: AtATime = None,
     budget: BudgetSaid = None,
     weight: Weight = 1.0,
+    as_json: AsJson = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and what it costs, and change nothing.")
     ] = False,
@@ -62,12 +66,8 @@ def launch(
     insecure: Insecure = False,
 ) -> None:
     """Train and analyse a grid. Run it again after an interruption, or with a larger grid to extend the sweep."""
-    from sweep.data.index import watched_by
-    from sweep.grid.expand import expand, require_steps
     from sweep.service import launch as service
-    from sweep.service.remarks import remarks, tell
     from sweep.store.sweep_dir import SweepDir
-    from sweep.terminal.progress import preparing, tell_source
 
     loaded = _load(grid, settings, strict)
     if probe and not dry_run:
@@ -75,25 +75,22 @@ def launch(
     if cluster is not None:
         _launch_there(context, loaded, storage)
     if dry_run:
-        with preparing(consoles.complaints, loaded.data.name, "read") as watch, watched_by(watch):
-            expansion = expand(loaded)
-        require_steps(expansion)
-        tell_source(consoles.output, expansion.source)
-        consoles.output.print(_plan_table(expansion.plans))
-        tell(consoles.output, remarks(loaded, expansion.plans, address))
-        _tell_estimate(SweepDir(absolute(storage) / loaded.name), expansion.plans, address, probe)
+        _dry_run(loaded, SweepDir(absolute(storage) / loaded.name), address, probe, as_json)
         return
     with terminable():
         observers = observers_of(track, notify)
-        where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers)
-        sweep, outcome = service.launch(loaded, absolute(storage), where, consoles.output)
-    conclude(sweep, outcome)
+        where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers, as_json)
+        sweep, outcome = service.launch(loaded, absolute(storage), where, consoles.messages(as_json))
+    conclude(sweep, outcome, as_json)
 
 
 def submit(
     context: typer.Context,
     grid: GridName,
-    cluster: Annotated[str, typer.Option(help="The cluster's job server.", envvar="RAY_API_SERVER_ADDRESS")],
+    cluster: Annotated[
+        str,
+        typer.Option(help="The cluster's job server.", envvar="RAY_API_SERVER_ADDRESS", callback=require_job_server),
+    ],
     settings: Settings = None,
     storage: Annotated[
         str, typer.Option(help="A URL or an absolute path that all nodes can reach.", envvar="SWEEP_STORAGE")
@@ -147,23 +144,44 @@ def _plan_table(plans: list[Plan]) -> Table:
     return table
 
 
-def _tell_estimate(sweep: SweepDir, plans: list[Plan], address: str | None, probe: bool) -> None:
+def _dry_run(grid: Grid, sweep: SweepDir, address: str | None, probe: bool, as_json: bool) -> None:
     """Print what a launch would train and what that would cost."""
+    from sweep.data.index import watched_by
+    from sweep.grid.expand import expand, require_steps
     from sweep.results.cost import read_prices
-    from sweep.results.words import count
-    from sweep.service.estimate import capacity_at, estimate, probed_speeds
-    from sweep.terminal.cost import estimate_lines
+    from sweep.service.estimate import capacity_at, estimate, probed_speeds, tell_estimate
+    from sweep.service.remarks import remarks, tell
+    from sweep.store.removal import require_not_half_removed
+    from sweep.terminal.progress import preparing, tell_source
 
+    require_not_half_removed(sweep.path)
+    with preparing(consoles.complaints, grid.data.name, "read") as watch, watched_by(watch):
+        expansion = expand(grid)
+    require_steps(expansion)
+    console = consoles.messages(as_json)
+    tell_source(console, expansion.source)
+    if not as_json:
+        console.print(_plan_table(expansion.plans))
+    tell(console, remarks(grid, expansion.plans, address))
     prices = read_prices()
     speeds = []
-    for speed in probed_speeds(plans, address) if probe else ():
+    for speed in probed_speeds(expansion.plans, address) if probe else ():
         speeds.append(speed)
-        measured = f"{speed.architecture}: {speed.images_per_s:,.0f} images per second, {speed.device}"
-        consoles.output.print(measured, highlight=False, markup=False)
-    found = estimate(sweep, plans, capacity_at(address), prices, speeds)
-    trials = (
-        f"{count(found.in_grid, 'trial')} in the grid, {found.new} of them new and {found.finished} finished; "
-        f"{found.cost.trials_left} to do in the sweep"
-    )
-    for line in estimate_lines(trials, found.cost, found.kept_bytes, found.passing_bytes, bool(prices)):
-        consoles.output.print(line, highlight=False, markup=False, soft_wrap=True)
+        consoles.tell(f"{speed.architecture}: {speed.images_per_s:,.0f} images per second, {speed.device}", as_json)
+    found = estimate(sweep, expansion.plans, capacity_at(address), prices, speeds)
+    if as_json:
+        trials = [_plan_json(plan) for plan in expansion.plans]
+        measured = [asdict(speed) for speed in speeds]
+        consoles.print_json({"sweep": grid.name, "trials": trials, "estimate": asdict(found), "speeds": measured})
+    else:
+        tell_estimate(console, found, bool(prices))
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "trial_id": plan.trial_id,
+        "parameters": plan.parameters,
+        "expected": list(plan.expected),
+        "excluded": plan.excluded,
+        "images": plan.images,
+    }

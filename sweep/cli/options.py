@@ -4,8 +4,23 @@ from typing import Annotated
 
 import typer
 
-GridName = Annotated[str, typer.Argument(help="A grid's name (see `sweep list grids`) or a YAML file.")]
-SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or path.")]
+from sweep.cli import completion
+from sweep.cli.checks import require_address, require_job_server, require_name
+
+GridName = Annotated[
+    str,
+    typer.Argument(
+        help="A grid's name (see `sweep list grids`) or a YAML file.",
+        autocompletion=completion.grids,
+        callback=require_name,
+    ),
+]
+SweepName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="A sweep's name or path.", autocompletion=completion.sweeps, callback=require_name
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a grid's value: key=value, e.g. recipe.epochs=3. Repeatable."),
@@ -15,7 +30,10 @@ Storage = Annotated[
     typer.Option(help="Where sweeps are stored: a folder, or a URL such as s3://bucket/path.", envvar="SWEEP_STORAGE"),
 ]
 Address = Annotated[
-    str | None, typer.Option(help="A running Ray cluster: auto, or HOST:PORT. Default: start a local one.")
+    str | None,
+    typer.Option(
+        help="A running Ray cluster: auto, or HOST:PORT. Default: start a local one.", callback=require_address
+    ),
 ]
 MaxFailures = Annotated[
     int, typer.Option(min=0, help="How many times this launch retries a failed trial, from its last checkpoint.")
@@ -45,12 +63,18 @@ Track = Annotated[
 ]
 Notify = Annotated[
     list[str] | None,
-    typer.Option(help="Tell of failures, pauses and the end: a URL of apprise. Repeatable.", envvar="SWEEP_NOTIFY"),
+    typer.Option(
+        help="Tell of failures, pauses and the end: a URL of apprise, or @FILE with one a line. Repeatable.",
+        envvar="SWEEP_NOTIFY",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")]
 Cluster = Annotated[
     str | None,
-    typer.Option(help="Run this as a job of the cluster with this job server, such as http://127.0.0.1:8265."),
+    typer.Option(
+        help="Run this as a job of the cluster with this job server, such as http://127.0.0.1:8265.",
+        callback=require_job_server,
+    ),
 ]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Send Ray's token even over http:// to another machine, for all to read.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.options import Strict
+from sweep.cli.checks import require_address
+from sweep.cli.options import AsJson, Strict
 from sweep.cli.running import terminable
 
 if TYPE_CHECKING:
@@ -28,12 +29,16 @@ def prepare(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Decode on this Ray cluster: auto, or HOST:PORT. All its nodes need SOURCE and --to."),
+        typer.Option(
+            help="Decode on this Ray cluster: auto, or HOST:PORT. All its nodes need SOURCE and --to.",
+            callback=require_address,
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, or tasks at a time on a cluster; default: all cores.")
     ] = None,
     strict: Strict = False,
+    as_json: AsJson = False,
 ) -> None:
     """Decode a data set once into files that all trials share; run it again after an interruption.
 
@@ -50,11 +55,17 @@ def prepare(
         _mapper(address, to, workers) as mapped,
     ):
         made = prepare_here(wanted, mapped, report) if to is None else prepare_to(wanted, to, mapped, report)
-    tell_understood(consoles.output, made.source)
     spec = made.index.spec
-    pictures = f"{made.index.train_images:,} training and {made.index.val_images:,} validation images"
-    consoles.output.print(f"{pictures} of {spec.num_classes:,} classes, {spec.image_size} pixels", highlight=False)
-    consoles.output.print(str(made.folder), highlight=False, soft_wrap=True)
+    if as_json:
+        images = {"train_images": made.index.train_images, "val_images": made.index.val_images}
+        shape = {"classes": spec.num_classes, "image_size": spec.image_size}
+        understood = list(made.source.understood)
+        consoles.print_json({"folder": str(made.folder), "key": spec.key} | images | shape | {"understood": understood})
+    else:
+        tell_understood(consoles.output, made.source)
+        pictures = f"{made.index.train_images:,} training and {made.index.val_images:,} validation images"
+        consoles.tell(f"{pictures} of {spec.num_classes:,} classes, {spec.image_size} pixels")
+        consoles.tell(str(made.folder))
     tell_remarks(consoles.complaints, made.source)  # last, where a bar can't hide it
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from sweep.cli import consoles
-from sweep.cli.options import Cluster, Insecure, Storage, SweepName
+from sweep.cli.options import AsJson, Cluster, Insecure, Storage, SweepName
 from sweep.cli.remote import look_there
 from sweep.store.files import absolute
 
@@ -18,6 +19,7 @@ def probe(
     sweep: SweepName,
     images: Annotated[int, typer.Option(min=5, help="Validation images per trial.")] = 256,
     storage: Storage = "runs",
+    as_json: AsJson = False,
     cluster: Cluster = None,
     insecure: Insecure = False,
 ) -> None:
@@ -25,6 +27,7 @@ def probe(
     from rich.progress import track
 
     from sweep.results.position import probe_sweep
+    from sweep.results.tables import plain_records, read_table
     from sweep.store.sweep_dir import open_sweep
 
     if cluster is not None:
@@ -33,10 +36,13 @@ def probe(
     trials = len(opened.trials())
     probed = probe_sweep(opened, images)
     outcomes = list(track(probed, "probing", total=trials, console=consoles.complaints, transient=True))
-    for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
-        consoles.output.print(f"{number} of {trials} trials: {outcome}", highlight=False)
+    if as_json:
+        rows = plain_records(read_table(opened.path, "probes"))
+        consoles.print_json({"sweep": opened.name, "trials": [asdict(done) for done in outcomes], "probes": rows})
+    else:
+        for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
+            consoles.tell(f"{number} of {trials} trials: {outcome}")
     failed = [done for done in outcomes if done.failed]
     for done in failed:
-        said = f"{done.trial_id}: {done.outcome}"
-        consoles.output.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+        consoles.tell(f"{done.trial_id}: {done.outcome}", as_json, "red")
     raise typer.Exit(1 if failed else 0)

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from sweep.cli import consoles
+from sweep.cli.running import notify_urls
 
 if TYPE_CHECKING:
     from sweep.service.jobs import Job, Location
 
 _STAY_HERE = ("address", "cluster", "insecure", "ship_code", "storage", "wait")
+_URLS = "notify.txt"
+"""What a job finds the URLs of `--notify` in. They may hold passwords, and Ray shows a job's command line and its
+environment to all who may see the job."""
 
 
 def run_there(
@@ -37,11 +41,13 @@ def run_there(
     from sweep.service.jobs import Command, JobServer
 
     given = context.params
+    urls = notify_urls(given.get("notify") or ())
+    told = {_URLS: "\n".join(urls)} if urls else {}
     command = Command(
         name=name or str(context.info_name),
-        arguments=tuple(command_line(context, replaced)),
+        arguments=tuple(command_line(context, {**replaced, "notify": [f"@{_URLS}"] if urls else None})),
         location=location,
-        files=files or {},
+        files={**(files or {}), **told},
         ship_code=given.get("ship_code", False),
     )
     server = JobServer(given["cluster"], given["insecure"])

@@ -10,7 +10,7 @@ import typer
 from upath import UPath
 
 from sweep.cli import consoles
-from sweep.cli.options import Cluster, Insecure, Storage, SweepName
+from sweep.cli.options import AsJson, Cluster, Insecure, Storage, SweepName
 from sweep.cli.remote import look_there
 from sweep.store.files import absolute
 
@@ -32,6 +32,7 @@ def report(
     ] = Normalise.POSITION,
     kernel: Annotated[int, typer.Option(min=2, help="Kernel size of the layers to cluster.")] = 5,
     storage: Storage = "runs",
+    as_json: AsJson = False,
     cluster: Cluster = None,
     insecure: Insecure = False,
 ) -> None:
@@ -58,10 +59,13 @@ def report(
             compact_all(opened)
         update_clusters(opened.path, (kernel, kernel), normalise.value)
         write_report(opened.path, UPath(output))
-    consoles.output.print(f"report: {output}", highlight=False, soft_wrap=True)
-    if export is not None:
-        files = write_export(opened.path, UPath(export))
-        consoles.output.print(f"{files} files in {export}", highlight=False, soft_wrap=True)
+    files = None if export is None else write_export(opened.path, UPath(export))
+    if as_json:
+        consoles.print_json({"report": output, "export": export, "files": files})
+        return
+    consoles.tell(f"report: {output}")
+    if files is not None:
+        consoles.tell(f"{files} files in {export}")
 
 
 def _place(folder: str, said: str) -> str:

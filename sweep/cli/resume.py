@@ -9,6 +9,7 @@ import typer
 from sweep.cli import consoles
 from sweep.cli.options import (
     Address,
+    AsJson,
     AtATime,
     BudgetSaid,
     Cluster,
@@ -46,6 +47,7 @@ def resume(
     at_a_time: AtATime = None,
     budget: BudgetSaid = None,
     weight: Weight = 1.0,
+    as_json: AsJson = False,
     track: Track = None,
     notify: Notify = None,
     cluster: Cluster = None,
@@ -73,10 +75,7 @@ def resume(
     opened = open_sweep(sweep, absolute(storage))
     choice = chosen(opened)
     with terminable():
-        outcome = service.resume(
-            opened,
-            consoles.output,
-            ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers_of(track, notify)),
-            choice,
-        )
-    conclude(opened, outcome)
+        observers = observers_of(track, notify)
+        where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers, as_json)
+        outcome = service.resume(opened, consoles.messages(as_json), where, choice)
+    conclude(opened, outcome, as_json)

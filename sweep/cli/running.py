@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,6 +31,7 @@ def ray_cluster(
     budget: str | None = None,
     weight: float = 1.0,
     observers: tuple[Callable[[str], Observer], ...] = (),
+    as_json: bool = False,
 ) -> RayCluster:
     """Where and how a command runs; it says so when training begins."""
     from sweep.results.cost import Budget
@@ -41,7 +44,7 @@ def ray_cluster(
         at_a_time=at_a_time,
         budget=None if budget is None else Budget.parse(budget),
         weight=weight,
-        on_begin=_begin,
+        on_begin=partial(_begin, as_json),
         observers=observers,
     )
 
@@ -55,10 +58,25 @@ def observers_of(track: Sequence[str] | None, notify: Sequence[str] | None) -> t
     from sweep.service.notifications import notifier
     from sweep.service.trackers import tracker
 
-    return (*map(tracker, track or ()), *map(notifier, notify or ()))
+    return (*map(tracker, track or ()), *map(notifier, notify_urls(notify or ())))
 
 
-def _begin(sweep: SweepDir) -> None:
+def notify_urls(notify: Sequence[str]) -> list[str]:
+    """The URLs that `--notify` names, one by one or as the lines of an `@FILE`.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    found: list[str] = []
+    for said in notify:
+        try:
+            found += Path(said[1:]).read_text().split() if said.startswith("@") else [said]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--notify {said}: {error}; name a file that holds URLs of apprise") from error
+    return found
+
+
+def _begin(as_json: bool, sweep: SweepDir) -> None:
     """Tell which code has changed since the last time, and whoever waits for a job that it trains."""
     from sweep.results.words import count
     from sweep.service.jobs import BEGUN, SENT_WITH
@@ -72,10 +90,10 @@ def _begin(sweep: SweepDir) -> None:
     if other := sent_from_other_code():
         said.append(f"this cluster runs {code_version()}, not your {other}; send yours along with --ship-code")
     for line in said:
-        consoles.output.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        consoles.tell(line, as_json, "yellow")
     record_code(sweep)
     if SENT_WITH in os.environ:
-        consoles.output.print(BEGUN, highlight=False, soft_wrap=True)
+        consoles.tell(BEGUN, as_json)
 
 
 @contextmanager
@@ -91,21 +109,23 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def conclude(sweep: SweepDir, outcome: Outcome) -> None:
+def conclude(sweep: SweepDir, outcome: Outcome, as_json: bool = False) -> None:
     """Print the results and where they are; exit with the outcome's code."""
     from sweep.results.words import count
     from sweep.terminal import show
 
-    consoles.output.print(show.sweep_table(sweep))
     picture = show.draw_sweep(sweep)
+    if as_json:
+        consoles.print_json(show.sweep_json(sweep))
+    else:
+        consoles.output.print(show.sweep_table(sweep))
     if picture is not None:
-        consoles.output.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+        consoles.tell(f"picture: {picture}", as_json)
     if outcome.exit_code:
         failed = f"{count(outcome.failed, 'trial')} failed" if outcome.failed else ""
         lost = f"{count(outcome.lost_analyses, 'analysis')} could not be recorded" if outcome.lost_analyses else ""
         said = ", ".join(filter(None, (failed, lost))) if outcome.complete else "stopped"
-        cure = f"{said}; continue with: {resume_command(str(sweep.path))}"
-        consoles.output.print(cure, style="yellow", highlight=False, soft_wrap=True)
+        consoles.tell(f"{said}; continue with: {resume_command(str(sweep.path))}", as_json, "yellow")
     raise typer.Exit(outcome.exit_code)
 
 

@@ -1,10 +1,8 @@
-"""`sweep status` and `sweep list`."""
+"""`sweep status`."""
 
 from __future__ import annotations
 
-import json
 import time
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -13,15 +11,6 @@ from sweep.cli import consoles
 from sweep.cli.options import AsJson, Cluster, Insecure, Storage, SweepName
 from sweep.cli.remote import look_there
 from sweep.store.files import absolute
-
-
-class Listed(StrEnum):
-    ARCHITECTURES = "architectures"
-    INTERVENTIONS = "interventions"
-    DATA = "data"
-    RECIPES = "recipes"
-    GRIDS = "grids"
-    SWEEPS = "sweeps"
 
 
 def status(
@@ -44,23 +33,9 @@ def status(
     opened = open_sweep(sweep, absolute(storage))
     while True:
         if as_json:
-            print(json.dumps(show.sweep_json(opened), indent=1))
+            consoles.print_json(show.sweep_json(opened))
         else:
             consoles.output.print(show.sweep_table(opened))
         if not watch:
             return
         time.sleep(5)  # the watcher's own pace; nothing waits for it
-
-
-def list_names(what: Listed, storage: Storage = "runs") -> None:
-    """List what a grid can name, or the sweeps of a storage."""
-    from sweep.grid import catalogue
-    from sweep.terminal import listing
-
-    header, rows = listing.sweeps(absolute(storage)) if what is Listed.SWEEPS else catalogue.rows(what)
-    if not rows:
-        said = f"there are no sweeps in {storage}"
-        consoles.complaints.print(said, style="yellow", highlight=False, soft_wrap=True)
-        return
-    console = consoles.output
-    console.print(listing.entries(header, rows, console.width), highlight=False, soft_wrap=True)

@@ -31,6 +31,17 @@ def _known_architecture(name: str) -> str:
     return name
 
 
+def _folder_name(name: str) -> str:
+    """A sweep is a folder of this name, and its jobs are named after it."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            f"{_shown(name)} may hold letters, digits, '.', '_' and '-', and begins with one of the first two"
+        )
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"{_shown(name)} is too long: a sweep's name has {_LONGEST_NAME} characters at most")
+    return name
+
+
 class GridData(Frozen):
     """Which data set; `image_size` is in pixels (default: the architecture's).
 
@@ -101,6 +112,7 @@ class GridResources(TrialResources):
         return self
 
 
+_LONGEST_NAME = 100  # characters
 _LONGEST_INPUT = 80  # characters of a wrong value that an error shows
 Seeds = tuple[Annotated[int, Field(ge=0, lt=SEEDS)], ...]
 
@@ -115,7 +127,7 @@ class Grid(Frozen):
     `seeds_of` gives some interventions their own seeds.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, AfterValidator(_folder_name)]
     architectures: tuple[Annotated[str, AfterValidator(_known_architecture)], ...] = Field(min_length=1)
     interventions: tuple[Annotated[str, _known("intervention", INTERVENTIONS)], ...] = Field(min_length=1)
     seeds: Seeds = Field((0,), min_length=1)

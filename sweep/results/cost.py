@@ -13,11 +13,10 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import pandas as pd
-import pyarrow as pa
 from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
-from sweep.results.tables import Row
+from sweep.results.tables import Row, plain_records
 from sweep.spec import Frozen
 from sweep.store.kept import epochs_to_keep
 from sweep.store.strict_yaml import read_yaml
@@ -216,7 +215,7 @@ def measured_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Speed]:
     rows = pd.concat([rows.dropna(), _older_speeds(trials, epochs)])
     speeds = rows[rows["images_per_s"] > 0].groupby("trial_id", sort=False)["images_per_s"].median()
     facts = trials[["trial_id", "architecture", "device", "gpus", "data_key"]]
-    return [Speed(**row) for row in _plain(facts.merge(speeds.astype(float).reset_index(), on="trial_id"))]
+    return [Speed(**row) for row in plain_records(facts.merge(speeds.astype(float).reset_index(), on="trial_id"))]
 
 
 def _older_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -233,7 +232,7 @@ def trial_costs(
     trials: pd.DataFrame, speeds: Sequence[Speed], prices: Mapping[str, Price] = MappingProxyType({})
 ) -> list[TrialCost]:
     """What each trial of the table `trials` has cost and will cost."""
-    rows = _plain(trials[list(_USED)])
+    rows = plain_records(trials[list(_USED)])
     groups = _groups(speeds)
     own = {speed.trial_id: speed for speed in speeds}
     used = _used_types(rows, prices)
@@ -355,9 +354,3 @@ def _total(values: Iterable[Number | None]) -> Number | None:
     every = list(values)
     known = [value for value in every if value is not None]
     return sum(known) if len(known) == len(every) else None
-
-
-def _plain(table: pd.DataFrame) -> list[Row]:
-    """A table's rows, with None where a value is missing."""
-    rows: list[Row] = pa.Table.from_pandas(table, preserve_index=False).to_pylist()
-    return rows

@@ -214,6 +214,12 @@ def read_clusters_array(sweep: UPath, name: str) -> np.ndarray | None:
         _refuse(sweep, path, error, "sweep report")
 
 
+def plain_records(frame: pd.DataFrame) -> list[Row]:
+    """A frame's rows by the names of its columns, with None where a value is missing."""
+    rows: list[Row] = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    return rows
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """A frame's rows by the names of its columns."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -71,17 +71,24 @@ def choose(sweep: SweepDir, only: Sequence[str], start: Start = "checkpoint") ->
     """
     patterns = [pattern for pattern in only if pattern != "failed"]
     failed = len(patterns) < len(only)
-    if not patterns:
-        return Choice(failed=failed, start=start)
+    return Choice(trial_ids=matching(sweep, patterns) if patterns else None, failed=failed, start=start)
+
+
+def matching(sweep: SweepDir, patterns: Sequence[str]) -> Set[str]:
+    """The ids of a sweep's trials that match one of some patterns.
+
+    Raises:
+        ValueError: no trial of the sweep matches a pattern.
+    """
     names = [trial.trial_id for trial in sweep.trials()]
     chosen: set[str] = set()
     for pattern in patterns:
         fitting = fnmatch.filter(names, pattern)
         if not fitting:
-            nearest = ", ".join(difflib.get_close_matches(pattern, names, n=1, cutoff=0.0))
-            raise ValueError(f"no trial of {sweep.name} matches {pattern!r}; the nearest is {nearest}")
+            nearest = "".join(f"; the nearest is {name}" for name in difflib.get_close_matches(pattern, names, 1, 0.0))
+            raise ValueError(f"no trial of {sweep.name} matches {pattern!r}{nearest}")
         chosen.update(fitting)
-    return Choice(trial_ids=chosen, failed=failed, start=start)
+    return chosen
 
 
 def answer_all(sweep: SweepDir, console: Console) -> Set[str]:

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
-from sweep.results.compact import survey, trial_row
+from sweep.results.compact import Survey, survey, trial_row
 from sweep.results.cost import (
     Capacity,
     Cost,
@@ -24,19 +25,27 @@ from sweep.service.cluster import bundle_of, capacity_of_cluster, connected, req
 from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
+from sweep.terminal.cost import estimate_table, planned_trials
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a launch would do: trials of the grid, those of the whole sweep that are unfinished, and their cost.
-
-    `kept_bytes` is the disk for the checkpoints of the unfinished trials, `passing_bytes` what the largest of them
-    needs beyond that while it trains.
-    """
+class Planned:
+    """How many trials a grid has, and how many of them are new to its sweep, and finished there."""
 
     in_grid: int
     new: int
     finished: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a launch would do, or a resume, which plans nothing: the trials that it would run, and their cost.
+
+    `kept_bytes` is the disk for the checkpoints of these trials, `passing_bytes` what the largest of them needs beyond
+    that while it trains.
+    """
+
+    planned: Planned | None
     cost: Cost
     kept_bytes: int
     passing_bytes: int
@@ -62,16 +71,39 @@ def estimate(
     rows = table_of("trials", (trial_row(plan, status) for plan, status in unsettled + fresh))
     trials = pd.concat([frame for frame in (settled, rows) if len(frame)], ignore_index=True)
     speeds = [*measured_speeds(trials, seen.tables["epochs"]), *probed]
-    sizes = [checkpoint_bytes(plan.parameters, plan.spec.recipe.epochs if plan.images != 0 else 1) for plan, _ in todo]
-    finished = before.loc[before["status"] == "finished", "trial_id"]
+    finished = set(before.loc[before["status"] == "finished", "trial_id"])
     return Estimate(
-        in_grid=len(plans),
-        new=len(new),
-        finished=int(finished.isin(list(planned)).sum()),
+        planned=Planned(in_grid=len(plans), new=len(new), finished=len(finished & planned.keys())),
         cost=cost_of(trial_costs(trials, speeds, prices), capacity),
-        kept_bytes=sum(kept for kept, _ in sizes),
-        passing_bytes=max((passing for _, passing in sizes), default=0),
+        **_disk([plan for plan, _ in todo]),
     )
+
+
+def estimate_run(
+    seen: Survey, todo: Sequence[Plan], capacity: Capacity, prices: dict[str, Price], planned: Planned | None = None
+) -> Estimate:
+    """What it takes to run some trials of a sweep, whose plans are written."""
+    trials, epochs = seen.tables["trials"], seen.tables["epochs"]
+    wanted = {plan.trial_id for plan in todo}
+    costs = trial_costs(trials, measured_speeds(trials, epochs), prices)
+    cost = cost_of([trial for trial in costs if trial.trial_id in wanted], capacity)
+    return Estimate(planned=planned, cost=cost, **_disk(todo))
+
+
+def _disk(todo: Sequence[Plan]) -> dict[str, int]:
+    """The bytes that the checkpoints of trials take, as an `Estimate` has them."""
+    sizes = [checkpoint_bytes(plan.parameters, plan.spec.recipe.epochs if plan.images != 0 else 1) for plan in todo]
+    return {
+        "kept_bytes": sum(kept for kept, _ in sizes),
+        "passing_bytes": max((passing for _, passing in sizes), default=0),
+    }
+
+
+def tell_estimate(console: Console, found: Estimate, priced: bool) -> None:
+    """Print an estimate, of a dry run or at the beginning of one in earnest."""
+    left, planned = found.cost.trials_left, found.planned
+    trials = f"{left:,} to do" if planned is None else planned_trials(**asdict(planned), left=left)
+    console.print(estimate_table(trials, found.cost, found.kept_bytes, found.passing_bytes, priced))
 
 
 def capacity_at(address: str | None) -> Capacity:

@@ -6,6 +6,7 @@
                   requests/            what the dashboard and `sweep stop` ask for (sweep.store.requests)
                   code/<hash>.json     the code that has worked on it (sweep.store.code)
                   notes/               sweep.json and <trial_id>.json: what readers noted (sweep.store.notes)
+                  removing             it is being removed; without `sweep.yaml` it is no sweep (sweep.store.removal)
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/

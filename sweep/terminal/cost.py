@@ -1,7 +1,10 @@
 """What a sweep costs, in words."""
 
+from rich.markup import escape
+from rich.table import Table
+
 from sweep.results.cost import PRICES, Cost
-from sweep.results.words import count, duration
+from sweep.results.words import duration
 
 
 def done_and_left(cost: Cost) -> str:
@@ -22,20 +25,29 @@ def done_and_left(cost: Cost) -> str:
     return "; ".join(said)
 
 
-def estimate_lines(trials: str, cost: Cost, kept_bytes: int, passing_bytes: int, priced: bool) -> list[str]:
+def estimate_table(trials: str, cost: Cost, kept_bytes: int, passing_bytes: int, priced: bool) -> Table:
     """What a launch would do and cost, a line each; what isn't known is unknown, with the cure."""
-    images = "an unknown number of" if cost.images_left is None else f"{cost.images_left:,}"
-    lines = [
-        trials,
-        f"{count(cost.epochs_left, 'epoch')}, {images} training images",
-        f"checkpoints: {_size(kept_bytes)}, and while it trains up to {_size(passing_bytes)} more for each trial",
-        f"GPU hours: {_amount(cost.gpu_hours_left)}, CPU hours of trials without GPUs: {_amount(cost.cpu_hours_left)}",
-        f"time: {_about(cost.seconds_left)}",
-        f"money: {_amount(cost.money_left)}" if priced else f"money: unknown; name a file of prices with {PRICES}",
-    ]
+    rows = {
+        "trials": trials,
+        "epochs": f"{cost.epochs_left:,}",
+        "images": "unknown" if cost.images_left is None else f"{cost.images_left:,}",
+        "disk": f"{size(kept_bytes)}, and up to {size(passing_bytes)} more for each trial while it trains",
+        "GPU hours": _amount(cost.gpu_hours_left),
+        "CPU hours": f"{_amount(cost.cpu_hours_left)}, of trials without GPUs",
+        "time": _about(cost.seconds_left),
+        "money": _amount(cost.money_left) if priced else f"unknown; name a file of prices with {PRICES}",
+    }
     if cost.unmeasured:
-        lines.append(f"not measured yet: {', '.join(cost.unmeasured)}; --probe times a few steps of each")
-    return lines
+        rows["not measured"] = f"{', '.join(cost.unmeasured)}; `--dry-run --probe` times a few steps of each"
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, said in rows.items():
+        table.add_row(name, escape(said))
+    return table
+
+
+def planned_trials(in_grid: int, new: int, finished: int, left: int) -> str:
+    """How many trials a grid has, and what is to do in the whole sweep."""
+    return f"{in_grid:,} in the grid: {new:,} new, {finished:,} finished; {left:,} to do in the sweep"
 
 
 def _about(seconds: float | None) -> str:
@@ -48,7 +60,7 @@ def _amount(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _size(number: int) -> str:
+def size(number: int) -> str:
     """Bytes in the largest unit that leaves a digit before the point."""
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
         if number >= unit:

@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +23,7 @@ from analysis.write import write_bytes
 from sweep.results.cells import counts, last_convs, newest, standing
 from sweep.results.compact import look
 from sweep.results.cost import Cost, cost_of, measured_speeds, read_prices, trial_costs
-from sweep.results.tables import Row, read_reduced, read_table, records
+from sweep.results.tables import Row, plain_records, read_reduced, read_table, records
 from sweep.results.words import decimal
 from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
@@ -185,16 +184,10 @@ def _look(sweep: SweepDir) -> _Seen:
     driver = holder(sweep.path)
     trials = standing(tables["trials"], driver)
     layers: dict[str, list[Row]] = {}
-    for row in _rows(newest(tables["layers"])):
+    for row in plain_records(newest(tables["layers"])):
         layers.setdefault(row["trial_id"], []).append(row)
     cost = cost_of(trial_costs(trials, measured_speeds(trials, tables["epochs"]), read_prices()))
-    return _Seen(driver, counts(trials), cost, _rows(trials), layers)
-
-
-def _rows(table: pd.DataFrame) -> list[Row]:
-    """A table's rows, with None where a value is missing."""
-    plain = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
+    return _Seen(driver, counts(trials), cost, plain_records(trials), layers)
 
 
 def _title(sweep: SweepDir, seen: _Seen) -> str:

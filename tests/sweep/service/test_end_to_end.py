@@ -18,7 +18,7 @@ from upath import UPath
 
 from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
-from sweep.cli.status import Listed
+from sweep.cli.listing import Listed
 from sweep.data.registry import DATASETS
 from sweep.grid.expand import expand
 from sweep.grid.load import grid_names, load_grid, preset_names
@@ -110,7 +110,7 @@ def test_resume_runs_only_what_failed_and_a_second_time_nothing(launched: Path, 
     assert read_error(SweepDir(UPath(launched / "demo")).trial(broken)) is None
     assert "nothing to do" in run("resume", "demo", "--storage", str(launched))
     printed = run("launch", "demo", *TINY, "--storage", str(launched))
-    assert "0 of them new" in printed
+    assert "4 in the grid: 0 new, 4 finished; 0 to do in the sweep" in printed
     assert "nothing to do" in printed
     assert "nothing to do" in run("resume", "demo", "--only", "failed", "--storage", str(launched))
 

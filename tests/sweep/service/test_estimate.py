@@ -11,7 +11,7 @@ from upath import UPath
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
 from sweep.results.cost import Capacity, Speed
-from sweep.service.estimate import capacity_at, estimate, probed_speeds
+from sweep.service.estimate import Planned, capacity_at, estimate, probed_speeds
 from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
@@ -33,7 +33,7 @@ def test_an_estimate_counts_what_is_new_and_what_is_left_of_the_whole_sweep(swee
     files = sorted(str(path) for path in Path(str(sweep.path)).rglob("*"))
     speeds = [Speed(architecture="simplified_mini", images_per_s=4.0, device="CPU", gpus=0.0)]
     found = estimate(sweep, [before[0], *plans()], HERE, {}, speeds)
-    assert (found.in_grid, found.new, found.finished) == (2, 1, 1)
+    assert found.planned == Planned(in_grid=2, new=1, finished=1)
     assert (found.cost.trials_left, found.cost.epochs_left, found.cost.images_left) == (2, 3 + 2, 48 * 5)
     assert found.cost.cpu_hours_left == pytest.approx(48 * 5 / 4 / 3600)
     assert found.cost.seconds_left == pytest.approx(48 * 3 / 4)  # of the longer of two beside each other
@@ -47,7 +47,8 @@ def test_an_estimate_takes_the_resources_that_the_launch_would_give(sweep: Sweep
     on_gpu = replace(plan, resources=Resources(cpus=4, gpus=1))
     speeds = [Speed(architecture="simplified_mini", images_per_s=4.0, gpus=1.0)]
     found = estimate(sweep, [on_gpu], Capacity(cpus=8, gpus=2), {}, speeds)
-    assert (found.new, found.cost.cpu_hours_left) == (0, 0.0)
+    assert found.planned == Planned(in_grid=1, new=0, finished=0)
+    assert found.cost.cpu_hours_left == 0.0
     assert found.cost.gpu_hours_left == pytest.approx(48 * 3 / 4 / 3600)
 
 
@@ -74,9 +75,11 @@ def test_a_few_steps_of_each_architecture_are_timed(local_ray: None, ray_address
 def test_a_dry_run_prints_the_estimate_and_leaves_nothing_behind(tmp_path: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     printed = run("launch", "demo", *settings, "--storage", str(tmp_path), "--dry-run")
-    assert "1 trial in the grid, 1 of them new and 0 finished; 1 to do in the sweep" in printed
-    assert "3 epochs, 144 training images" in printed
-    assert "not measured yet: simplified_mini; --probe times a few steps of each" in printed
+    said = [line.strip().split(maxsplit=1) for line in printed.splitlines()]
+    assert ["trials", "1 in the grid: 1 new, 0 finished; 1 to do in the sweep"] in said
+    assert ["epochs", "3"] in said
+    assert ["images", "144"] in said
+    assert "not measured  simplified_mini; `--dry-run --probe` times a few steps of each" in printed
     assert list(tmp_path.iterdir()) == []
     assert "add it" in run("launch", "demo", *settings, "--storage", str(tmp_path), "--probe", code=2)
 

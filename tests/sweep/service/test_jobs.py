@@ -115,6 +115,33 @@ def test_a_launch_sends_the_grid_as_it_is_resolved_here(server: FakeServer, tmp_
     assert job.metadata == {"command": "launch", "works": "True", "sweep": "demo", "storage": str(tmp_path)}
 
 
+@pytest.mark.parametrize("given", ["option", "variable", "file"])
+def test_urls_to_notify_are_in_a_file_of_the_job_alone(
+    given: str, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = ["json://user:secret@example.org/a", "json://user:secret@example.org/b"]
+    options = {"option": [f"--notify={url}" for url in urls], "file": [f"--notify=@{tmp_path / 'urls'}"]}
+    (tmp_path / "urls").write_text("\n".join(urls) + "\n")
+    if given == "variable":
+        monkeypatch.setenv("SWEEP_NOTIFY", " ".join(urls))
+    launch = ["launch", "demo", "--cluster", URL, "--storage", str(tmp_path), "--no-wait"]
+    printed = run(*launch, *options.get(given, []))
+    (job,) = server.sent
+    assert "--notify=@notify.txt" in _arguments(job)
+    assert job.files["notify.txt"].split() == urls
+    assert "grid.yaml" in job.files
+    for shown in (printed, job.entrypoint, job.submission_id, str(job.metadata), str(job.environment)):
+        assert "secret" not in shown
+
+
+def test_a_job_without_urls_to_notify_has_no_file_of_them(server: FakeServer, tmp_path: Path) -> None:
+    launch = ["launch", "demo", "--cluster", URL, "--storage", str(tmp_path), "--no-wait"]
+    assert "a file that holds URLs" in run(*launch, "--notify", "@nowhere.txt", code=2)
+    run(*launch)
+    assert "notify.txt" not in server.sent[0].files
+    assert "notify" not in server.sent[0].entrypoint
+
+
 def test_submit_is_the_old_name_of_launch(server: FakeServer, tmp_path: Path) -> None:
     run("launch", "demo", "--cluster", URL, "--storage", str(tmp_path), "--no-wait")
     server.end(Status.SUCCEEDED)

@@ -1,11 +1,13 @@
 """What a terminal says about cost."""
 
+import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from sweep.results.cost import Cost
-from sweep.terminal.cost import done_and_left, duration, estimate_lines
+from sweep.terminal.cost import done_and_left, duration, estimate_table
 
 COST = Cost(
     trials_left=3, epochs_left=1200, images_left=2_000_000, gpu_hours_done=1234.5, gpu_hours_left=0.25,
@@ -21,21 +23,32 @@ def test_hours_done_and_left_and_the_time_left_are_one_line() -> None:
     assert done_and_left(replace(COST, seconds_left=0.0, gpu_hours_done=0.0, gpu_hours_left=0.0)) == ""
 
 
+def shown(cost: Cost, kept_bytes: int, passing_bytes: int, priced: bool) -> dict[str, str]:
+    """The lines of an estimate by their names, on a terminal of 80 columns."""
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(estimate_table("3 to do", cost, kept_bytes, passing_bytes, priced))
+    lines = captured.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    return dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in lines)
+
+
 def test_an_estimate_says_what_is_known_and_how_to_learn_the_rest() -> None:
-    lines = estimate_lines("3 trials", COST, 5_600_000, 1_100, priced=True)
-    assert lines == [
-        "3 trials",
-        "1,200 epochs, 2,000,000 training images",
-        "checkpoints: 5.6 MB, and while it trains up to 1.1 kB more for each trial",
-        "GPU hours: 0.25, CPU hours of trials without GPUs: 0",
-        "time: about 2.5 hours",
-        "money: 0",
-    ]
-    unknown = replace(COST, gpu_hours_left=None, seconds_left=None, unmeasured=("alexnet", "vgg19"))
-    lines = estimate_lines("3 trials", unknown, 0, 0, priced=False)
-    assert lines[3].startswith("GPU hours: unknown")
-    assert "SWEEP_PRICES" in lines[5]
-    assert lines[6] == "not measured yet: alexnet, vgg19; --probe times a few steps of each"
+    assert shown(COST, 5_600_000, 1_100, priced=True) == {
+        "trials": "3 to do",
+        "epochs": "1,200",
+        "images": "2,000,000",
+        "disk": "5.6 MB, and up to 1.1 kB more for each trial while it trains",
+        "GPU hours": "0.25",
+        "CPU hours": "0, of trials without GPUs",
+        "time": "about 2.5 hours",
+        "money": "0",
+    }
+    unknown = replace(COST, gpu_hours_left=None, seconds_left=None, images_left=None, unmeasured=("a[b]", "vgg19"))
+    said = shown(unknown, 0, 0, priced=False)
+    assert said["GPU hours"] == said["images"] == said["time"] == "unknown"
+    assert "SWEEP_PRICES" in said["money"]
+    assert said["not measured"] == "a[b], vgg19; `--dry-run --probe` times a few steps of each"
 
 
 @pytest.mark.parametrize(

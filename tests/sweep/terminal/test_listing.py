@@ -1,5 +1,6 @@
 """`sweep list`: entries within the terminal's width, sweeps from their tables, and no heavy imports."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from sweep.grid import catalogue, registries
-from sweep.terminal.listing import entries, sweeps
+from sweep.store.lease import hold
+from sweep.store.sweep_dir import SweepDir
+from sweep.terminal.listing import entries, sweep_rows, sweeps
+from tests.command import document, run
 from tests.dashboard.synthetic import write_sweep
 
 KINDS = ["architectures", "interventions", "data", "recipes", "grids"]
@@ -40,9 +44,28 @@ def test_sweeps_are_counted_by_state(tmp_path: Path) -> None:
     (tmp_path / "first" / "sweep.yaml").write_text(
         "launches: [{launched_at: '2026-01-02T03:04:05Z', grid: {}}, {launched_at: '2026-01-03T03:04:05Z', grid: {}}]"
     )
-    assert sweeps(UPath(tmp_path))[1] == [
-        ["first", "1 excluded, 1 failed, 3 finished, 1 pending, 1 running", "2026-01-03T03:04:05Z"]
-    ]
+    header, ((name, trials, launched, driver, size),) = sweep_rows(sweeps(UPath(tmp_path)))
+    assert (name, trials) == ("first", "1 excluded, 1 failed, 3 finished, 1 pending, 1 running")
+    assert launched.startswith("2026-01-03T03:04:05Z, ")
+    assert launched.endswith(" days ago")
+    assert (driver, size) == ("process 1 on node-1", "")
+    said = " ".join(entries(header, [[name, trials, launched, driver, size]], 160).plain.split())
+    assert said.endswith("driver: process 1 on node-1"), "no size, and nothing is said of it"
+
+
+def test_who_works_on_a_sweep_and_how_large_it_is(tmp_path: Path) -> None:
+    sweep = SweepDir(UPath(tmp_path / "mine"))
+    sweep.record_launch({"name": "mine"})
+    (tmp_path / "mine" / "trials" / "a").mkdir(parents=True)
+    (tmp_path / "mine" / "trials" / "a" / "weights").write_bytes(bytes(3_000_000))
+    with hold(sweep.path):
+        (found,) = document("list", "sweeps", "--storage", str(tmp_path), "--sizes")
+    assert (found["sweep"], found["driver"]["pid"], found["launches"]) == ("mine", os.getpid(), 1)
+    assert 3_000_000 < found["size"] < 3_010_000
+    (found,) = document("list", "sweeps", "--storage", str(tmp_path))
+    assert (found["driver"], found["size"]) == (None, None)
+    assert "size: 3.0 MB" in run("list", "sweeps", "--storage", str(tmp_path), "--sizes")
+    assert "--sizes is for" in run("list", "grids", "--sizes", code=2)
 
 
 def test_a_sweep_without_results_and_a_damaged_one_hide_no_other(tmp_path: Path) -> None:
@@ -51,7 +74,7 @@ def test_a_sweep_without_results_and_a_damaged_one_hide_no_other(tmp_path: Path)
     (tmp_path / "damaged" / "sweep.yaml").write_text("launches: [")
     (tmp_path / "damaged" / "results" / "trials.parquet").write_bytes(b"PAR1")
     (tmp_path / "fresh" / "results" / "trials.parquet").unlink()
-    rows = {name: rest for name, *rest in sweeps(UPath(tmp_path))[1]}
+    rows = {name: rest for name, *rest in sweep_rows(sweeps(UPath(tmp_path)))[1]}
     assert list(rows) == ["damaged", "fresh", "whole"]
     assert "damaged" in rows["damaged"][0]
     assert "damaged" in rows["damaged"][1]
