@@ -1,12 +1,9 @@
 """Checks of what a user types that need nothing but the words: names, addresses, ports."""
 
-import errno
-import socket
 from urllib.parse import urlsplit
 
 _LONGEST = 255  # bytes that file systems allow for a name
 _PORTS = range(1, 65536)
-_PRIVILEGED = 1024  # ports below it need rights
 
 
 def require_name(said: str | None) -> str | None:
@@ -51,28 +48,6 @@ def require_job_server(said: str | None) -> str | None:
     raise ValueError(
         f"--cluster {said!r}: a job server's address begins with http:// or https://, such as http://127.0.0.1:8265"
     )
-
-
-def parse_port(said: str) -> int:
-    """A port of this machine that a server can listen at.
-
-    Raises:
-        ValueError: it is no port, is in use, or needs rights that this user lacks.
-    """
-    if not _is_port(said):
-        raise ValueError(f"--port {said!r}: give a number from {_PORTS[0]} to {_PORTS[-1]}")
-    port = int(said)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError as error:
-            raise ValueError(f"--port {port}: ports below {_PRIVILEGED} need rights; give a higher one") from error
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise ValueError(f"--port {port}: {error.strerror}; give another") from error
-            raise ValueError(f"--port {port} is in use; give another") from error
-    return port
 
 
 def _is_port(said: str) -> bool:

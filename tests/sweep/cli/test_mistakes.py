@@ -1,8 +1,5 @@
 """What is typed wrongly is told in one line with a cure, and the exit code is 2."""
 
-import socket
-from collections.abc import Iterator
-
 import pytest
 
 from sweep.cli import COMMANDS, checks
@@ -90,38 +87,6 @@ def test_an_address(address: str) -> None:
 @pytest.mark.parametrize("command", ["launch", "stop", "logs", "submit", "status"])
 def test_a_job_server_that_is_none(command: str, url: str) -> None:
     assert "begins with http:// or https://" in refused(command, "demo", "--cluster", url)
-
-
-@pytest.fixture
-def listening() -> Iterator[int]:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield server.getsockname()[1]
-
-
-@pytest.mark.parametrize("port", ["", "abc", "0", "-1", "65536", "8501.0", "٣٤٥٦", "999999999999"])
-def test_a_port_that_is_none(port: str) -> None:
-    assert "give a number from 1 to 65535" in refused("dashboard", f"--port={port}")
-
-
-def test_a_port_in_use(listening: int) -> None:
-    assert f"--port {listening} is in use; give another" in refused("dashboard", "--port", str(listening))
-
-
-def test_a_port_that_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(socket.socket, "bind", refuse)
-    assert "ports below 1024 need rights" in refused("dashboard", "--port", "80")
-
-
-def test_a_free_port() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    assert checks.parse_port(str(port)) == port
 
 
 def test_the_bare_command_shows_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
