@@ -30,6 +30,7 @@ def icon() -> Image.Image:
 def require_login() -> None:
     """End the page with a button until the reader has logged in; then say as whom, and offer the way out."""
     if not st.user.is_logged_in:
+        st.set_page_config(page_title="Weight banding")
         st.title("Weight banding")
         st.button("Log in", on_click=st.login, type="primary")
         st.stop()

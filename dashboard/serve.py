@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -98,7 +98,8 @@ def _serve(place: str, options: Options) -> None:
         yield
 
     app = st.App(APP, lifespan=announced, middleware=[Middleware(access.Gate, door=door)], on_script_error=tell)
-    app.run(config=config)
+    with suppress(KeyboardInterrupt):  # Ctrl-C, after which the server has shut down
+        app.run(config=config)
 
 
 def _config(host: str, port: int, base: str) -> dict[str, object]:

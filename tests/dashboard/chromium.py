@@ -39,6 +39,7 @@ class Server:
     address: str
     port: int
     log: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def output(self) -> str:
@@ -52,7 +53,7 @@ def _running(line: Sequence[str], port: int, log: Path, environment: Mapping[str
         subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment) as process,
     ):
         try:
-            server = Server(f"http://127.0.0.1:{port}", port, log)
+            server = Server(f"http://127.0.0.1:{port}", port, log, process)
             while sign not in server.output:
                 assert process.poll() is None, server.output
                 with suppress(subprocess.TimeoutExpired):

@@ -1,6 +1,7 @@
 """What `sweep dashboard` accepts, refuses, and tells the server."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import streamlit as st
 from dashboard import access, serve
 from tests.command import run
 from tests.conftest import free_port
+from tests.dashboard.chromium import served as started_server
 from tests.dashboard.synthetic import write_sweep
 
 Serve = Callable[..., dict[str, Any]]
@@ -201,3 +203,14 @@ def test_the_options_reach_the_server(started: list[str], tmp_path: Path, served
     assert serve._arguments(started[3:])[1] == serve.Options(
         host="127.0.0.1", port=None, base_path="", token=True, insecure=False
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_stops_without_a_word_when_asked_to(tmp_path: Path, sent: signal.Signals) -> None:
+    write_sweep(tmp_path / "demo")
+    with started_server(tmp_path, tmp_path / "log") as server:
+        before = server.output
+        server.process.send_signal(sent)
+        assert server.process.wait() in (0, -sent)
+    assert server.output == before
