@@ -23,6 +23,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "status": (
         ("sweep status demo --watch", "keep looking"),
+        ("sweep status demo --status failed", "what failed, grouped by error"),
+        ("sweep status demo --unexpected --architecture simplified_mini", "where the article said otherwise"),
         ("sweep status demo --json", "for programs"),
     ),
     "logs": (

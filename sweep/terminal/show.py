@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -20,56 +16,29 @@ from upath import UPath
 
 from analysis.picture import FigureRow, figure
 from analysis.write import write_bytes
-from sweep.results.cells import counts, last_convs, newest, standing
-from sweep.results.compact import look
-from sweep.results.cost import Cost, cost_of, measured_speeds, read_prices, trial_costs
-from sweep.results.tables import Row, plain_records, read_reduced, read_table, records
+from sweep.results.cells import last_convs
+from sweep.results.state import Filters, read_state
+from sweep.results.tables import read_reduced, read_table, records
 from sweep.results.words import decimal
-from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
-from sweep.terminal.cost import done_and_left
+from sweep.terminal.status import STYLES, StateView, state_json
 
 if TYPE_CHECKING:  # whose module loads torch
     from analysis.banding import BandScores
     from analysis.layers import LayerResult
 
-_MOST = 100  # rows that a person still reads
-_STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
+_MOST = 100  # rows of a picture that a person still reads
 _LARGE_FIGURE = 16  # rows; a figure with more is large enough at one pixel per weight
 
 
-def sweep_table(sweep: SweepDir) -> Table:
-    """The results so far: one row per trial and final layer, at the newest checkpoint.
-
-    Of more than 100 trials, only those that need attention; the title counts all.
-    """
-    seen = _look(sweep)
-    trials = seen.trials
-    caption = None
-    if len(trials) > _MOST:
-        trials = [trial for trial in trials if trial["status"] not in ("finished", "excluded")][:_MOST]
-        caption = f"{len(trials)} of {len(seen.trials)} trials; all: sweep status {sweep.path} --json, or the dashboard"
-    table = Table(title=_title(sweep, seen), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.caption, table.caption_justify = caption, "left"
-    for column in ("trial", "status", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"):
-        table.add_column(column, justify="right" if column == "accuracy" else "left", overflow="fold")
-    names = _readable([trial["trial_id"] for trial in seen.trials])
-    for trial in trials:
-        for index, row in enumerate(seen.layers.get(trial["trial_id"], [{}])):
-            facts = _trial_cells(trial, names[trial["trial_id"]]) if index == 0 else ["", "", ""]
-            table.add_row(*facts, *_layer_cells(row))
-    return table
+def sweep_table(sweep: SweepDir) -> StateView:
+    """The results so far: one row per trial and final layer, at the newest checkpoint."""
+    return StateView(read_state(sweep, surveyed=True), Filters())
 
 
 def sweep_json(sweep: SweepDir) -> dict[str, Any]:
-    """The sweep as `sweep status --json` prints it."""
-    seen = _look(sweep)
-    return {
-        "sweep": sweep.name,
-        "counts": seen.counts,
-        "cost": asdict(seen.cost),
-        "trials": [_trial_json(trial, seen.layers.get(trial["trial_id"], [])) for trial in seen.trials],
-    }
+    """The whole sweep as `sweep status --json` prints it."""
+    return state_json(read_state(sweep, surveyed=True), Filters())
 
 
 def layer_results_table(results: Sequence[LayerResult]) -> Table:
@@ -168,85 +137,10 @@ def draw_sweep(sweep: SweepDir) -> UPath | None:
     return sweep.picture
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A sweep as it is now: its driver, its trials, and the newest layers of each, the last conv first."""
-
-    driver: Holder | None
-    counts: dict[str, int]
-    cost: Cost
-    trials: list[Row]
-    layers: dict[str, list[Row]]
-
-
-def _look(sweep: SweepDir) -> _Seen:
-    tables = look(sweep)
-    driver = holder(sweep.path)
-    trials = standing(tables["trials"], driver)
-    layers: dict[str, list[Row]] = {}
-    for row in plain_records(newest(tables["layers"])):
-        layers.setdefault(row["trial_id"], []).append(row)
-    cost = cost_of(trial_costs(trials, measured_speeds(trials, tables["epochs"]), read_prices()))
-    return _Seen(driver, counts(trials), cost, plain_records(trials), layers)
-
-
-def _title(sweep: SweepDir, seen: _Seen) -> str:
-    counts = ", ".join(f"{number} {state}" for state, number in seen.counts.items() if number) or "no trials"
-    driver = seen.driver
-    works = f"; driver: process {driver.pid} on {driver.host}, heartbeat {driver.age_s:.0f} s ago" if driver else ""
-    cost = done_and_left(seen.cost)
-    return f"{sweep.name}: {counts}{works}" + (f"\n{cost}" if cost else "")
-
-
-def _trial_cells(trial: Row, name: str) -> list[str]:
-    accuracy = "" if trial["val_accuracy"] is None else f"{trial['val_accuracy']:.3f}"
-    return [name, _status_cell(trial), accuracy]
-
-
-def _status_cell(trial: Row) -> str:
-    """A trial's status with what a reader needs to know about it."""
-    said = [_coloured(trial["status"])]
-    if trial["status"] == "running":
-        beat = "" if trial["heartbeat_at"] is None else f", {time.time() - trial['heartbeat_at']:.0f} s ago"
-        said.append(f"epoch {trial['epoch']} of {trial['epochs']} on {trial['host']}{beat}")
-    if (trial["attempts"] or 0) > 1:
-        said.append(f"attempt {trial['attempts']}")
-    remark = trial["error"] or trial["reason"]
-    return ", ".join(said) + (f": {escape(remark)}" if remark else "")
-
-
-def _readable(trial_ids: Sequence[str]) -> dict[str, str]:
-    """Each trial's id, without its hash if that is still unique."""
-    short = {trial_id: trial_id.rpartition("-")[0] for trial_id in trial_ids}
-    counts = Counter(short.values())
-    return {trial_id: name if counts[name] == 1 else trial_id for trial_id, name in short.items()}
-
-
-def _layer_cells(row: dict[str, Any]) -> list[str]:
-    if not row:
-        return [""] * 5
-    if row["error"]:
-        return [row["layer"], "", "", f"[red]{escape(row['error'])}[/red]", row["expected"] or ""]
-    intervals = [_interval(row[axis], row[f"{axis}_low"], row[f"{axis}_high"]) for axis in ("horizontal", "vertical")]
-    return [row["layer"], *intervals, _coloured(row["verdict"]), row["expected"] or ""]
-
-
-def _trial_json(trial: Row, layers: list[Row]) -> Row:
-    keys = ("layer", "step", "horizontal", "vertical", "verdict", "expected")
-    own = ("trial_id", "architecture", "intervention", "seed", "status", "attempts")
-    return {
-        **{key: trial[key] for key in own},
-        "error": trial["reason"] if trial["status"] == "excluded" else trial["error"],
-        "val_accuracy": trial["val_accuracy"],
-        "gpu_hours": trial["gpu_hours"],
-        "layers": [{key: row[key] for key in keys} for row in layers],
-    }
-
-
 def _interval(value: float, low: float, high: float) -> str:
     return f"{decimal(value)} [{decimal(low)}, {decimal(high)}]".replace("[", r"\[")
 
 
 def _coloured(word: str | None) -> str:
-    style = _STYLES.get(word or "")
+    style = STYLES.get(word or "")
     return f"[{style}]{word}[/{style}]" if style else word or ""
