@@ -36,13 +36,13 @@ def probe(
     trials = len(opened.trials())
     probed = probe_sweep(opened, images)
     outcomes = list(track(probed, "probing", total=trials, console=consoles.complaints, transient=True))
+    failed = [done for done in outcomes if done.failed]
     if as_json:
         rows = plain_records(read_table(opened.path, "probes"))
         consoles.print_json({"sweep": opened.name, "trials": [asdict(done) for done in outcomes], "probes": rows})
-    else:
-        for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
-            consoles.tell(f"{number} of {trials} trials: {outcome}")
-    failed = [done for done in outcomes if done.failed]
+        raise typer.Exit(1 if failed else 0)
+    for outcome, number in Counter(done.outcome for done in outcomes if not done.failed).items():
+        consoles.tell(f"{number} of {trials} trials: {outcome}")
     for done in failed:
-        consoles.tell(f"{done.trial_id}: {done.outcome}", as_json, "red")
+        consoles.tell(f"{done.trial_id}: {done.outcome}", style="red")
     raise typer.Exit(1 if failed else 0)

@@ -38,7 +38,7 @@ def run_there(
     parameters whose values differ for the job, `name` is the command's if that differs, and `files` are sent along.
     With `--no-wait`, the exit code 0 means that trials have begun.
     """
-    from sweep.service.jobs import Command, JobServer
+    from sweep.service.jobs import WORK, Command, JobServer
 
     given = context.params
     urls = notify_urls(given.get("notify") or ())
@@ -50,6 +50,10 @@ def run_there(
         files={**(files or {}), **told},
         ship_code=given.get("ship_code", False),
     )
+    if command.name in WORK and given.get("as_json"):
+        raise ValueError(
+            "a job prints messages and document in one stream; leave --json out, and use `sweep status --json`"
+        )
     server = JobServer(given["cluster"], given["insecure"])
     job = server.running(command)
     if job is None:

@@ -36,7 +36,8 @@ SENT_WITH = "SWEEP_SENT_WITH"
 """The variable in which a job finds the options that send a command to its cluster again."""
 BEGUN = "nothing is left to check; training begins"
 """The line of a job's output after which it no longer refuses what it was asked for."""
-_WORK = ("launch", "resume", "analyze")  # the commands that work on a sweep; the others look at it
+WORK = ("launch", "resume", "analyze")
+"""The commands that work on a sweep; the others look at it."""
 _STOP_WAIT_S = "60"  # for the trials' last checkpoints; Ray's own 3 s would cut them off
 _LOOK_EVERY_S = 1.0
 _RAYS_OWN_LINE = re.compile(
@@ -70,12 +71,12 @@ class Command:
     @property
     def works(self) -> bool:
         """Whether it works on the sweep as its only driver."""
-        return self.name in _WORK and "--dry-run" not in self.arguments
+        return self.name in WORK and "--dry-run" not in self.arguments
 
     @property
     def entrypoint(self) -> str:
         """The shell line of the job."""
-        where = ["--address", "auto"] if self.name in _WORK else []
+        where = ["--address", "auto"] if self.name in WORK else []
         return shlex.join(["sweep", self.name, *self.arguments, *where])
 
     @property

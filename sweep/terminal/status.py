@@ -42,8 +42,11 @@ class StateView:
 
 
 def state_json(state: State, filters: Filters) -> dict[str, Any]:
-    """A sweep's state as `sweep status --json` prints it; counts and costs are those of all its trials."""
-    trials = plain_records(state.chosen(filters))
+    """A sweep's state as `sweep status --json` prints it, its trials in the order in which the grids name them.
+
+    Counts and costs are those of all its trials.
+    """
+    trials = plain_records(state.chosen(filters).sort_index())
     chosen = {trial["trial_id"] for trial in trials}
     layers = _newest_layers(state, trials)
     groups = [failures for failures in state.failures if chosen & set(failures.trial_ids)]

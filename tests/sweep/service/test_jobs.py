@@ -291,6 +291,7 @@ def test_a_stop_without_a_cluster_asks_the_driver(tmp_path: Path) -> None:
         (["--storage", "/sweeps", "--set", "data.options.train_image=3"], "did you mean 'train_images'"),
         (["--storage", "/sweeps", "--set", "data.name=folder", "--set", "data.root=pictures"], "absolute path"),
         (["--storage", "/sweeps", "--probe"], "--probe is for the estimate"),
+        (["--storage", "/sweeps", "--json"], "leave --json out"),
     ],
 )
 def test_mistakes_are_found_before_a_job_is_sent(arguments: list[str], complaint: str, server: FakeServer) -> None:

@@ -89,7 +89,7 @@ def _told(sweep: SweepDir, *filters: str) -> list[dict[str, str]]:
     ("filters", "chosen"),
     [
         (["--status", "failed"], ["x_pool"]),
-        (["--status", "failed", "--status", "running"], ["x_pool", "no_pooling"]),
+        (["--status", "failed", "--status", "running"], ["no_pooling", "x_pool"]),
         (["--verdict", "vertical"], ["rotate90"]),
         (["--intervention", "untrained"], ["untrained"]),
         (["--architecture", "simplified_mini", "--data", "scenes", "--status", "pending"], ["untrained"]),
