@@ -4,10 +4,11 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ Needs = dict[str, float]
 _ACCELERATOR, _A_LITTLE = "accelerator_type:", 0.001  # a node has 1 of its kind; tasks that need the kind take a little
 _NODE_TYPE = "ray.io/node-group"  # the label of nodes that a launcher or Kubernetes has started
 _PATIENCE_S = 60.0  # with nothing running, before the user hears what is waiting for what
+_ANSWER_S = 5.0  # that a node may take to take a connection
 _GIVE_UP_S = 300.0  # with room in the cluster, but no process started in it
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # in the path of a Unix socket
 _RAY_FOLDERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # appended to RAY_TMPDIR
@@ -184,15 +186,28 @@ def require_room(wanted: Iterable[Resources], address: str | None) -> None:
             )
 
 
-def living_nodes() -> set[str]:
-    """Ids of the connected cluster's nodes that are alive."""
+def answers(node_id: str) -> bool:
+    """Whether a node is alive; asks it, since Ray takes up to half a minute to see that one is gone."""
     import ray
 
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    for node in ray.nodes():
+        if node["NodeID"] == node_id and node["Alive"]:
+            with suppress(OSError):
+                socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), _ANSWER_S).close()
+                return True
+    return False
+
+
+def node_of(actor: Any) -> str | None:
+    """The id of the node on which an actor runs or ran, None if it never had a place."""
+    import ray
+
+    where = ray._private.state.actors(actor._actor_id.hex()).get("Address", {})  # 2.60 has no public way to it
+    return where.get("NodeID") or None
 
 
 def working_nodes() -> set[str]:
-    """Ids of the living nodes that have CPUs, so that trials can run there; a head often has none."""
+    """Ids of the cluster's living nodes that have CPUs, so that trials can run there; a head often has none."""
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)}

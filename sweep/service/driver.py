@@ -35,7 +35,7 @@ from sweep.results.words import count
 from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.clerk import Clerk
-from sweep.service.cluster import Patience, RayCluster, in_words, living_nodes, needs_of, working_nodes
+from sweep.service.cluster import Patience, RayCluster, answers, in_words, needs_of, node_of, working_nodes
 from sweep.service.failures import cant_be_imported, died_of, report_of
 from sweep.service.health import MOST_ALIKE, Alike, Nodes
 from sweep.service.metrics import Metrics
@@ -173,6 +173,7 @@ class Driver(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         worker = self._workers[trial.trial_id]
         worker.actor = trial.temporary_state.ray_actor  # Tune has no public way to it (2.60)
+        worker.node = node_of(worker.actor)
         worker.since = time.monotonic()
         self._queue.started(trial.trial_id)
         self._feed(worker)
@@ -203,9 +204,7 @@ class Driver(tune.Callback):
                 task["attempts"] = self._live.status(task["trial_id"]).attempts
             self._queue.tasks.hold(task["trial_id"])
         if tasks:
-            self._clerk.do(
-                lambda: [self._found(task, report) for task in tasks], lambda found: self._bury(worker, found, report)
-            )
+            self._clerk.do(partial(self._examine, worker, tasks, report), partial(self._bury, worker, report))
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._tend()
@@ -328,7 +327,7 @@ class Driver(tune.Callback):
             self._send_home(worker)
             return
         wanted = 1 if once else 1 + self._ahead(worker.kind) - len(worker.tasks)
-        tasks = self._queue.take(worker.kind, wanted) if wanted > 0 else []
+        tasks = self._queue.take(worker.kind, wanted, worker.node) if wanted > 0 else []
         if not tasks and worker.tasks:
             return
         for task in tasks:
@@ -420,19 +419,28 @@ class Driver(tune.Callback):
             return
         self._count(worker, task, status)
 
-    def _found(self, task: Task, report: str) -> _Remains:
-        """What a worker that has died left of a trial; the failure of one that it was training is recorded."""
+    def _examine(self, worker: Worker, tasks: Sequence[Task], report: str) -> tuple[bool, list[_Remains]]:
+        """Whether the node of a worker that has died is gone, and what the worker has left of its trials."""
+        node_gone = worker.node is not None and not answers(worker.node)
+        return node_gone, [self._found(task, report, node_gone) for task in tasks]
+
+    def _found(self, task: Task, report: str, node_gone: bool) -> _Remains:
+        """What a worker that has died left of a trial; what has become of one that it was training is recorded."""
         trial_id = task["trial_id"]
         status = self._live.read_again(trial_id)
         begun = status.attempts > task["attempts"]
-        if begun and status.status == "running":
+        if begun and status.status == "running" and node_gone and self._outages[trial_id] < _MOST_OUTAGES:
+            reason = self._sweep.trial(trial_id).interrupted("its node is gone")
+            status = replace(status, status="pending", reason=reason)
+            self._record(trial_id, status)
+        elif begun and status.status == "running":
             status = _died(status, report)
             self._record(trial_id, status, report)
         return _Remains(task, status, begun)
 
-    def _bury(self, worker: Worker, remains: Sequence[_Remains], report: str) -> None:
+    def _bury(self, worker: Worker, report: str, examined: tuple[bool, Sequence[_Remains]]) -> None:
         """Decide about the trials of a worker that has died: the one that it was at has failed, unless its node has."""
-        node_gone = worker.node is not None and worker.node not in living_nodes()
+        node_gone, remains = examined
         blamed = False
         for task, status, begun in remains:
             self._queue.tasks.drop(task["trial_id"])
@@ -441,26 +449,26 @@ class Driver(tune.Callback):
                 self._conclude(task["trial_id"])
             elif begun and status.status == "failed":
                 blamed = True
-                self._lost(worker, task, status, node_gone)
+                self._count(worker, task, status)
+            elif node_gone:
+                self._move(worker, task, status, begun)
             elif not (blamed or begun or any(other.begun for other in remains)):
                 blamed = True  # its process could not even start
                 status = _died(status, report)
                 self._clerk.do(partial(self._record, task["trial_id"], status, report), _nothing)
                 self._live.tell(task["trial_id"], status)
-                self._lost(worker, task, status, node_gone)
+                self._count(worker, task, status)
             else:
                 self._queue.tasks.add(task)
 
-    def _lost(self, worker: Worker, task: Task, status: Status, node_gone: bool) -> None:
-        """A trial was lost with its process; if the whole node is gone, that is not a failure of the trial."""
+    def _move(self, worker: Worker, task: Task, status: Status, begun: bool) -> None:
+        """A trial's node is gone: that is no failure of the trial."""
         trial_id = task["trial_id"]
-        if node_gone and not self._queue.closing and self._outages[trial_id] < _MOST_OUTAGES:
+        if begun and not self._queue.closing:
             self._outages[trial_id] += 1
-            begun = "from its last checkpoint" if status.step else "from the beginning"
-            self._display.remark(f"{trial_id}: its node {str(worker.node)[:8]} is gone; continues elsewhere {begun}")
-            self._queue.tasks.add(task, _backoff_s(self._outages[trial_id]))
-            return
-        self._count(worker, task, status)
+            where = "from its last checkpoint" if status.step else "from the beginning"
+            self._display.remark(f"{trial_id}: its node {str(worker.node)[:8]} is gone; continues elsewhere {where}")
+        self._queue.tasks.add(task, _backoff_s(self._outages[trial_id]) if begun else 0.0)
 
     def _count(self, worker: Worker, task: Task, status: Status) -> None:
         """A trial has failed: again, unless it has failed too often or would fail again."""
@@ -475,17 +483,19 @@ class Driver(tune.Callback):
                 self.stop(f"{MOST_ALIKE} trials in a row have failed in the same way ({error})")
             return
         delay_s = _backoff_s(failures)
+        task["failed_on"] = worker.node
         self._queue.tasks.add(task, delay_s)
         if not self._queue.closing:
             retry = f"retry {max(failures, 1)} of {self._cluster.max_failures} in {delay_s:.0f} s"
             self._display.remark(f"{trial_id}: failed ({error}); {retry}")
 
-    def _record(self, trial_id: str, status: Status, traceback: str) -> None:
+    def _record(self, trial_id: str, status: Status, traceback: str | None = None) -> None:
         """Write what a trial's process could not."""
         trial = self._sweep.trial(trial_id)
         if trial.status().attempts > status.attempts:
             return  # it runs again already
-        trial.write_error(traceback)
+        if traceback is not None:
+            trial.write_error(traceback)
         trial.write_status(status)
 
     def _look(self) -> tuple[bool, list[Request]]:

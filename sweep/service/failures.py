@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-_DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor (died|is (dead|unavailable))")
+_DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor ([0-9a-f]+ )?(died|is (dead|unavailable))")
 
 
 def report_of(trial: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sweep.results.words import kind_of
 
-_IN_A_ROW = 3  # failures on a node without a success, of at least two trials, before it is avoided
+_IN_A_ROW = 3  # failures on a node without a success before it is avoided
 _REST_S, _LONGEST_REST_S = 300.0, 3600.0
 MOST_ALIKE = 10
 """Trials that may fail for good in the same way, one after another, before a launch stops."""
@@ -20,6 +20,7 @@ class Nodes:
         self._failures: dict[str, list[str]] = defaultdict(list)
         self._until: dict[str, float] = {}
         self._rests: dict[str, float] = {}
+        self._excused: set[str] = set()
 
     @property
     def avoided(self) -> frozenset[str]:
@@ -34,19 +35,26 @@ class Nodes:
             self._rests.pop(node, None)
 
     def failed(self, node: str | None, trial_id: str) -> list[str]:
-        """A trial has failed on a node; returns the trials whose failures are the node's own."""
+        """A trial has failed on a node; returns the trials whose failures are the node's own.
+
+        Whether a node or the only trial that has failed on it is to blame, that trial's next attempts elsewhere show:
+        it is excused for one node.
+        """
         if node is None or node in self.avoided:
             return [] if node is None else [trial_id]
         self._failures[node].append(trial_id)
         blamed = self._failures[node]
-        if len(blamed) < _IN_A_ROW or len(set(blamed)) < 2 or not self._alive() - self.avoided - {node}:
+        if len(blamed) < _IN_A_ROW or not self._alive() - self.avoided - {node}:
             return []
+        if len(set(blamed)) == 1:
+            if trial_id in self._excused:
+                return []
+            self._excused.add(trial_id)
         rest_s = self._rests[node] = min(2 * self._rests.get(node, _REST_S / 2), _LONGEST_REST_S)
         self._until[node] = time.monotonic() + rest_s
         del self._failures[node]
-        self._say(
-            f"{len(blamed)} trials in a row have failed on node {node[:8]}: it is avoided for {rest_s / 60:.0f} minutes"
-        )
+        avoided = f"it is avoided for {rest_s / 60:.0f} minutes"
+        self._say(f"{len(blamed)} attempts in a row have failed on node {node[:8]}: {avoided}")
         return blamed
 
 

@@ -18,6 +18,9 @@ from sweep.spec import Resources
 Task = dict[str, Any]
 """What a worker needs to run a trial, its resources among it; plain values, as Tune wants them."""
 
+_Waiting = tuple[int, int, Task]
+"""A task behind what decides its turn."""
+
 
 class Kind(NamedTuple):
     """What trials must share to be trained one after another by one process."""
@@ -44,7 +47,7 @@ class Tasks:
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         self._order = count()
-        self._ready: dict[Kind, list[tuple[int, int, Task]]] = defaultdict(list)
+        self._ready: dict[Kind, list[_Waiting]] = defaultdict(list)
         self._later: list[tuple[float, int, Task]] = []
         self._held: set[str] = set()
         self._ids: set[str] = set()
@@ -88,17 +91,29 @@ class Tasks:
         """The task whose turn it is among those of a kind that could run now."""
         return self._ready[kind][0][2]
 
-    def take(self, kind: Kind, most: int, sought: Iterable[Kind] = ()) -> list[Task]:
-        """Up to `most` tasks of a kind; none while one of a `sought` kind is of higher priority."""
+    def take(self, kind: Kind, most: int, sought: Iterable[Kind] = (), node: str | None = None) -> list[Task]:
+        """Up to `most` tasks of a kind; none while one of a `sought` kind is of higher priority.
+
+        Those that have failed on `node` are taken only if there is nothing else: it may be the node's fault.
+        """
         ready = self.ready()
         if kind not in ready:
             return []
         own = self._ready[kind]
         if any(self._ready[other][0][0] < own[0][0] for other in sought if other in ready):
             return []
-        taken = [heapq.heappop(own)[2] for _ in range(min(most, len(own)))]
-        self._ids.difference_update(task["trial_id"] for task in taken)
-        return taken
+        taken: list[_Waiting] = []
+        failed: list[_Waiting] = []
+        while own and len(taken) < most:
+            entry = heapq.heappop(own)
+            (taken if node is None or entry[2].get("failed_on") != node else failed).append(entry)
+        if failed and not taken:
+            taken.append(failed.pop(0))
+        for entry in failed:
+            heapq.heappush(own, entry)
+        tasks = [task for _, _, task in taken]
+        self._ids.difference_update(task["trial_id"] for task in tasks)
+        return tasks
 
 
 def anywhere(worker: str, task: Task) -> Task:
@@ -160,11 +175,11 @@ class Queue(Searcher):
         self._starting.pop(worker, None)
         self._working.discard(worker)
 
-    def take(self, kind: Kind, most: int) -> list[Task]:
-        """Tasks for a worker of a kind; none if its place is wanted for something of higher priority."""
+    def take(self, kind: Kind, most: int, node: str | None = None) -> list[Task]:
+        """Tasks for a worker of a kind on a node; none if its place is wanted for something of higher priority."""
         if self.closing or self._paused():
             return []
-        return self.tasks.take(kind, most, self._starting.values())
+        return self.tasks.take(kind, most, self._starting.values(), node)
 
     def waiting(self, kind: Kind) -> int:
         """How many tasks of a kind could run now."""

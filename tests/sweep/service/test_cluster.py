@@ -1,13 +1,15 @@
 """What keeps a local Ray from starting, or its processes, is worked around or told in one line with the cure."""
 
 import shlex
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from sweep.service import cluster
-from sweep.service.cluster import Patience, living_nodes, require_room, working_nodes
+from sweep.service.cluster import Patience, answers, node_of, require_room, working_nodes
 from sweep.service.failures import cant_be_imported
 from sweep.spec import Resources
 
@@ -132,6 +134,26 @@ def test_what_waits_for_room_waits_as_long_as_it_takes(local_ray: None, tmp_path
     assert told == ["nothing started; the cluster has 2 CPUs"]
 
 
+def test_a_node_is_alive_if_it_answers_whatever_ray_says(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (node,) = ray.nodes()
+    assert answers(node["NodeID"])
+    assert not answers("another")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    monkeypatch.setattr("ray.nodes", lambda: [node | {"NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}])
+    assert not answers(node["NodeID"])
+
+
+def test_where_an_actor_ran_is_known_after_its_end(local_ray: None) -> None:
+    class Nobody:
+        def here(self) -> None: ...
+
+    actor = ray.remote(Nobody).options(num_cpus=0).remote()
+    ray.get(actor.here.remote())
+    ray.kill(actor)
+    assert node_of(actor) == ray.nodes()[0]["NodeID"]
+
+
 def test_a_head_without_cpus_takes_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [
         {"NodeID": "head", "Alive": True, "Resources": {"memory": 1.0, "CPU": 0.0}},
@@ -139,7 +161,6 @@ def test_a_head_without_cpus_takes_no_trial(monkeypatch: pytest.MonkeyPatch) -> 
         {"NodeID": "gone", "Alive": False, "Resources": {}},
     ]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    assert living_nodes() == {"head", "worker"}
     assert working_nodes() == {"worker"}
 
 

@@ -61,8 +61,11 @@ def told() -> Told:
 
 
 @pytest.fixture
-def driven(sweep: SweepDir, tiny: Grid, plan: Plan, told: Told, local_ray: None) -> Iterator[Driver]:
+def driven(
+    sweep: SweepDir, tiny: Grid, plan: Plan, told: Told, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Driver]:
     """A driver of a sweep with one planned trial, outside Tune."""
+    monkeypatch.setattr(module, "node_of", lambda _: None)
     sweep.add([plan])
     with hold(sweep.path) as lease:
         made = Driver(
@@ -266,7 +269,7 @@ def test_a_storage_that_fails_is_nobodys_failure_and_pauses_until_it_answers(
 def test_of_a_worker_that_dies_the_trial_it_was_at_has_failed_and_the_others_go_on(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "living_nodes", lambda: {"n1"})
+    monkeypatch.setattr(module, "answers", lambda _: True)
     trial, _ = at_work(driven, plan)
     other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": 7}))
     sweep.add([other])
@@ -286,13 +289,26 @@ def test_of_a_worker_that_dies_the_trial_it_was_at_has_failed_and_the_others_go_
 def test_a_trial_whose_node_is_gone_has_not_failed(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "living_nodes", lambda: {"n2"})
+    monkeypatch.setattr(module, "answers", lambda _: False)
     trial, _ = at_work(driven, plan, node="n1-0123456789")
     sweep.trial(plan.trial_id).write_status(Status(status="running", attempts=1, step=4))
     driven.on_trial_error(0, [], trial)
     settle(driven)
     assert driven._failures[plan.trial_id] == 0
     assert told.remarks == [f"{plan.trial_id}: its node n1-01234 is gone; continues elsewhere from its last checkpoint"]
+    assert sweep.trial(plan.trial_id).status().reason == "its node is gone; no checkpoint yet"
+
+
+def test_a_worker_whose_node_goes_before_it_has_reported_anything_blames_no_trial(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "answers", lambda node: node != "n1")
+    trial, _ = at_work(driven, plan)
+    driven.on_trial_error(0, [], trial)
+    settle(driven)
+    assert driven._failures[plan.trial_id] == 0
+    assert sweep.trial(plan.trial_id).status() == Status()
+    assert driven._queue.waiting(module.kind_of(driven._task(plan))) == 1
 
 
 def test_a_kind_of_worker_that_cannot_start_fails_its_trials_rather_than_for_ever(
@@ -332,9 +348,25 @@ def test_a_node_on_which_trials_fail_in_a_row_is_avoided_and_they_are_not_to_bla
         trial, _ = at_work(driven, other, node="sick", name=f"w{number}")
         report(driven, trial, failure(other), done=True)
         driven.on_trial_complete(0, [], trial)
-    assert told.remarks[-2] == "3 trials in a row have failed on node sick: it is avoided for 5 minutes"
+    assert told.remarks[-2] == "3 attempts in a row have failed on node sick: it is avoided for 5 minutes"
     assert set(driven._failures.values()) == {0}
     assert driven._placed("x", driven._task(plan))["avoided"] == ["sick"]
+
+
+def test_a_trial_that_alone_fails_on_a_node_gets_one_more_chance_elsewhere(
+    driven: Driver, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driven._nodes, "_alive", lambda: {"n1", "n2", "n3"})
+    driven._cluster = replace(driven._cluster, max_failures=3)
+    for node in ["n1"] * 3 + ["n2"] * 4:
+        assert told.ends == []
+        trial, _ = at_work(driven, plan, node=node)
+        report(driven, trial, failure(plan), done=True)
+        driven.on_trial_complete(0, [], trial)
+        driven._queue.tasks.drop(plan.trial_id)
+    assert sum("attempts in a row have failed on node n1" in remark for remark in told.remarks) == 1
+    assert driven._nodes.avoided == {"n1"}
+    assert told.ends == ["RuntimeError: boom"]
 
 
 def test_a_request_is_answered_when_its_trial_neither_waits_nor_runs(

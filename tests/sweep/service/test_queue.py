@@ -86,6 +86,15 @@ def test_a_task_held_back_keeps_the_end_from_coming(clock: list[float]) -> None:
     assert queue.suggest("w") == Searcher.FINISHED
 
 
+def test_what_has_failed_on_a_node_is_tried_there_again_only_if_nothing_else_waits(clock: list[float]) -> None:
+    queue = Queue([task("a", failed_on="sick"), task("b", failed_on="sick"), task("c")])
+    kind = kind_of(task("a"))
+    assert [taken["trial_id"] for taken in queue.take(kind, 2, "sick")] == ["c"]
+    assert [taken["trial_id"] for taken in queue.take(kind, 2, "sick")] == ["a"]
+    assert [taken["trial_id"] for taken in queue.take(kind, 1, "well")] == ["b"]
+    assert len(queue.tasks) == 0
+
+
 def test_kinds_have_workers_of_their_own(clock: list[float]) -> None:
     large = task("large", cpus=8, gpus=1.0)
     queue = Queue([*tasks("a"), large, task("pictures", root="/p", data_key="p"), task("scenes", root=None)])
@@ -147,6 +156,7 @@ def test_a_hundred_thousand_tasks_are_no_burden() -> None:
             "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialWorker",
             "process died",
         ),  # Tune's
+        ("The actor 6d7c0e65e174f1aa is unavailable: RpcError: Socket closed rpc_code: 14.", "process died"),
         ("", "process died"),
         ("Traceback\n\nKeyError: 'a'\n", "KeyError: 'a'"),
     ],
