@@ -42,7 +42,6 @@ from sweep.store.manifest import MEASURED, MODEL, checkpoint_steps
 from sweep.store.sweep_dir import SweepDir
 
 FAULTS, FAULTS_ON_S3 = 56, 64
-EPOCHS, EPOCHS_ON_S3 = 24, 48
 Kinds = dict[str, tuple[int, faults.Fault]]
 
 
@@ -182,12 +181,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", default="[0,1]", help="of the trained networks")
     parser.add_argument("--interventions", default="[baseline, rotate90, no_pooling, untrained]")
-    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}; with --s3, {EPOCHS_ON_S3}")
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--only", action="append", default=[], help="a kind of fault; default: all")
+    parser.add_argument("--undisturbed", type=Path, help="where the undisturbed run is kept, for other chaos")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     given.faults = given.faults or (FAULTS_ON_S3 if given.s3 else FAULTS)
-    given.epochs = given.epochs or (EPOCHS_ON_S3 if given.s3 else EPOCHS)
     return given
 
 
@@ -205,14 +204,15 @@ def main() -> int:
         storage = S3() if given.s3 else Tmpfs(work / "storage")
         kinds = kinds_for(storage, given.only)
         stage = Stage(work, storage, grid, given.seed)
-        quiet = [*SWEEP, "launch", "demo", *grid, "--storage", str(work / "undisturbed")]
+        undisturbed = given.undisturbed or work / "undisturbed"
+        quiet = [*SWEEP, "launch", "demo", *grid, "--storage", str(undisturbed)]
         try:
             subprocess.run([*quiet, "--address", stage.cluster.address], check=True, stdout=subprocess.DEVNULL)
             failures = Failures(stage)
             struck = strike(stage, kinds, given.faults)
             resumes = finish(stage)
             failed = failures.close()
-            result = compared(facts(stage.sweep), facts(SweepDir(UPath(work / "undisturbed" / "demo"))))
+            result = compared(facts(stage.sweep), facts(SweepDir(UPath(undisturbed / "demo"))))
             given_up, by_themselves = stage.given_up(), ended_by_themselves(stage)
         finally:
             stage.close()
@@ -222,7 +222,7 @@ def main() -> int:
     result = {
         "command": f"python benchmarks/chaos.py {options}",
         "faults": len(struck),
-        "rows": [{"fault": kind, "struck": number} for kind, number in Counter(f["fault"] for f in struck).items()],
+        "rows": [{"fault": kind, "struck": sum(fault["fault"] == kind for fault in struck)} for kind in kinds],
         "storage": storage.kind,
         "launches": len(stage.drivers),
         "resumes_after_the_last_fault": resumes,

@@ -178,7 +178,7 @@ def sick_node(stage: Stage) -> str:
         raise MissError("too few trials are left")
     before, began = len(driver.said()), time.monotonic()
     node = stage.replace_node(stage.take_node(), CHAOS_SICK="1")
-    told = re.compile(rf"(\d+) trials in a row have failed on node {node.node_id[:8]}: it is avoided")
+    told = re.compile(rf"(\d+) attempts in a row have failed on node {node.node_id[:8]}: it is avoided")
     try:
         stage.wait(lambda: told.search(driver.said(before)), "the node is not avoided", LONGEST_WAIT_S)
         avoided_s = time.monotonic() - began

@@ -24,10 +24,13 @@ LOST = 0.3  # of the answers to PUTs
 
 _Environ = dict[str, Any]
 _Application = Callable[[_Environ, Any], Iterable[bytes]]
-_REFUSALS: dict[Order, tuple[str, str]] = {
-    "unavailable": ("503 Service Unavailable", "ServiceUnavailable"),
-    "expired": ("403 Forbidden", "ExpiredToken"),
+_Refusal = tuple[str, str, str]
+"""HTTP's status, and S3's code and message."""
+_REFUSALS: dict[Order, _Refusal] = {
+    "unavailable": ("503 Service Unavailable", "ServiceUnavailable", "Please reduce your request rate."),
+    "expired": ("403 Forbidden", "ExpiredToken", "The provided token has expired."),
 }
+_LOST: _Refusal = ("500 Internal Server Error", "InternalError", "We encountered an internal error.")
 
 
 class FaultyS3:
@@ -43,7 +46,7 @@ class FaultyS3:
         order = self.order
         if order in _REFUSALS:
             self._count()
-            return _refuse(environ, start_response, *_REFUSALS[order])
+            return _refuse(environ, start_response, _REFUSALS[order])
         if order == "lose answers" and environ["REQUEST_METHOD"] == "PUT" and self._drawn(LOST):
             self._count()
             return self._lose(environ, start_response)
@@ -54,7 +57,7 @@ class FaultyS3:
         for _ in self._application(environ, lambda *_: None):
             pass
         if self._drawn(0.5):
-            return _refuse(environ, start_response, "500 Internal Server Error", "InternalError")
+            return _refuse(environ, start_response, _LOST)
         with suppress(OSError):
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         start_response("200 OK", [])
@@ -69,11 +72,12 @@ class FaultyS3:
             self.struck += 1
 
 
-def _refuse(environ: _Environ, start_response: Any, status: str, code: str) -> Iterable[bytes]:
+def _refuse(environ: _Environ, start_response: Any, refusal: _Refusal) -> Iterable[bytes]:
+    status, code, message = refusal
     with suppress(OSError):  # a body left unread would keep the client from reading the answer
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     start_response(status, [("Content-Type", "application/xml")])
-    said = f"<Error><Code>{code}</Code><Message>on order</Message></Error>"
+    said = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else said.encode()]
 
 
