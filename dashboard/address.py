@@ -15,39 +15,46 @@ import streamlit as st
 def choose_one(label: str, options: Sequence[str], name: str, in_words: Callable[[str], str] = str) -> str:
     """A select box over at least one option; shows the first one unless the address names another."""
     asked = st.query_params.get(name)
-    wanted = [value for value in _wanted(name) if value in options] or [options[0]]
+    wanted = [value for value in read(name) if value in options] or [options[0]]
     if asked is not None and asked not in options:
         st.warning(f"There is no {label.lower()} {asked}; showing {wanted[0]}.")
     st.session_state[name] = wanted[0]
-    _write(name, wanted[:1])
-    write = partial(_write_chosen, name)
-    st.selectbox(label, options, key=name, format_func=in_words, on_change=write)
+    write(name, wanted[:1])
+    st.selectbox(label, options, key=name, format_func=in_words, on_change=partial(_write_chosen, name))
     return wanted[0]
 
 
 def choose_some(label: str, options: Sequence[str], name: str) -> list[str]:
     """A box for choosing several options; choosing none means all."""
-    wanted = [value for value in _wanted(name) if value in options]
+    wanted = [value for value in read(name) if value in options]
     st.session_state[name] = wanted
-    _write(name, wanted)
-    st.multiselect(label, options, key=name, placeholder="all", on_change=lambda: _write(name, st.session_state[name]))
+    write(name, wanted)
+    st.multiselect(label, options, key=name, placeholder="all", on_change=lambda: write(name, st.session_state[name]))
     return wanted
 
 
-def _write_chosen(name: str) -> None:
-    _write(name, [st.session_state[name]])
-
-
-def _wanted(name: str) -> list[str]:
+def read(name: str) -> list[str]:
+    """The choices of this name: the address's, or where it has none, those remembered."""
     return st.query_params.get_all(name) or st.session_state.get(_remembered(name), [])
 
 
-def _write(name: str, values: Sequence[str]) -> None:
+def write(name: str, values: Sequence[str]) -> None:
+    """Put choices into the address, and remember them; none take the name out of it."""
     st.session_state[_remembered(name)] = list(values)
     if values and st.query_params.get_all(name) != list(values):
         st.query_params[name] = list(values)
     elif not values and name in st.query_params:
         del st.query_params[name]
+
+
+def link(**choices: str | Sequence[str]) -> dict[str, str | list[str]]:
+    """The parameters of a link to a page about the same sweep, with some choices."""
+    named = {"sweep": read("sweep")} | choices
+    return {name: value if isinstance(value, str) else list(value) for name, value in named.items() if value}
+
+
+def _write_chosen(name: str) -> None:
+    write(name, [st.session_state[name]])
 
 
 def _remembered(name: str) -> str:

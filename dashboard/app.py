@@ -16,7 +16,7 @@ from dashboard.words import plain
 
 VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve without this file
 FIRST = "overview"
-ICONS = {"overview": "grid_view", "seeds": "difference", "trial": "monitoring"}
+ICONS = {"overview": "grid_view", "seeds": "difference", "trial": "monitoring", "weights": "apps", "compare": "compare"}
 
 
 def icon() -> Image.Image:

@@ -7,17 +7,22 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from PIL import Image
 from upath import UPath
 
 from analysis.picture import evenly, neuron_tiles
+from dashboard import weights
 from dashboard.address import choose_one
+from sweep.results.raw_weights import read_neuron
 from sweep.results.state import State, Version, glance, read_state
 from sweep.results.tables import DamagedTableError, ReducedLayer, TableName, read_reduced, read_table
 from sweep.store.sweep_dir import SweepDir, is_sweep, sweep_names
+from sweep.store.trial_dir import read_spec
 
 REFRESH_S = 5
 
@@ -71,6 +76,23 @@ def reduced_layer(seen: State, trial_id: str, step: int, layer: str) -> ReducedL
     return _reduced(str(seen.sweep.path), trial_id, step, layer, _table_version(seen, "layers"))
 
 
+def atlas(seen: State, trial_id: str, step: int, layer: str) -> bytes | None:
+    """`dashboard.weights.atlas` of an analysed layer; None where its arrays are missing or damaged."""
+    return _atlas(str(seen.sweep.path), trial_id, step, layer, _table_version(seen, "layers"))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def neuron_weights(sweep: str, trial_id: str, step: int, layer: str, neuron: int) -> np.ndarray:
+    """One neuron's weights [c, y, x] (`sweep.results.raw_weights.read_neuron`); a checkpoint does not change."""
+    return read_neuron(SweepDir(UPath(sweep)).trial(trial_id), step, layer, neuron)
+
+
+@st.cache_data(show_spinner=False, ttl=60, max_entries=64)
+def spec(sweep: str, trial_id: str) -> dict[str, Any] | None:
+    """What a trial was planned as; None if it can't be read, which the next launch may mend."""
+    return read_spec(SweepDir(UPath(sweep)).trial(trial_id))
+
+
 def strip(layer: ReducedLayer, neurons: int, columns: int, scale: int) -> Image.Image:
     """A picture of a layer's neurons, evenly spaced along their order by similarity."""
     chosen = evenly(layer.order, neurons)
@@ -98,6 +120,12 @@ def _table(sweep: str, name: TableName, version: str) -> pd.DataFrame:
 @st.cache_data(show_spinner=False, max_entries=256)
 def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: str) -> ReducedLayer | None:
     return read_reduced(UPath(sweep), trial_id, step, layer)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _atlas(sweep: str, trial_id: str, step: int, layer: str, version: str) -> bytes | None:
+    reduced = _reduced(sweep, trial_id, step, layer, version)
+    return None if reduced is None else weights.atlas(reduced)
 
 
 def _table_version(seen: State, name: TableName) -> str:
