@@ -35,7 +35,7 @@ def choose_some(label: str, options: Sequence[str], name: str) -> list[str]:
 
 def read(name: str) -> list[str]:
     """The choices of this name: the address's, or where it has none, those remembered."""
-    return st.query_params.get_all(name) or st.session_state.get(_remembered(name), [])
+    return list(st.query_params.get_all(name) or st.session_state.get(_remembered(name), []))
 
 
 def write(name: str, values: Sequence[str]) -> None:

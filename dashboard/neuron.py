@@ -1,7 +1,10 @@
 """What one neuron is made of: its factors, its scores, the kernels of its strongest inputs."""
 
+import base64
+
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from dashboard import source, weights
 from dashboard.weights import COLOURS
@@ -23,7 +26,7 @@ COLOURS_IN_WORDS = (
 
 def show_parts(seen: State, trial_id: str, step: int, layer: str, reduced: ReducedLayer, neuron: int) -> None:
     """Draw a neuron's factors and scores, and beside them its strongest inputs."""
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         _show_factors(reduced, neuron)
     with right:
@@ -34,9 +37,9 @@ def _show_factors(reduced: ReducedLayer, neuron: int) -> None:
     """A neuron's colours apart, its scores, and what the colours stand for."""
     st.subheader("Three factors")
     with st.container(horizontal=True):
-        st.image(weights.coloured(reduced, neuron), caption="together", output_format="PNG")
+        _show_picture(weights.coloured(reduced, neuron), "together")
         for colour, picture in zip(COLOURS, weights.factors(reduced, neuron), strict=True):
-            st.image(picture, caption=colour, output_format="PNG")
+            _show_picture(picture, colour)
     for direction in ("horizontal", "vertical"):
         scores = getattr(reduced, direction)
         place = f"{weights.rank(scores, neuron):,} of {len(scores):,}"
@@ -56,10 +59,18 @@ def _show_inputs(seen: State, trial_id: str, step: int, layer: str, neuron: int)
     largest = float(np.abs(strong.kernels).max())
     with st.container(horizontal=True):
         for channel, kernel, share in zip(strong.channels, strong.kernels, strong.shares, strict=True):
-            picture = weights.signed(kernel, largest)
-            st.image(picture, caption=f"input {channel} · {100 * share:.1f} %", output_format="PNG")
+            _show_picture(weights.signed(kernel, largest), f"input {channel} · {100 * share:.1f} %")
     st.caption(
         f"The weights themselves of the {len(strong.channels)} of {count(strong.inputs, 'input channel')} with the "
         "largest share of the neuron's squared weights (the number below). Orange is positive, blue negative, white "
         f"zero; the strongest colour is ±{largest:.3g}."
     )
+
+
+def _show_picture(picture: Image.Image, caption: str) -> None:
+    """Draw a picture in its own size, since a browser that magnifies it would smooth it.
+
+    It is a data URL: while a slider moves fast, Streamlit forgets files before the browser has asked for them.
+    """
+    url = f"data:image/png;base64,{base64.b64encode(weights.png(picture)).decode()}"
+    st.image(url, caption=caption, alt=caption, width=picture.width)

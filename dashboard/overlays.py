@@ -6,9 +6,10 @@ import altair as alt
 import pandas as pd
 
 from analysis.banding import THRESHOLD
+from dashboard.theme import GRAPHICS
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, one for each trial."""
+PALETTE = (*GRAPHICS.values(), "#A6761D", "#7F7F7F")
+"""One for each trial; all stand out from both backgrounds, by a contrast of 3 or more."""
 _SOLID, _DASHED = [1, 0], [5, 3]
 
 

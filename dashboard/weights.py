@@ -98,22 +98,22 @@ def atlas(layer: ReducedLayer) -> bytes:
     return png(neuron_tiles(layer.reduced, np.arange(len(layer.reduced)), ATLAS_COLUMNS, scale=1))
 
 
-def factors(layer: ReducedLayer, neuron: int, width: int = PICTURE_PX) -> list[bytes]:
-    """A neuron's three factors as grey PNG pictures; white is the neuron's largest value."""
+def factors(layer: ReducedLayer, neuron: int, width: int = PICTURE_PX) -> list[Image.Image]:
+    """A neuron's three factors as grey pictures; white is the neuron's largest value."""
     levels = np.rint(np.clip(layer.reduced[neuron], 0, 1) * 255).astype(np.uint8)
-    return [png(magnified(levels[:, :, [factor] * 3], width)) for factor in range(len(COLOURS))]
+    return [magnified(levels[:, :, [factor] * 3], width) for factor in range(len(COLOURS))]
 
 
-def coloured(layer: ReducedLayer, neuron: int, width: int = PICTURE_PX) -> bytes:
+def coloured(layer: ReducedLayer, neuron: int, width: int = PICTURE_PX) -> Image.Image:
     """A neuron as it is drawn among the others, larger."""
-    return png(magnified(np.rint(np.clip(layer.reduced[neuron], 0, 1) * 255).astype(np.uint8), width))
+    return magnified(np.rint(np.clip(layer.reduced[neuron], 0, 1) * 255).astype(np.uint8), width)
 
 
-def signed(kernel: np.ndarray, largest: float, width: int = PICTURE_PX) -> bytes:
-    """A kernel [y, x] as a PNG: orange where positive, blue where negative, white at 0, full at `largest`."""
+def signed(kernel: np.ndarray, largest: float, width: int = PICTURE_PX) -> Image.Image:
+    """A kernel [y, x]: orange where positive, blue where negative, white at 0, full at `largest`."""
     share = np.clip(kernel / (largest or 1.0), -1, 1)[:, :, None]
     full = np.where(share > 0, np.array([213, 94, 0]), np.array([0, 114, 178]))
-    return png(magnified(np.rint(255 + np.abs(share) * (full - 255.0)).astype(np.uint8), width))
+    return magnified(np.rint(255 + np.abs(share) * (full - 255.0)).astype(np.uint8), width)
 
 
 def magnified(pixels: np.ndarray, width: int) -> Image.Image:

@@ -56,7 +56,9 @@ def read_neuron(trial: TrialDir, step: int, layer: str, neuron: int) -> Float[np
         return _read(file, f"{layer}.weight", neuron)
     except FileNotFoundError as error:
         raise UnreadableWeightsError(f"the weights of step {step} were removed") from error
-    except (LookupError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
+    except UnreadableWeightsError:
+        raise
+    except (LookupError, TypeError, ValueError, RecursionError) as error:  # a header with other contents
         raise UnreadableWeightsError(f"{file} is damaged: {error}") from error
 
 
@@ -87,11 +89,7 @@ def _header(file: UPath) -> tuple[dict[str, Any], int]:
         raise UnreadableWeightsError(f"{file} is damaged: it has no header of a safetensors file")
     if 8 + length > len(begin):
         begin += _range(file, len(begin), 8 + length)
-    try:
-        content = json.loads(begin[8 : 8 + length])
-    except ValueError as error:
-        raise UnreadableWeightsError(f"{file} is damaged: its header is not JSON") from error
-    return dict(content), 8 + length
+    return dict(json.loads(begin[8 : 8 + length])), 8 + length
 
 
 def _described(entry: Any, file: UPath) -> tuple[np.dtype[Any], tuple[int, ...], int]:
