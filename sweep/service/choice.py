@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sweep.results.compact import unsettle
 from sweep.spec import Plan
-from sweep.store.requests import Request, Start, forget, read_requests
+from sweep.store.requests import Request, Start, TrialStop, forget, read_requests
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
 
@@ -96,5 +96,8 @@ def answer_all(sweep: SweepDir, console: Console) -> Set[str]:
     requests = read_requests(sweep.path)
     for said in requests.damaged:
         console.print(said, style="yellow", highlight=False, markup=False)
-    plans = [answer(sweep, request) for request in requests.pending]
+    for request in requests.pending:
+        if isinstance(request, TrialStop):  # there is nobody left to stop
+            forget(sweep.path, request)
+    plans = [answer(sweep, request) for request in requests.pending if isinstance(request, Request)]
     return {plan.trial_id for plan in plans if plan is not None}

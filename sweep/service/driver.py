@@ -48,7 +48,7 @@ from sweep.service.worker import Event, TrialWorker, bundle
 from sweep.spec import Plan
 from sweep.store.files import prove_writable
 from sweep.store.lease import Lease
-from sweep.store.requests import Request, forget_stop, pending_requests, stop_requested
+from sweep.store.requests import Request, TrialStop, forget, forget_stop, pending_requests, stop_requested
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
 from sweep.terminal.progress import Display
@@ -72,6 +72,8 @@ class Worker:
     process: int | None = None
     since: float = field(default_factory=time.monotonic)
     closing: bool = False
+    stopping: TrialStop | None = None
+    """A reader's request that it has been told of, to save the trial it works on and stop."""
 
 
 class _Remains(NamedTuple):
@@ -394,6 +396,8 @@ class Driver(tune.Callback):
         elif end == "superseded":
             self._lease.require()  # another process has the trial: another driver's, or one that was taken for dead
             self._queue.tasks.add(task, _BACKOFF_S)
+        elif end == "preempted" and worker.stopping is not None and worker.stopping.trial_id == trial_id:
+            self._leave(worker.stopping)
         elif end == "preempted":
             self._queue.tasks.add(task)
             if not self._queue.closing:
@@ -498,25 +502,67 @@ class Driver(tune.Callback):
             trial.write_error(traceback)
         trial.write_status(status)
 
-    def _look(self) -> tuple[bool, list[Request]]:
+    def _look(self) -> tuple[bool, list[Request | TrialStop]]:
         return stop_requested(self._sweep.path), pending_requests(self._sweep.path)
 
-    def _heed(self, asked: tuple[bool, list[Request]]) -> None:
+    def _heed(self, asked: tuple[bool, list[Request | TrialStop]]) -> None:
         stop, requests = asked
         if stop:
             self._clerk.do(partial(forget_stop, self._sweep.path), _nothing)
             self.stop("asked to stop")
         self._answer(requests)
 
-    def _answer(self, requests: Sequence[Request]) -> None:
+    def _answer(self, requests: Sequence[Request | TrialStop]) -> None:
         """Run trials again that the dashboard asks for, unless they run or are analysed: then at the next look."""
         working = {task["trial_id"] for worker in self._workers.values() for task in worker.tasks}
         for request in requests if not self._queue.closing and not self._queue.closed else ():
             trial_id = request.trial_id
+            if isinstance(request, TrialStop):
+                self._stop_trial(request)
+                continue
             if trial_id in working or self._queue.holds(trial_id) or self._analyses.busy_with(trial_id):
                 continue
             self._queue.tasks.hold(trial_id)
             self._clerk.do(partial(self._answered, request), self._begin_again)
+
+    def _stop_trial(self, request: TrialStop) -> None:
+        """Have a trial that runs save and stop, and one that waits wait for the next launch."""
+        trial_id = request.trial_id
+        for worker in self._workers.values():
+            if trial_id not in (task["trial_id"] for task in worker.tasks):
+                continue
+            if worker.tasks[0]["trial_id"] != trial_id:  # it comes back when the worker is gone, and is found then
+                self._send_home(worker)
+            elif worker.process is not None and worker.stopping is None:
+                worker.stopping = request
+                save_and_stop([(worker.node, worker.process)])
+            return
+        if self._queue.tasks.remove(trial_id) or not self._queue.holds(trial_id):
+            self._leave(request)
+
+    def _leave(self, request: TrialStop) -> None:
+        """A trial that a reader has stopped is not run again, unless that is asked for."""
+        self._queue.tasks.hold(request.trial_id)
+        self._clerk.do(partial(self._left, request), partial(self._take_leave, request))
+
+    def _left(self, request: TrialStop) -> Status | None:
+        """What the status of a stopped trial says from now on; None if it had ended before."""
+        trial = self._sweep.trial(request.trial_id)
+        status = trial.status()
+        if status.status == "pending":
+            status = replace(status, reason=trial.interrupted("stopped by a reader"))
+            trial.write_status(status)
+        forget(self._sweep.path, request)
+        return status if status.status == "pending" else None
+
+    def _take_leave(self, request: TrialStop, status: Status | None) -> None:
+        trial_id = request.trial_id
+        self._queue.tasks.drop(trial_id)
+        if status is not None:
+            self._live.tell(trial_id, status)
+            if trial_id in self._open:
+                self._open.discard(trial_id)
+                self._display.ended(trial_id, str(status.reason))
 
     def _answered(self, request: Request) -> tuple[Request, Plan | None, Status]:
         plan = answer(self._sweep, request)

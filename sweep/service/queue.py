@@ -80,6 +80,18 @@ class Tasks:
         self._ids.discard(trial_id)
         self._held.discard(trial_id)
 
+    def remove(self, trial_id: str) -> bool:
+        """Let a task wait no longer; False if it was held back, or is not here."""
+        if trial_id not in self._ids or trial_id in self._held:
+            return False
+        self._later = [entry for entry in self._later if entry[2]["trial_id"] != trial_id]
+        heapq.heapify(self._later)
+        for ready in self._ready.values():
+            ready[:] = [entry for entry in ready if entry[2]["trial_id"] != trial_id]
+            heapq.heapify(ready)
+        self._ids.discard(trial_id)
+        return True
+
     def ready(self) -> dict[Kind, int]:
         """How many tasks of each kind could run now, the kind whose turn it is first."""
         while self._later and self._later[0][0] <= time.monotonic():

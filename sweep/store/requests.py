@@ -1,8 +1,8 @@
-"""What the dashboard and `sweep stop` ask of a sweep: to run a trial again, or to stop.
+"""What the dashboard and `sweep stop` ask of a sweep: to run a trial again, to stop one, or to stop altogether.
 
-A request is a file, `requests/<trial_id>.json`, so that it outlives both sides. The running driver, or else the
-next resume, picks it up and removes it. The request to stop is the file `requests/stop`, for the running driver alone.
-Knows neither torch nor Ray.
+A request is a file, `requests/<trial_id>.json`, so that it outlives both sides; a newer one for the same trial
+replaces it. The running driver, or else the next resume, picks it up and removes it. Requests to stop are for the
+running driver alone; that to stop altogether is the file `requests/stop`. Knows neither torch nor Ray.
 """
 
 import reprlib
@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from upath import UPath
 
-from sweep.store.files import read_json, remove_file, write_json
+from sweep.store.files import children, read_json, remove_file, write_json
 from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
 
@@ -28,10 +28,19 @@ class Request:
     requested_at: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrialStop:
+    """Stop one trial: it saves first, and runs again only when it is asked for; `requested_at` as in `Request`."""
+
+    trial_id: str
+    requested_at: float
+    action: Literal["stop"] = "stop"
+
+
 class Requests(NamedTuple):
     """The requests of a sweep, oldest first, and a message for each file in their folder that is not one."""
 
-    pending: list[Request]
+    pending: list[Request | TrialStop]
     damaged: list[str]
 
 
@@ -43,19 +52,29 @@ def request_retry(sweep: UPath, trial_id: str, start: Start) -> None:
     """
     if start not in get_args(Start):
         raise ValueError(f"a trial starts from {' or '.join(get_args(Start))}, not from {start!r}")
-    if not SweepDir(sweep).has_trial(trial_id):
-        raise ValueError(f"{sweep.name} has no trial {trial_id!r}; see `sweep status {sweep}`")
+    _require_trial(sweep, trial_id)
     request = Request(trial_id=trial_id, start=start, requested_at=time.time())
     write_json(_file(sweep, trial_id), asdict(request))
+
+
+def request_trial_stop(sweep: UPath, trial_id: str) -> None:
+    """Ask the driver that works on a sweep to stop one trial.
+
+    Raises:
+        ValueError: the trial is not one of the sweep's, or no driver works on it.
+    """
+    _require_trial(sweep, trial_id)
+    _require_driver(sweep)
+    write_json(_file(sweep, trial_id), asdict(TrialStop(trial_id=trial_id, requested_at=time.time())))
 
 
 def read_requests(sweep: UPath) -> Requests:
     """All requests of a sweep, with the damaged ones apart, so that they don't block the others."""
     folder = SweepDir(sweep).requests
-    pending: list[Request] = []
+    pending: list[Request | TrialStop] = []
     damaged: list[str] = []
-    files = [file for file in folder.iterdir() if file.suffix == ".json"] if folder.exists() else []
-    for file in sorted(files, key=str):
+    for trial_id in requested_trials(sweep):
+        file = folder / f"{trial_id}.json"
         try:
             pending.append(_request(file))
         except FileNotFoundError:
@@ -65,12 +84,18 @@ def read_requests(sweep: UPath) -> Requests:
     return Requests(sorted(pending, key=lambda request: request.requested_at), damaged)
 
 
-def pending_requests(sweep: UPath) -> list[Request]:
+def requested_trials(sweep: UPath) -> list[str]:
+    """The trials, by id, for which something has been asked and not been answered; a listing, which reads no file."""
+    names = children(SweepDir(sweep).requests)
+    return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
+
+
+def pending_requests(sweep: UPath) -> list[Request | TrialStop]:
     """The requests that can be answered, oldest first."""
     return read_requests(sweep).pending
 
 
-def pending_request(sweep: UPath, trial_id: str) -> Request | None:
+def pending_request(sweep: UPath, trial_id: str) -> Request | TrialStop | None:
     """The request for one trial, or None where there is none or it is damaged."""
     try:
         return _request(_file(sweep, trial_id))
@@ -78,7 +103,7 @@ def pending_request(sweep: UPath, trial_id: str) -> Request | None:
         return None
 
 
-def forget(sweep: UPath, request: Request) -> None:
+def forget(sweep: UPath, request: Request | TrialStop) -> None:
     """Remove an answered request, unless it is gone or a newer one for the same trial stands in its place."""
     if pending_request(sweep, request.trial_id) in (request, None):
         remove_file(_file(sweep, request.trial_id))
@@ -90,9 +115,7 @@ def request_stop(sweep: UPath) -> Holder:
     Raises:
         ValueError: no driver works on the sweep.
     """
-    working = holder(sweep)
-    if working is None:
-        raise ValueError(f"no driver works on {sweep}, so there is nothing to stop; see `sweep status {sweep}`")
+    working = _require_driver(sweep)
     write_json(_stop_file(sweep), {"driver": working.token})
     return working
 
@@ -112,6 +135,18 @@ def forget_stop(sweep: UPath) -> None:
     remove_file(_stop_file(sweep))
 
 
+def _require_trial(sweep: UPath, trial_id: str) -> None:
+    if not SweepDir(sweep).has_trial(trial_id):
+        raise ValueError(f"{sweep.name} has no trial {trial_id!r}; see `sweep status {sweep}`")
+
+
+def _require_driver(sweep: UPath) -> Holder:
+    working = holder(sweep)
+    if working is None:
+        raise ValueError(f"no driver works on {sweep}, so there is nothing to stop; see `sweep status {sweep}`")
+    return working
+
+
 def _stop_file(sweep: UPath) -> UPath:
     return SweepDir(sweep).requests / "stop"  # without the ending of the others, which are for a trial
 
@@ -120,7 +155,7 @@ def _file(sweep: UPath, trial_id: str) -> UPath:
     return SweepDir(sweep).requests / f"{trial_id}.json"
 
 
-def _request(file: UPath) -> Request:
+def _request(file: UPath) -> Request | TrialStop:
     """Read a request.
 
     Raises:
@@ -128,12 +163,14 @@ def _request(file: UPath) -> Request:
         ValueError: it is damaged, or is not for the trial that its name says; the message names it.
     """
     values: Any = read_json(file)
+    stops = isinstance(values, dict) and values.get("action") == "stop"
     try:
-        request = Request(**values)
+        request = TrialStop(**values) if stops else Request(**values)
     except TypeError as error:
         said = " ".join(str(error).split())
         raise ValueError(f"{file} is not a request ({said}); remove it and ask again") from error
-    if request.start not in get_args(Start) or file.name != f"{request.trial_id}.json":
+    known = isinstance(request, TrialStop) or request.start in get_args(Start)
+    if not known or file.name != f"{request.trial_id}.json":
         raise ValueError(f"{file} is not a request for its trial ({reprlib.repr(values)}); remove it and ask again")
     if not isinstance(request.requested_at, int | float):
         raise ValueError(f"{file} does not say when it was made ({reprlib.repr(values)}); remove it and ask again")

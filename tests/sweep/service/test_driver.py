@@ -30,7 +30,7 @@ from sweep.service.driver import Driver
 from sweep.service.shares import Claim, Share
 from sweep.spec import Plan, Resources
 from sweep.store.lease import hold
-from sweep.store.requests import pending_requests, request_retry
+from sweep.store.requests import pending_requests, request_retry, request_trial_stop
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status, read_error
 from sweep.training.trial import run_trial
@@ -386,6 +386,71 @@ def test_a_request_is_answered_when_its_trial_neither_waits_nor_runs(
     driven._answer(pending_requests(sweep.path))  # it waits now
     settle(driven)
     assert len(pending_requests(sweep.path)) == 1
+
+
+def test_a_running_trial_that_a_reader_stops_saves_and_is_left_until_it_is_asked_for(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[tuple[str | None, int | None]] = []
+    monkeypatch.setattr(module, "save_and_stop", stopped.extend)
+    trial, _ = at_work(driven, plan)
+    request_trial_stop(sweep.path, plan.trial_id)
+    for _ in range(2):  # two looks, one signal
+        driven._answer(pending_requests(sweep.path))
+    assert stopped == [("n1", os.getpid())]
+    assert len(pending_requests(sweep.path)) == 1
+    saved = Status(attempts=1, step=4, reason="stopped; resumes from its last checkpoint")
+    sweep.trial(plan.trial_id).write_status(saved)
+    about = {"trial_id": plan.trial_id}
+    report(driven, trial, about | {"status": saved}, about | {"end": "preempted"}, done=True)
+    driven.on_trial_complete(0, [], trial)
+    settle(driven)
+    left = replace(saved, reason="stopped by a reader; no checkpoint yet")
+    assert sweep.trial(plan.trial_id).status() == driven._live.status(plan.trial_id) == left
+    assert pending_requests(sweep.path) == []
+    assert told.ends == ["stopped by a reader; no checkpoint yet"]
+    assert not driven._open
+    assert driven._queue.suggest("x") == "FINISHED"
+
+
+def test_a_waiting_trial_that_a_reader_stops_does_not_start_and_one_that_has_ended_stays(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
+) -> None:
+    driven._queue.tasks.add(driven._task(plan))
+    driven._queue.tasks.hold("another")
+    driven._open.add(plan.trial_id)
+    request_trial_stop(sweep.path, plan.trial_id)
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    assert told.ends == ["stopped by a reader; no checkpoint yet"]
+    assert not driven._queue.holds(plan.trial_id)
+    failed = Status(status="failed", error="RuntimeError: boom")
+    sweep.trial(plan.trial_id).write_status(failed)
+    request_trial_stop(sweep.path, plan.trial_id)
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    assert pending_requests(sweep.path) == []
+    assert sweep.trial(plan.trial_id).status() == failed
+
+
+def test_a_trial_that_waits_behind_another_comes_back_before_it_is_stopped(
+    driven: Driver, sweep: SweepDir, plan: Plan
+) -> None:
+    trial, actor = at_work(driven, plan)
+    other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": 7}))
+    sweep.add([other])
+    driven._live.reopen(other, Status())
+    driven._workers["w"].tasks.append(driven._task(other) | {"attempts": 0})
+    request_trial_stop(sweep.path, other.trial_id)
+    driven._answer(pending_requests(sweep.path))
+    assert actor.given[-1] == ([], True)
+    report(driven, trial, {"trial_id": plan.trial_id, "end": "finished"}, done=True)
+    driven.on_trial_complete(0, [], trial)
+    driven._queue.tasks.hold("another")
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    assert driven._queue.waiting(module.kind_of(driven._task(other))) == 0
+    assert sweep.trial(other.trial_id).status().reason == "stopped by a reader; no checkpoint yet"
 
 
 def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from sweep.grid.load import grid_names, load_grid, preset_names
 from sweep.results.tables import read_reduced, read_table
 from sweep.service.analyses import Analyses
 from sweep.store.lease import hold
-from sweep.store.requests import pending_requests, request_retry
+from sweep.store.requests import pending_requests, request_retry, request_trial_stop
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir, read_error
 from tests.command import run, wait_for
@@ -198,6 +198,24 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_what_was_done(
     assert unfinished == []  # an analysis may be stopped in the middle of a file, which its next attempt removes
     folder = tmp_path / "demo" / "trials" / trial["trial_id"] / "checkpoints"
     assert max(int(child.name) for child in folder.iterdir()) >= 3
+
+
+def test_one_trial_can_be_stopped_and_the_launch_ends_with_the_others(tmp_path: Path, ray_address: str) -> None:
+    arguments = ["launch", "demo", "--set", DATA, "--set", "recipe.batch_size=16", "--storage", str(tmp_path)]
+    arguments += ["--set", "recipe.epochs=100000", "--set", "interventions=[baseline, untrained]"]
+    with subprocess.Popen([*SWEEP, *arguments, "--address", ray_address], stdout=subprocess.PIPE, text=True) as process:
+        (manifest,) = wait_for(lambda: list(tmp_path.glob("demo/trials/*/checkpoints/3/manifest.json")), process)
+        trial_id = manifest.parents[2].name
+        request_trial_stop(UPath(tmp_path / "demo"), trial_id)
+        printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    assert f"{trial_id}: stopped by a reader; resumes from its last checkpoint" in printed
+    assert {trial["intervention"]: trial["status"] for trial in status(tmp_path)["trials"]} == {
+        "baseline": "pending", "untrained": "finished",
+    }  # fmt: skip
+    assert (
+        TrialDir(UPath(manifest.parents[2])).status().reason == "stopped by a reader; resumes from its last checkpoint"
+    )
 
 
 def test_the_first_ctrl_c_ends_a_launch_that_only_analyses(

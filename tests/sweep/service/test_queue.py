@@ -55,6 +55,18 @@ def test_as_many_workers_are_wanted_as_tasks_wait_and_the_rest_is_surplus(clock:
     assert queue.surplus() == set()
 
 
+def test_a_task_that_waits_can_be_removed_but_not_one_that_is_held_back(clock: list[float]) -> None:
+    queue = Queue(tasks("a", "b", "c", "d"))
+    (first,) = queue.take(SMALL, 1)
+    queue.tasks.add(first, delay_s=5)
+    queue.tasks.hold("e")
+    assert [queue.tasks.remove(name) for name in ("a", "c", "e", "f")] == [True, True, False, False]
+    clock[0] += 5
+    assert taken(queue, 5) == ["b", "d"]
+    queue.tasks.drop("e")
+    assert len(queue.tasks) == 0
+
+
 def test_a_failed_task_waits_while_others_are_taken_and_keeps_its_place(clock: list[float]) -> None:
     queue = Queue(tasks("a", "b", "c"))
     (first,) = queue.take(SMALL, 1)

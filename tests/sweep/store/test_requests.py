@@ -12,7 +12,9 @@ from upath import UPath
 
 from sweep.store.lease import hold
 from sweep.store.requests import (
+    Request,
     Start,
+    TrialStop,
     forget,
     forget_stop,
     pending_request,
@@ -20,6 +22,8 @@ from sweep.store.requests import (
     read_requests,
     request_retry,
     request_stop,
+    request_trial_stop,
+    requested_trials,
     stop_requested,
 )
 
@@ -87,6 +91,9 @@ def test_a_request_made_while_the_last_one_was_answered_is_not_lost(sweep: UPath
         json.dumps({"trial_id": OTHER, "start": ["scratch"], "requested_at": 1.0}).encode(),
         json.dumps({"trial_id": TRIAL, "start": "scratch", "requested_at": 1.0}).encode(),
         json.dumps({"trial_id": OTHER, "start": "scratch", "requested_at": "now"}).encode(),
+        json.dumps({"trial_id": TRIAL, "action": "stop", "requested_at": 1.0}).encode(),
+        json.dumps({"trial_id": OTHER, "action": "stop"}).encode(),
+        json.dumps({"trial_id": OTHER, "action": "stop", "start": "scratch", "requested_at": 1.0}).encode(),
     ],
 )
 def test_a_damaged_request_is_named_and_keeps_no_other_from_being_answered(sweep: UPath, content: bytes) -> None:
@@ -99,6 +106,23 @@ def test_a_damaged_request_is_named_and_keeps_no_other_from_being_answered(sweep
     assert pending_request(sweep, OTHER) is None
     request_retry(sweep, OTHER, "scratch")
     assert len(pending_requests(sweep)) == 2
+
+
+def test_a_trial_is_stopped_by_whoever_works_on_its_sweep_and_the_newest_request_counts(sweep: UPath) -> None:
+    with pytest.raises(ValueError, match="no driver works on"):
+        request_trial_stop(sweep, TRIAL)
+    with hold(sweep):
+        request_retry(sweep, TRIAL, "checkpoint")
+        request_trial_stop(sweep, TRIAL)
+        (stop,) = pending_requests(sweep)
+        assert (stop, stop.trial_id) == (pending_request(sweep, TRIAL), TRIAL)
+        assert isinstance(stop, TrialStop)
+        assert requested_trials(sweep) == [TRIAL]
+        request_retry(sweep, TRIAL, "scratch")
+        forget(sweep, stop)
+        assert [type(request) for request in pending_requests(sweep)] == [Request]
+        with pytest.raises(ValueError, match="has no trial"):
+            request_trial_stop(sweep, "nothing")
 
 
 @pytest.mark.parametrize("name", ["nothing", "", ".", "..", f"../trials/{TRIAL}", f"{TRIAL}/../{TRIAL}"])
