@@ -4,7 +4,7 @@ Needs neither torch nor Ray, so the dashboard and reports start fast and run any
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -20,6 +20,7 @@ from pyarrow.parquet import ParquetFile
 from upath import UPath
 
 from analysis.write import arrays_file, write_bytes
+from sweep.store.files import entry_version
 from sweep.store.sweep_dir import SweepDir
 
 Row = dict[str, Any]
@@ -134,13 +135,7 @@ def table_versions(sweep: UPath) -> dict[str, str]:
         entries = folder.fs.ls(folder.path, detail=True)
     except FileNotFoundError:
         return {}
-    return {PurePosixPath(entry["name"]).stem: _version(entry) for entry in entries if entry["type"] == "file"}
-
-
-def _version(entry: Mapping[str, Any]) -> str:
-    """A file is replaced as a whole: it gets a new inode on a disk, and an ETag of its content on an object store."""
-    told = [entry.get(key) for key in ("ETag", "etag", "ino", "mtime", "LastModified", "updated", "size")]
-    return "-".join(str(fact) for fact in told if fact is not None)
+    return {PurePosixPath(entry["name"]).stem: entry_version(entry) for entry in entries if entry["type"] == "file"}
 
 
 def _of_trial(file: ParquetFile, columns: Sequence[str], trial_id: str) -> pa.Table:

@@ -7,7 +7,7 @@ pattern. A sweep's path may contain them, so files are removed and moved here, k
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,42 @@ def files_below(folder: UPath) -> set[str]:
     else:
         keys = folder.fs.find(folder.path)
     return {key.removeprefix(folder.path).lstrip("/") for key in keys}
+
+
+def sizes_below(folder: UPath) -> dict[str, int]:
+    """The size in bytes of each file below a folder, by its name relative to it, sorted. It need not exist."""
+    if is_local(folder):
+        top = Path(folder.path)
+        files = [Path(place, name) for place, _, names in os.walk(top) for name in names]
+        sizes = {file.relative_to(top).as_posix(): _size(file) for file in files}
+    else:
+        found = folder.fs.find(folder.path, detail=True)
+        sizes = {key.removeprefix(folder.path).lstrip("/"): int(entry["size"] or 0) for key, entry in found.items()}
+    return {name: size for name, size in sorted(sizes.items()) if size is not None}
+
+
+def _size(file: Path) -> int | None:
+    """None if the file is gone meanwhile."""
+    with suppress(FileNotFoundError):
+        return file.lstat().st_size
+    return None
+
+
+def version_of(file: UPath) -> str | None:
+    """What changes when a file is written, None if there is none; one request to the storage."""
+    try:
+        return entry_version(file.fs.info(file.path))
+    except FileNotFoundError:
+        return None
+
+
+def entry_version(entry: Mapping[str, Any]) -> str:
+    """What changes when the file of an entry of fsspec's is written.
+
+    A file that is replaced as a whole gets a new inode on a disk, and an ETag of its content on an object store.
+    """
+    told = [entry.get(key) for key in ("ETag", "etag", "ino", "mtime", "LastModified", "updated", "created", "size")]
+    return "-".join(str(fact) for fact in told if fact is not None)
 
 
 def children(folder: UPath) -> list[str]:

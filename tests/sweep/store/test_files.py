@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sweep.store.files import move, read_text, remove_file, remove_folder, require_writable, write_text
+from sweep.store.files import (
+    move,
+    read_text,
+    remove_file,
+    remove_folder,
+    require_writable,
+    sizes_below,
+    version_of,
+    write_text,
+)
 from sweep.store.requests import pending_requests, request_retry
 
 PATTERNS = [("lr=[1]", "lr=1"), ("a*", "ab"), ("a?", "ab"), ("**", "ab"), ("[!a]", "b"), ("{a,b}", "a"), ("a", "ab")]
@@ -58,3 +67,19 @@ def test_text_with_bytes_that_are_not_utf8_is_written_and_read(storage: UPath) -
     assert read_text(storage / "a") == r"name \udce9"
     (storage / "b").write_bytes(b"caf\xe9")
     assert read_text(storage / "b") == "caf\ufffd"
+
+
+def test_files_are_listed_with_their_sizes(storage: UPath) -> None:
+    assert sizes_below(storage / "none") == {}
+    for name, text in (("[a]/b/c", "123"), ("[a]/é", "é"), ("a/x", "")):
+        write_text(storage / name, text)
+    assert sizes_below(storage / "[a]") == {"b/c": 3, "é": 2}
+
+
+def test_a_files_version_changes_when_it_is_written(storage: UPath) -> None:
+    assert version_of(storage / "a") is None
+    write_text(storage / "a", "1")
+    first = version_of(storage / "a")
+    assert version_of(storage / "a") == first
+    write_text(storage / "a", "2")
+    assert version_of(storage / "a") not in (first, None)
