@@ -15,39 +15,6 @@ def chosen(trials: pd.DataFrame, wanted: dict[str, list[str]]) -> pd.DataFrame:
     return trials
 
 
-def trial_table(last: pd.DataFrame, now: float) -> pd.DataFrame:
-    """The trials for the reader: problems first, columns in words; `now` in seconds since 1970."""
-    urgency = {"failed": 0, "running": 1, "pending": 2, "finished": 3, "excluded": 4}
-    order = last.assign(urgency=last["status"].map(urgency))
-    order = order.sort_values(["urgency", "architecture", "intervention", "seed"])
-    order["remark"] = order["error"].fillna(order["reason"]).fillna(order["analysis_error"])
-    order["reached"] = order["epoch"].astype("string") + "/" + order["epochs"].astype("string")
-    going = order["status"].isin(["running", "failed"])
-    order["sign"] = order["heartbeat_at"].where(going).map(lambda at: ago(now - at), na_action="ignore")
-    names = {
-        "architecture": "Architecture",
-        "intervention": "Intervention",
-        "seed": "Seed",
-        "status": "Status",
-        "remark": "Remark",
-        "verdict": "Verdict",
-        "expected": "Expected",
-        "horizontal": "Horizontal",
-        "vertical": "Vertical",
-        "val_accuracy": "Accuracy",
-        "reached": "Epochs",
-        "attempts": "Attempts",
-        "host": "Host",
-        "sign": "Last heartbeat",
-        "trial_id": "Trial",
-    }
-    if order["remark"].isna().all():
-        del names["remark"]
-    if len(last["title"].unique()) > 1:
-        names = {"title": "Data set, recipe"} | names
-    return order[list(names)].rename(columns=names).reset_index(drop=True)
-
-
 def ago(seconds: float) -> str:
     """A time that has passed, in the unit one would say it in."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -63,8 +30,9 @@ def trial_names(trials: pd.DataFrame) -> list[str]:
 
 
 def may_be_retried(trial: pd.Series) -> bool:
-    """Whether a trial as it stands (`sweep.results.cells.standing`) failed or was interrupted."""
-    return bool(trial["status"] == "failed" or (trial["status"] == "pending" and trial["attempts"] > 0))
+    """Whether a trial as it stands (`sweep.results.cells.standing`) failed, was interrupted or was stopped."""
+    begun = trial["attempts"] > 0 or pd.notna(trial["reason"])
+    return bool(trial["status"] == "failed" or (trial["status"] == "pending" and begun))
 
 
 def seed_table(summary: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,4 @@
-"""Overview: the grid of architectures x interventions, its weights, and its trials."""
-
-import time
+"""Overview: the grid of architectures x interventions, and its weights."""
 
 import pandas as pd
 import streamlit as st
@@ -11,7 +9,6 @@ from sweep.results import cells
 from sweep.results.state import State
 
 PICTURES = 12
-ROWS = 500
 FILTERS = {"architecture": "Architecture", "intervention": "Intervention", "status": "Status", "data": "Data set"}
 
 
@@ -41,7 +38,6 @@ def overview(seen: State, wanted: dict[str, list[str]]) -> None:
         st.altair_chart(charts.cell_chart(part), width="stretch", height=charts.cell_chart_height(part))
     show_excluded(grid)
     show_pictures(seen, last)
-    show_trials(seen, last)
 
 
 def show_counts(seen: State) -> None:
@@ -81,40 +77,6 @@ def show_pictures(seen: State, last: pd.DataFrame) -> None:
                 where = f"{row['architecture']} · {row['title']}" if row["title"] else row["architecture"]
                 st.markdown(f"**{row['intervention']}** · seed {row['seed']} · {where} · {verdict}")
                 st.image(source.strip(layer, neurons=24, columns=24, scale=7))
-
-
-def show_trials(seen: State, last: pd.DataFrame) -> None:
-    st.subheader("Trials")
-    st.caption("Tick a row to open its trial.")
-    table = shape.trial_table(last, time.time())
-    table = table.iloc[page_of(len(table), ROWS, "trials")]
-    number = st.column_config.NumberColumn(format="%.2f", width="small")
-    small = st.column_config.Column(width="small")
-    event = st.dataframe(
-        table,
-        key="trials",
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="single-row",
-        placeholder="",
-        column_config={
-            "Seed": small,
-            "Status": small,
-            "Remark": st.column_config.TextColumn(width="medium"),
-            "Epochs": small,
-            "Accuracy": number,
-            "Horizontal": number,
-            "Vertical": number,
-            "Attempts": small,
-            "Last heartbeat": small,
-        },
-    )
-    # The row number refers to the table that was on screen; the order may have changed since.
-    on_screen = st.session_state.get("trials on screen", [])
-    st.session_state["trials on screen"] = table["Trial"].tolist()
-    if event.selection.rows and event.selection.rows[0] < len(on_screen):
-        trial_id = on_screen[event.selection.rows[0]]
-        st.switch_page("views/trial.py", query_params={"sweep": seen.sweep.name, "trial": trial_id})
 
 
 def page_of(length: int, size: int, name: str) -> slice:
