@@ -16,7 +16,18 @@ from dashboard.words import plain
 
 VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve without this file
 FIRST = "overview"
-ICONS = {"overview": "grid_view", "seeds": "difference", "trial": "monitoring", "weights": "apps", "compare": "compare"}
+ICONS = {
+    "overview": "grid_view",
+    "trials": "view_list",
+    "trial": "monitoring",
+    "weights": "apps",
+    "compare": "compare",
+    "clusters": "bubble_chart",
+    "article": "article",
+    "seeds": "difference",
+    "progress": "hourglass_top",
+}
+"""Of the pages, in their order; others follow."""
 
 
 def icon() -> Image.Image:
@@ -52,7 +63,7 @@ pages = st.navigation(
             url_path=view.stem,
             default=view.stem == FIRST,
         )
-        for view in sorted(VIEWS.glob("*.py"), key=lambda view: (view.stem != FIRST, view.stem))
+        for view in sorted(VIEWS.glob("*.py"), key=lambda view: ([*ICONS, view.stem].index(view.stem), view.stem))
     ]
 )
 with told():
