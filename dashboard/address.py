@@ -11,24 +11,31 @@ from functools import partial
 
 import streamlit as st
 
+from dashboard.words import plain
+
 
 def choose_one(label: str, options: Sequence[str], name: str, in_words: Callable[[str], str] = str) -> str:
     """A select box over at least one option; shows the first one unless the address names another."""
     asked = st.query_params.get(name)
     wanted = [value for value in read(name) if value in options] or [options[0]]
     if asked is not None and asked not in options:
-        st.warning(f"There is no {label.lower()} {asked}; showing {wanted[0]}.")
+        st.warning(f"There is no {label.lower()} {plain(asked)}; showing {plain(wanted[0])}.")
+    else:
+        write(name, wanted[:1])
     st.session_state[name] = wanted[0]
-    write(name, wanted[:1])
     st.selectbox(label, options, key=name, format_func=in_words, on_change=partial(_write_chosen, name))
     return wanted[0]
 
 
 def choose_some(label: str, options: Sequence[str], name: str) -> list[str]:
-    """A box for choosing several options; choosing none means all."""
-    wanted = [value for value in read(name) if value in options]
+    """A box for choosing several options; choosing none means all. What a link asks for stays chosen, there or not."""
+    wanted = read(name)
+    missing = [value for value in wanted if value not in options]
+    for value in missing:
+        st.warning(f"There is no {label.lower()} {plain(value)}.")
     st.session_state[name] = wanted
     write(name, wanted)
+    options = [*options, *missing]
     st.multiselect(label, options, key=name, placeholder="all", on_change=lambda: write(name, st.session_state[name]))
     return wanted
 

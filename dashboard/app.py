@@ -16,7 +16,7 @@ from dashboard.words import plain
 
 VIEWS = Path(__file__).parent / "views"  # not "pages", which Streamlit would serve without this file
 FIRST = "overview"
-ICONS = {
+ICONS = {  # of the pages, in their order; others follow
     "overview": "grid_view",
     "trials": "view_list",
     "trial": "monitoring",
@@ -27,7 +27,6 @@ ICONS = {
     "seeds": "difference",
     "progress": "hourglass_top",
 }
-"""Of the pages, in their order; others follow."""
 
 
 def icon() -> Image.Image:

@@ -8,11 +8,20 @@ from sweep.results.cells import COLOURS
 
 ROOMY, CROWDED = 4, 10
 """Up to this many architectures, a cell has room for the spread over seeds, and for any number at all."""
+_DRAWN = (
+    "architecture", "intervention", "outcome", "expected", "score", "direction", "spread", "agreement", "state",
+    "reason", "label", "brief", "sign",
+)  # fmt: skip
 _LIGHT = ["none", "unscored", "excluded", "waiting", "running"]
 
 
+CLICKED = "cell"
+"""The name of what a click on the grid chooses: an architecture and an intervention."""
+
+
 def cell_chart(cells: pd.DataFrame) -> alt.LayerChart:
-    """Interventions x architectures; the colour is the verdict, the text the score."""
+    """Interventions x architectures; the colour is the verdict, the text the score; a click chooses a cell."""
+    cells = cells[list(_DRAWN)]
     columns = cells["architecture"].nunique()
     roomy = columns <= ROOMY
     base = alt.Chart(cells).encode(
@@ -45,7 +54,9 @@ def cell_chart(cells: pd.DataFrame) -> alt.LayerChart:
         legend=None,  # the words of the cells say the same
     )
     text_colour = alt.condition(alt.FieldOneOfPredicate("outcome", _LIGHT), alt.value("#222222"), alt.value("white"))
-    boxes = base.mark_rect(stroke="white", strokeWidth=2, cornerRadius=5).encode(color=colour)
+    clicked = alt.selection_point(name=CLICKED, fields=["architecture", "intervention"])
+    boxes = base.mark_rect(cornerRadius=5, cursor="pointer", xOffset=1, yOffset=1).encode(color=colour)
+    boxes = boxes.add_params(clicked)
     words = base.mark_text(fontSize=14 if roomy else 12).encode(
         text="label:N" if roomy else "brief:N" if columns <= CROWDED else "sign:N", color=text_colour
     )

@@ -3,8 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frame, shape
+from dashboard import charts, frame, grids, shape
 from dashboard.address import choose_one
+from dashboard.words import page_title, plain
 from sweep.results.state import State
 from sweep.results.statistics import CONDITION, condition_titles
 
@@ -16,14 +17,13 @@ def titled(rows: pd.DataFrame, seen: State) -> pd.DataFrame:
     return rows.assign(title=[titles[key] for key in keys])
 
 
-def show_means(seen: State) -> None:
+def show_means(rows: pd.DataFrame) -> None:
     st.subheader("Scores of finished trials")
     st.caption("Mean ± standard deviation over seeds, at the last step.")
-    st.dataframe(shape.seed_table(titled(seen.over_seeds, seen)), hide_index=True)
+    st.dataframe(shape.seed_table(rows), hide_index=True)
 
 
-def show_differences(seen: State) -> None:
-    differences = seen.differences
+def show_differences(differences: pd.DataFrame, architecture: str) -> None:
     st.subheader("Difference from the baseline")
     if differences.empty:
         st.info("Nothing can be compared yet: a pair needs a finished baseline and a finished trial of the same seed.")
@@ -32,19 +32,29 @@ def show_differences(seen: State) -> None:
         "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), each for itself; p is corrected "
         "for all differences in the sweep (Holm). A single pair has neither."
     )
-    positions = sorted(differences["position"].unique())
-    names = {f"last conv - {position - 1}" if position > 1 else "last conv": position for position in positions}
+    names = {grids.position_name(position): position for position in sorted(differences["position"].unique())}
     chosen = names[choose_one("Layer", list(names), "layer")]
-    of_layer = titled(differences[differences["position"] == chosen], seen)
-    for (title, _, architecture), part in of_layer.groupby(["title", "data_key", "architecture"], sort=False):
-        st.markdown(f"**{architecture}** · {title or part['data'].iloc[0]}")
-        st.altair_chart(charts.differences(part), width="stretch")
+    of_layer = differences[differences["position"] == chosen]
+    for (title, _), part in of_layer.groupby(["title", "data_key"], sort=False):
+        st.markdown(f"**{plain(architecture)}** · {plain(str(title or part['data'].iloc[0]))}")
+        st.altair_chart(charts.differences(part), width="stretch", alt="Differences from the baseline with intervals")
         st.dataframe(shape.difference_table(part), hide_index=True)
 
 
-now = frame.begin("Over seeds")
-if now.scored.empty:
-    st.info("No trial is finished and analysed yet; this page shows its scores once one is.")
-else:
-    show_means(now)
-    show_differences(now)
+def show(seen: State) -> None:
+    st.set_page_config(page_title=page_title(seen.sweep.name, "Seeds"))
+    if seen.scored.empty:
+        st.info("No trial is finished and analysed yet; this page shows its scores once one is.")
+        return
+    architectures = seen.over_seeds["architecture"].unique().tolist()
+    architecture = (
+        choose_one("Architecture", architectures, "architecture") if len(architectures) > 1 else architectures[0]
+    )
+    summary, differences = (
+        titled(table[table["architecture"] == architecture], seen) for table in (seen.over_seeds, seen.differences)
+    )
+    show_means(summary)
+    show_differences(differences, architecture)
+
+
+show(frame.begin("Over seeds"))

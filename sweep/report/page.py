@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 import yaml
 from jinja2 import Environment, StrictUndefined
@@ -12,19 +13,12 @@ from markupsafe import Markup
 from upath import UPath
 
 from sweep.report.cells import cell_grids
-from sweep.report.clusters import cluster_section
-from sweep.report.drawings import interval_svg
-from sweep.results.cells import COLOURS, cells, counts, last_convs, standing
-from sweep.results.statistics import (
-    CONDITION,
-    condition_titles,
-    finished,
-    first_epochs,
-    over_seeds,
-    paired_differences,
-    scored,
-)
-from sweep.results.tables import Row, read_table, records
+from sweep.report.drawings import interval_svg, strip
+from sweep.results.cells import COLOURS
+from sweep.results.figure12 import cluster_section
+from sweep.results.state import State
+from sweep.results.statistics import CONDITION, condition_titles, finished, first_epochs
+from sweep.results.tables import Row, TableName, read_table, records
 from sweep.results.words import decimal, short_layer
 from sweep.store.files import write_text
 from sweep.store.lease import holder
@@ -49,11 +43,10 @@ def write_report(sweep: UPath, file: UPath) -> None:
 
 def render(sweep: UPath) -> str:
     """The report's HTML."""
-    trials, layers, clusters, probes = (read_table(sweep, name) for name in ("trials", "layers", "clusters", "probes"))
-    trials = trials.fillna({"data_key": "", "recipe_key": ""})  # tables of older versions lack them
-    trials = standing(trials, holder(sweep))
-    rows = scored(trials, layers)
-    summary = over_seeds(rows)
+    tables: dict[TableName, pd.DataFrame] = {name: read_table(sweep, name) for name in ("trials", "epochs", "layers")}
+    seen = State(SweepDir(sweep), tables, holder(sweep))
+    trials, layers = seen.trials, tables["layers"]
+    clusters, neurons, probes = (read_table(sweep, name) for name in ("clusters", "neurons", "probes"))
     conditions = condition_titles(trials)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -62,18 +55,19 @@ def render(sweep: UPath) -> str:
         "signed": signed,
         "chance": chance,
         "short": short_layer,
+        "tile": lambda kernel: strip(kernel[None], np.array([0])),
     }
     template = environment.from_string((files("sweep.report") / "page.html").read_text(encoding="utf-8"))
     return template.render(
         name=sweep.name,
         made_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        counts=[(state, number) for state, number in counts(trials).items() if number],
-        agreement=_agreement(summary),
-        grids=cell_grids(sweep, cells(last_convs(trials, layers)), trials, layers, summary, first_epochs(layers)),
-        summary=_titled(summary, conditions),
-        several_seeds=bool((summary["n"] > 1).any()),
-        differences=[_difference(row) for row in _titled(paired_differences(rows), conditions)],
-        clusters=cluster_section(sweep, trials, clusters),
+        counts=[(state, number) for state, number in seen.counts.items() if number],
+        agreement=seen.agreement,
+        grids=cell_grids(sweep, seen.cells(), trials, layers, seen.over_seeds, first_epochs(layers)),
+        summary=_titled(seen.over_seeds, conditions),
+        several_seeds=bool((seen.over_seeds["n"] > 1).any()),
+        differences=[_difference(row) for row in _titled(seen.differences, conditions)],
+        clusters=cluster_section(sweep, trials, clusters, neurons),
         probes=_titled(_probe_rows(trials, layers, probes), conditions),
         failures=_failures(sweep, trials),
         analysis_errors=records(layers.loc[layers["error"].notna(), ["trial_id", "step", "layer", "error"]]),
@@ -107,12 +101,6 @@ def spread(row: Row, quantity: str) -> str:
     """Mean ± standard deviation, without the latter where there is one seed."""
     mean, std = row[f"{quantity}_mean"], row[f"{quantity}_std"]
     return number(mean) + ("" if std is None or pd.isna(std) else f" ± {std:.2f}")
-
-
-def _agreement(summary: pd.DataFrame) -> tuple[int, int]:
-    """How many layers show what was expected, and for how many something was expected."""
-    known = summary[summary["expected"] != "unknown"]
-    return int((~known["surprising"].astype(bool)).sum()), len(known)
 
 
 def _titled(frame: pd.DataFrame, titles: dict[tuple[str, str, str], str]) -> list[Row]:

@@ -79,7 +79,8 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
     `outcome` is the verdict most seeds share, or failed, unscored, running, waiting, excluded. `agreement` says how
     many share it, if not all; `score` is the mean of the score that the verdict is about (for none, the larger one;
     `direction` says which), `spread` its standard deviation over seeds (missing with one seed), `scored` their number.
-    `label` is the cell's text, `brief` its short form, `sign` the shortest.
+    `trial_id` and `layer` are those of the first seed. `label` is the cell's text, `brief` its short form, `sign` the
+    shortest.
     """
     keys = list(CELL)
     ended = last[(last["status"] == "finished") & (last["analysed_step"] == last["step"])]
@@ -88,6 +89,7 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
     states = _states(last, keys)
     found = _facts(last, keys)
     found["trial_id"] = analysed["trial_id"].first().reindex(found.index).fillna(found["trial_id"])
+    found["layer"] = analysed["layer"].first().reindex(found.index)
     found["seeds"] = states.sum(axis=1)
     found["scored"] = analysed.size().reindex(found.index).fillna(0).astype(int)
     found["failed"] = states["failed"]

@@ -11,11 +11,11 @@ from upath import UPath
 
 from analysis.clusters import KS
 from sweep.report.cells import SEEDS_DRAWN, trajectory_lines
-from sweep.report.clusters import cluster_section, published_percents
 from sweep.report.drawings import Line, interval_svg, trajectory_svg
 from sweep.report.export import export
 from sweep.report.page import _probe_rows, render, write_report
 from sweep.results.clusters import update_clusters
+from sweep.results.figure12 import cluster_section, published_percents
 from sweep.results.tables import COLUMNS, read_centres, read_table
 from tests.dashboard.synthetic import TRIALS, trial_id, write_sweep
 
@@ -167,7 +167,7 @@ def test_only_finished_trials_at_their_last_step_are_averaged(sweep: UPath) -> N
     ]
     clusters = read_table(sweep, "clusters")
     going_on = trials.assign(status=trials["status"].where(trials["trial_id"] != trial_id("baseline", 1), "running"))
-    section = cluster_section(sweep, going_on, clusters)
+    section = cluster_section(sweep, going_on, clusters, read_table(sweep, "neurons"))
     assert section is not None
     assert {row.seeds for row in section.rows if row.intervention == "baseline"} == {1}
     own = {(row.intervention, row.layer): row.own for row in section.rows}

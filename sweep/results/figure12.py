@@ -1,4 +1,4 @@
-"""The clusters of a sweep for the report: the table of figure 12 beside the article's, and the centres for every k."""
+"""The clusters of a sweep for readers: the table of figure 12 beside the article's, and the centres for every k."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from upath import UPath
 from analysis.banding import THRESHOLD
 from analysis.clusters import LABELS
 from analysis.figure12 import CLUSTERS, K, figure12
-from sweep.report.drawings import strip
 from sweep.results.statistics import CONDITION, condition_titles, finished
-from sweep.results.tables import Row, read_centres, read_table
+from sweep.results.tables import Row, read_centres
 
 _FAINT = 0.5  # ours: random neurons' own scores average about 0, banded ones' at least 2/3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Centre:
-    """One cluster: its centre as a picture, what it shows, its scores, the mean of its neurons' own scores
-    (vertical ones where it is vertical, else horizontal), and the percentage of all neurons in it."""
+    """One cluster: its centre float[ky, kx, 3] with 1 as its largest value, or None where its file lacks it; what it
+    shows, its scores, the mean of its neurons' own scores (vertical ones where it is vertical, else horizontal), and
+    the percentage of all neurons in it."""
 
-    picture: str
+    kernel: np.ndarray | None
     label: str
     horizontal: float
     vertical: float
@@ -38,8 +38,8 @@ class Centre:
 @dataclass(frozen=True, kw_only=True)
 class ClusterRow:
     """A layer's neurons over the clusters, in percent, as the mean over its finished seeds: by cluster; by what each
-    neuron shows by itself (in the order of `LABELS`); and the article's four for the same intervention and position,
-    or none. `condition`: data set and recipe in words, where the sweep has several."""
+    neuron shows by itself (in the order of `LABELS`), or none; and the article's four for the same intervention and
+    position, or none. `condition`: data set and recipe in words, where the sweep has several."""
 
     condition: str
     architecture: str
@@ -61,21 +61,31 @@ class ClusterSection:
     rows: Sequence[ClusterRow]
 
 
-def cluster_section(sweep: UPath, trials: pd.DataFrame, clusters: pd.DataFrame) -> ClusterSection | None:
-    """What the report shows of the table `clusters`; None where it is empty."""
+def cluster_section(
+    sweep: UPath,
+    trials: pd.DataFrame,
+    clusters: pd.DataFrame,
+    neurons: pd.DataFrame | None = None,
+    k: int | None = None,
+) -> ClusterSection | None:
+    """What the table `clusters` shows, and with `neurons` what each shows by itself; None where it is empty.
+
+    All centres, and the rows for the article's k; with `k`, its centres and rows alone.
+    """
     if clusters.empty:
         return None
-    centres = {k: _centres(sweep, k, clusters[clusters["k"] == k]) for k in sorted(map(int, clusters["k"].unique()))}
+    ks = sorted(map(int, clusters["k"].unique())) if k is None else [k]
+    centres = {k: _centres(sweep, k, clusters[clusters["k"] == k]) for k in ks}
     facts = finished(trials)[["trial_id", "step", *CONDITION, "intervention"]]
-    table = clusters[clusters["k"] == K].merge(facts, on=["trial_id", "step"])
+    table = clusters[clusters["k"] == (K if k is None else k)].merge(facts, on=["trial_id", "step"])
     order = {trial_id: rank for rank, trial_id in enumerate(trials["trial_id"])}
     table = table.sort_values(
         ["trial_id", "position", "cluster"], key=lambda c: c.map(order) if c.name == "trial_id" else c
     )
     keys = [*CONDITION, "intervention", "layer", "position"]
     titles = condition_titles(trials)
-    own = _own_verdicts(read_table(sweep, "neurons"))
-    table = table.merge(own, on=["trial_id", "step", "layer"], how="left")
+    if neurons is not None:
+        table = table.merge(_own_verdicts(neurons), on=["trial_id", "step", "layer"], how="left")
     return ClusterSection(
         kernel=str(clusters["kernel"].iloc[0]),
         normalisation=str(clusters["normalisation"].iloc[0]),
@@ -117,7 +127,7 @@ def _row(key: Row, part: pd.DataFrame, condition: str) -> ClusterRow:
         layer=key["layer"],
         seeds=part["trial_id"].nunique(),
         percents=percents.tolist(),
-        own=[float(trials[name].mean()) for name in LABELS],
+        own=[float(trials[name].mean()) for name in LABELS if name in trials],
         article=published_percents(key["architecture"], key["intervention"], key["position"]),
     )
 
@@ -127,14 +137,11 @@ def _centres(sweep: UPath, k: int, part: pd.DataFrame) -> list[Centre]:
     found = []
     for index in range(k):
         own = part[part["cluster"] == index]
-        picture = ""
-        if arrays is not None:
-            centre = arrays[index][None]
-            picture = strip(centre / max(float(centre.max()), 1e-9), np.array([0]))
+        kernel = None if arrays is None else arrays[index] / max(float(arrays[index].max()), 1e-9)
         first = own.iloc[0]
         found.append(
             Centre(
-                picture=picture,
+                kernel=kernel,
                 label=str(first["label"]),
                 horizontal=float(first["centre_horizontal"]),
                 vertical=float(first["centre_vertical"]),
