@@ -19,7 +19,7 @@ from sweep.results.words import count
 
 TILE_PX = 30
 """About how wide a tile is; a whole number of pixels for each position of the kernel."""
-_HTML = '<div class="neurons" role="listbox" aria-orientation="horizontal"></div>'
+_HTML = '<style></style><div class="neurons" role="listbox" aria-orientation="horizontal"></div>'
 _CSS = """
 .neurons { display: flex; flex-wrap: wrap; gap: 4px; padding: 4px; max-height: 30rem; overflow-y: auto; }
 .neurons > div {
@@ -40,9 +40,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const list = parentElement.querySelector(".neurons");
   const { png, rows, columns, zoom, atlasColumns, gap, order, labels, chosen, name } = data;
   const focused = list.querySelector(":focus")?.dataset.neuron;
-  const url = `url(data:image/png;base64,${png})`;
   const sheet = (columns + gap) * Math.min(atlasColumns, labels.length) - gap;
   list.setAttribute("aria-label", name);
+  // A rule, not a style of each tile: the picture's text would be there 512 times.
+  parentElement.querySelector("style").textContent = `.neurons > div {
+    width: ${columns * zoom}px; height: ${rows * zoom}px;
+    background-image: url(data:image/png;base64,${png}); background-size: ${sheet * zoom}px auto;
+  }`;
   const tiles = order.map((neuron) => {
     const tile = document.createElement("div");
     const across = (neuron % atlasColumns) * (columns + gap);
@@ -53,13 +57,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     tile.setAttribute("role", "option");
     tile.setAttribute("aria-label", labels[neuron]);
     tile.setAttribute("aria-selected", String(neuron === chosen));
-    Object.assign(tile.style, {
-      width: `${columns * zoom}px`,
-      height: `${rows * zoom}px`,
-      backgroundImage: url,
-      backgroundSize: `${sheet * zoom}px auto`,
-      backgroundPosition: `${-across * zoom}px ${-down * zoom}px`,
-    });
+    tile.style.backgroundPosition = `${-across * zoom}px ${-down * zoom}px`;
     return tile;
   });
   list.replaceChildren(...tiles);
