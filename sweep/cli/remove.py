@@ -56,7 +56,8 @@ def _found(sweep: str, storage: UPath) -> SweepDir:
 
 
 def _remove_sweep(sweep: SweepDir, yes: bool, as_json: bool) -> None:
-    from sweep.store.removal import loss, remove_sweep, sizes_below
+    from sweep.store.files import sizes_below
+    from sweep.store.removal import loss, remove_sweep
 
     lost = loss(sizes_below(sweep.path), len(sweep.trials()))
     _ask(f"{sweep.path} with {_in_words(lost)}", yes)
@@ -67,8 +68,9 @@ def _remove_sweep(sweep: SweepDir, yes: bool, as_json: bool) -> None:
 def _remove_trials(sweep: SweepDir, patterns: list[str], yes: bool, as_json: bool) -> None:
     from sweep.results.compact import compact_all, gather_probes, unsettle
     from sweep.service.choice import matching
+    from sweep.store.files import sizes_below
     from sweep.store.lease import hold
-    from sweep.store.removal import loss, remove_trial, sizes_below
+    from sweep.store.removal import loss, remove_trial
 
     chosen = sorted(matching(sweep, patterns))
     folders = [sweep.trial(trial_id) for trial_id in chosen]

@@ -7,8 +7,6 @@ A trial: its status goes first, then all that says of something that it is compl
 each point what is left is a trial that has done less, or none.
 """
 
-import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,14 +31,6 @@ class Loss:
     trials: int
     checkpoints: int
     size: int
-
-
-def sizes_below(folder: UPath) -> dict[str, int]:
-    """The size in bytes of each file below a folder, by its name relative to it; links are not followed."""
-    if is_local(folder):
-        return {name: _size(Path(folder.path, name)) for name in files_below(folder)}
-    found = folder.fs.find(folder.path, detail=True)
-    return {key.removeprefix(folder.path).lstrip("/"): facts.get("size") or 0 for key, facts in found.items()}
 
 
 def loss(sizes: Mapping[str, int], trials: int) -> Loss:
@@ -104,11 +94,3 @@ def _remove(path: UPath) -> None:
         remove_file(path)
     else:
         remove_folder(path)
-
-
-def _size(path: Path) -> int:
-    try:
-        facts = os.lstat(path)
-    except FileNotFoundError:  # a driver has just replaced it
-        return 0
-    return facts.st_size if stat.S_ISREG(facts.st_mode) else 0

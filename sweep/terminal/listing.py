@@ -13,8 +13,8 @@ from upath import UPath
 
 from sweep.results.tables import read_table
 from sweep.results.words import duration
+from sweep.store.files import sizes_below
 from sweep.store.lease import Holder, holder
-from sweep.store.removal import sizes_below
 from sweep.store.sweep_dir import SweepDir, sweep_names
 from sweep.terminal.cost import size
 

@@ -9,7 +9,7 @@ from upath import UPath
 from analysis.write import RESULTS
 from sweep.spec import Plan
 from sweep.store import removal
-from sweep.store.files import files_below, write_text
+from sweep.store.files import files_below, sizes_below, write_text
 from sweep.store.lease import BusyError, hold
 from sweep.store.manifest import MANIFEST
 from sweep.store.removal import (
@@ -19,7 +19,6 @@ from sweep.store.removal import (
     remove_sweep,
     remove_trial,
     require_not_half_removed,
-    sizes_below,
 )
 from sweep.store.requests import request_retry
 from sweep.store.sweep_dir import SweepDir, is_sweep, sweep_names
