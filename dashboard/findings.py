@@ -13,7 +13,7 @@ from sweep.results.words import decimal
 def findings(seen: State) -> pd.DataFrame:
     """The rows of `statistics.over_seeds` of which something was expected, those that differ first.
 
-    `trial_id`, `step`: of the seed whose weights are shown; `title` tells data set and recipe; `score` is in words.
+    `trial_id`, `step`: of the seed whose weights are shown; `title` tells data set and recipe.
     """
     known = seen.over_seeds[seen.over_seeds["expected"] != "unknown"]
     keys = [*CONDITION, "intervention", "layer"]
@@ -21,7 +21,7 @@ def findings(seen: State) -> pd.DataFrame:
     found = known.merge(first, on=keys).sort_values("surprising", ascending=False, kind="stable", ignore_index=True)
     titles = condition_titles(seen.trials)
     named = found[list(CONDITION[:3])].itertuples(index=False, name=None)
-    return found.assign(title=[titles[key] for key in named], score=[_score(row) for row in found.to_dict("records")])
+    return found.assign(title=[titles[key] for key in named])
 
 
 def unfinished(seen: State) -> int:
@@ -30,7 +30,8 @@ def unfinished(seen: State) -> int:
     return int(outcomes.isin(["running", "waiting", "failed", "unscored"]).sum())
 
 
-def _score(row: Mapping[Any, Any]) -> str:
+def score_in_words(row: Mapping[Any, Any]) -> str:
+    """The score that a finding's verdict is about, with its spread over seeds."""
     direction = told_direction(row["verdict"], row["horizontal_mean"], row["vertical_mean"])
     spread = row[f"{direction}_std"]
     return f"{direction} {decimal(row[f'{direction}_mean'])}" + ("" if pd.isna(spread) else f" ± {spread:.2f}")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ from dashboard.trouble import tell
 
 _FIRST_PORT, _PORTS = 8501, 100
 _WILDCARDS = ("0.0.0.0", "::")
+_HEAVY = ("altair", "pyarrow.parquet", "sweep.results.figure12", "sweep.results.state")
+"""What the pages import, loaded before the first reader comes."""
 APP = Path(__file__).with_name("app.py")
 
 
@@ -97,6 +100,8 @@ def _serve(place: str, options: Options) -> None:
             print("Whoever has this link can look at it and ask for retries.", flush=True)
         yield
 
+    for name in _HEAVY:
+        import_module(name)
     app = st.App(APP, lifespan=announced, middleware=[Middleware(access.Gate, door=door)], on_script_error=tell)
     with suppress(KeyboardInterrupt):  # Ctrl-C, after which the server has shut down
         app.run(config=config)

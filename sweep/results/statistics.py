@@ -6,7 +6,6 @@ Pure functions of the results tables; needs neither torch nor Ray.
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import stdtr, stdtrit
 
 from analysis.banding import THRESHOLD
 
@@ -134,12 +133,16 @@ def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataF
 
 def half_width(std: ArrayLike, n: ArrayLike) -> np.ndarray:
     """Half the 95% interval of a mean of n values with this standard deviation: t(0.975, n - 1) std / sqrt(n)."""
+    from scipy.special import stdtrit  # takes a quarter of a second of each command that needs no interval
+
     deviation, number = np.asarray(std, float), np.asarray(n, float)
     return np.asarray(stdtrit(number - 1, (1 + _CONFIDENCE) / 2) * deviation / np.sqrt(number))
 
 
 def p_value(mean: ArrayLike, std: ArrayLike, n: ArrayLike) -> np.ndarray:
     """Two-sided probability of a mean of n values this far from 0 by chance: 2 t(-|mean| sqrt(n) / std, n - 1)."""
+    from scipy.special import stdtr
+
     middle, deviation, number = (np.asarray(values, float) for values in (mean, std, n))
     with np.errstate(divide="ignore", invalid="ignore"):  # where the values are equal
         chance = 2 * stdtr(number - 1, -np.abs(middle) * np.sqrt(number) / deviation)
