@@ -573,6 +573,8 @@ class Driver(tune.Callback):
         self._queue.tasks.drop(request.trial_id)
         if plan is None:
             return
+        if status.status == "failed":  # until it starts, its file says so; whoever asked sees that it was heard
+            status = replace(status, status="pending", error=None, reason="waits to be run again")
         self._live.reopen(plan, status)
         self._failures[plan.trial_id] = self._outages[plan.trial_id] = 0
         self._queue.tasks.add(self._task(plan))

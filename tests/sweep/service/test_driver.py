@@ -388,6 +388,23 @@ def test_a_request_is_answered_when_its_trial_neither_waits_nor_runs(
     assert len(pending_requests(sweep.path)) == 1
 
 
+def test_a_failed_trial_that_is_asked_for_again_waits_as_the_tables_say(
+    driven: Driver, sweep: SweepDir, plan: Plan
+) -> None:
+    failed = Status(status="failed", attempts=2, error="RuntimeError: boom", epoch=1)
+    sweep.trial(plan.trial_id).write_status(failed)
+    driven._live.tell(plan.trial_id, failed)
+    driven._queue.tasks.hold("another")
+    request_retry(sweep.path, plan.trial_id, "checkpoint")
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    row = driven._live.tables()["trials"].iloc[0]
+    assert (row["status"], row["reason"], row["attempts"]) == ("pending", "waits to be run again", 2)
+    assert row[["error"]].isna().all()
+    assert driven._queue.holds(plan.trial_id)
+    assert sweep.trial(plan.trial_id).status() == failed
+
+
 def test_a_running_trial_that_a_reader_stops_saves_and_is_left_until_it_is_asked_for(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
