@@ -21,7 +21,7 @@ _REFUSALS: tuple[type[Exception], ...] = (*STORAGE_ERRORS, ValueError)
 
 def show_driver(seen: State) -> None:
     """Who works on the sweep, and a button that has it stop."""
-    st.subheader("Driver")
+    st.header("Driver")
     if seen.driver is None:
         st.info("No driver is working on this sweep. What is left is done by:")
         st.code(f"sweep resume {seen.sweep.path}", language="shell", wrap_lines=True)
@@ -63,7 +63,7 @@ def show_progress(seen: State) -> None:
     }
     if now.images_per_s:
         told["Images/s"] = f"{now.images_per_s:,.0f}"
-    if cost.trials_left:
+    if cost.trials_left and seen.driver is not None:
         told["Time left"] = "unknown" if cost.seconds_left is None else f"about {duration(cost.seconds_left)}"
     with st.container(horizontal=True, gap="medium"):
         for name, value in told.items():
@@ -77,7 +77,7 @@ def show_cost(seen: State) -> None:
     costs = progress.cost_in_words(seen.cost)
     if not costs:
         return
-    st.subheader("Cost")
+    st.header("Cost")
     with st.container(horizontal=True, gap="medium"):
         for name, (done, left) in costs.items():
             st.metric(f"{name} done", done, width="content")
@@ -89,12 +89,12 @@ def show_cost(seen: State) -> None:
 
 def show_nodes(seen: State) -> None:
     if seen.progress.nodes:
-        st.subheader("Nodes")
+        st.header("Nodes")
         table = progress.node_table(seen.progress.nodes, time.time())
         st.dataframe(table, hide_index=True, placeholder="", alt="The nodes on which trials run")
     longest = progress.longest(seen, LONGEST, time.time())
     if len(longest):
-        st.subheader("Longest running trials")
+        st.header("Longest running trials")
         link = st.column_config.LinkColumn(display_text=r"[?&]trial=([^&]*)", alignment="left")
         st.dataframe(
             longest, hide_index=True, placeholder="", column_config={"Trial": link}, alt="The longest running trials"
@@ -104,7 +104,7 @@ def show_nodes(seen: State) -> None:
 def show_failures(seen: State) -> None:
     if not seen.failures:
         return
-    st.subheader("Failures")
+    st.header("Failures")
     number = seen.counts["failed"]
     link = {"sweep": seen.sweep.name, "status": "failed"}
     st.page_link("views/trials.py", label=f"{count(number, 'failed trial')}, by error", query_params=link)
@@ -122,7 +122,7 @@ def show(seen: State) -> None:
     show_driver(seen)
     show_nodes(seen)
     show_failures(seen)
-    st.subheader("Note")
+    st.header("Note")
     noting.edit(seen.sweep, SWEEP, read_notes(seen.sweep.path))
 
 

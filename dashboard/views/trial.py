@@ -116,9 +116,9 @@ def show_trouble(seen: State, trial: pd.Series) -> None:
     elif trial["status"] == "failed":
         st.error(text(trial["error"]))
         part = st.expander("Traceback", expanded=True, key="traceback", on_change="rerun")
-        traceback = read_error(seen.sweep.trial(trial["trial_id"])) if part.open else None
-        if traceback is not None:
-            part.code(traceback, language="python")
+        if part.open:
+            traceback = read_error(seen.sweep.trial(trial["trial_id"]))
+            part.code(traceback or "No traceback was recorded.", language="python")
     if not pd.isna(trial["analysis_error"]):
         st.error(f"Its last analysis failed: {text(trial['analysis_error'])}")
     show_requests(seen, trial)
@@ -167,19 +167,19 @@ def show_trajectory(seen: State, trial: pd.Series) -> None:
     if scores.empty:
         st.info("Nothing has been analysed yet; the first checkpoint is analysed as soon as it is written.")
     else:
-        st.subheader("Banding over training")
+        st.header("Banding over training")
         st.altair_chart(charts.trajectory(scores), width="stretch")
         show_weights(seen, trial, layers)
     left, right = st.columns(2)
     for column, quantity in ((left, "loss"), (right, "accuracy")):
         values = shape.curves(epochs, trial_id, quantity)
         if len(values):
-            column.subheader(quantity.capitalize())
+            column.header(quantity.capitalize())
             column.altair_chart(charts.curve(values, quantity.capitalize()), width="stretch")
 
 
 def show_weights(seen: State, trial: pd.Series, layers: pd.DataFrame) -> None:
-    st.subheader("Weights")
+    st.header("Weights")
     layer = choose_layer(layers)
     row = choose_checkpoint(words.checkpoints(layers, layer))
     st.markdown(

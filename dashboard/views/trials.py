@@ -17,7 +17,8 @@ from sweep.results.words import count
 from sweep.store.notes import Notes, read_notes
 from sweep.store.requests import requested_trials
 
-ROWS = 200
+ROWS = 200  # of a page of the table
+VISIBLE, HEADER_PX, ROW_PX = 20, 35, 35  # rows before it scrolls
 GROUPS = 6  # kinds of failures that are always seen
 COMPARED = 6
 LABELS = {
@@ -105,7 +106,7 @@ def show_failures(seen: State, view: View) -> None:
         return
     if not seen.failures:
         return
-    st.subheader("Failures")
+    st.header("Failures")
     show_groups(seen.failures[:GROUPS])
     if further := seen.failures[GROUPS:]:
         part = st.expander(f"{count(len(further), 'more kind')} of failures", key="more failures", on_change="rerun")
@@ -136,6 +137,7 @@ def show_table(seen: State, found: pd.DataFrame, view: View, notes: Notes) -> li
     number = st.column_config.NumberColumn(format="%.2f", width="small")
     event = st.dataframe(
         trials.trial_table(rows, time.time(), links, notes, set(asked)),
+        height=HEADER_PX + ROW_PX * min(len(ids), VISIBLE) + 2,
         key=trials.key_of(ids),
         hide_index=True,
         on_select="rerun",
@@ -182,7 +184,7 @@ def act(seen: State, found: pd.DataFrame, ticked: Sequence[str]) -> None:
     rows = found[found["trial_id"].isin(ticked)]
     again = rows.loc[[may_be_retried(row) for _, row in rows.iterrows()], "trial_id"].tolist()
     going = rows.loc[rows["status"].isin(["running", "pending"]), "trial_id"].tolist() if seen.driver else []
-    st.subheader(f"{count(len(ticked), 'trial')} ticked")
+    st.header(f"{count(len(ticked), 'trial')} ticked")
     with st.container(horizontal=True):
         button(seen, "Retry", again, "checkpoint", "Run what failed or was cut off again, from its last checkpoint.")
         button(seen, "Retry from scratch", again, "scratch", "Run what failed or was cut off again, from scratch.")
@@ -220,7 +222,7 @@ def show(seen: State) -> None:
     view = choose(seen)
     show_failures(seen, view)
     found = trials.shown(seen, view, notes)
-    st.subheader(f"{count(len(found), 'trial')} of {len(seen.trials):,}" if view.address() else "All trials")
+    st.header(f"{count(len(found), 'trial')} of {len(seen.trials):,}" if view.address() else "All trials")
     if found.empty:
         st.info("No trial matches what is chosen above.")
         return

@@ -11,14 +11,12 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from dashboard.serve import command
-from dashboard.source import REFRESH_S
 from tests.dashboard.synthetic import trial_id, write_sweep
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WAIT_MS = 60_000
-HEADER_PX, ROW_PX = 35, 35  # of a data grid
 
 
 @contextmanager
@@ -42,16 +40,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A storage with one sweep."""
     storage = tmp_path_factory.mktemp("storage")
     write_sweep(storage / "demo")
-    with served(storage) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A storage with two sweeps."""
-    storage = tmp_path_factory.mktemp("two")
-    write_sweep(storage / "first")
-    write_sweep(storage / "second")
     with served(storage) as address:
         yield address
 
@@ -88,32 +76,3 @@ def test_a_picture_of_the_whole_page_can_be_taken(page: Page, address: str, tmp_
     expect(page.locator("[data-testid=stImage] img")).to_have_count(1, timeout=WAIT_MS)
     page.screenshot(path=tmp_path / "trial.png", full_page=True)
     assert (tmp_path / "trial.png").stat().st_size > 20_000
-
-
-def click_row(page: Page, row: int) -> None:
-    """Click the selection column of a row of the trials' data grid, which is drawn on a canvas."""
-    grid = page.locator("[data-testid=stDataFrame]")
-    grid.scroll_into_view_if_needed()
-    expect(grid.locator("canvas").first).to_be_visible(timeout=WAIT_MS)
-    page.wait_for_timeout(500)  # the canvas is drawn a moment after it is there
-    box = grid.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 16, box["y"] + HEADER_PX + ROW_PX * (row + 0.5))
-
-
-def test_a_click_on_a_row_opens_its_trial_and_the_way_back_does_not_bounce(page: Page, two: str) -> None:
-    overview = page.get_by_role("heading", name="Weight banding · second")
-    page.goto(f"{two}/?sweep=second")
-    expect(overview).to_be_visible(timeout=WAIT_MS)
-    click_row(page, 0)
-    expect(page.get_by_role("heading", name="simplified_mini · x_pool")).to_be_visible(timeout=WAIT_MS)
-    assert page.url == f"{two}/trial?sweep=second&trial={trial_id('x_pool', 0)}"
-    page.get_by_role("link", name="Overview").click()
-    expect(overview).to_be_visible(timeout=WAIT_MS)
-    click_row(page, 1)
-    expect(page.get_by_role("heading", name="simplified_mini · no_pooling")).to_be_visible(timeout=WAIT_MS)
-    page.go_back()
-    expect(overview).to_be_visible(timeout=WAIT_MS)
-    page.wait_for_timeout(REFRESH_S * 1000 + 2000)  # the overview draws itself anew meanwhile
-    expect(overview).to_be_visible()
-    assert page.url.startswith(f"{two}/?sweep=second")

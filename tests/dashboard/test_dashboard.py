@@ -35,7 +35,16 @@ def app(monkeypatch: pytest.MonkeyPatch, argument: Path) -> AppTest:
 
 
 def words(page: AppTest) -> str:
-    elements = [*page.title, *page.subheader, *page.markdown, *page.caption, *page.info, *page.error, *page.code]
+    elements = [
+        *page.title,
+        *page.header,
+        *page.subheader,
+        *page.markdown,
+        *page.caption,
+        *page.info,
+        *page.error,
+        *page.code,
+    ]
     return "\n".join(str(element.value) for element in elements)
 
 
