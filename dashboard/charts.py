@@ -95,7 +95,11 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
     lines = base.mark_line(point=True).encode(
         y="score:Q", color=colour, tooltip=["layer", "epoch", "direction", "score"]
     )
-    rule = alt.Chart(pd.DataFrame({"y": [THRESHOLD]})).mark_rule(strokeDash=[2, 3], color="#555555").encode(y="y:Q")
+    rule = (
+        alt.Chart(pd.DataFrame({"y": [THRESHOLD]}))
+        .mark_rule(strokeDash=[2, 3], color="#888888", aria=False)
+        .encode(y="y:Q")
+    )
     return (bands + lines + rule).properties(height=320)
 
 
@@ -119,7 +123,7 @@ def differences(values: pd.DataFrame) -> alt.LayerChart:
     )
     x = alt.X("mean:Q", title="Score minus the baseline's")
     bars = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q")
-    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#555555", strokeDash=[2, 3]).encode(x="x:Q")
+    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#888888", strokeDash=[2, 3], aria=False).encode(x="x:Q")
     rows = int(values["intervention"].nunique())
     return (zero + bars + base.mark_point(filled=True, size=60).encode(x=x)).properties(height=44 * rows + 110)
 

@@ -24,7 +24,11 @@ def scores(values: pd.DataFrame, names: Sequence[str]) -> alt.LayerChart:
     )
     tooltip = ["trial", "layer", "epoch", "direction", alt.Tooltip("score", format=".3f")]
     lines = base.mark_line(point=True).encode(y=y, tooltip=tooltip)
-    rule = alt.Chart(pd.DataFrame({"y": [THRESHOLD]})).mark_rule(strokeDash=[2, 3], color="#888888").encode(y="y:Q")
+    rule = (
+        alt.Chart(pd.DataFrame({"y": [THRESHOLD]}))
+        .mark_rule(strokeDash=[2, 3], color="#888888", aria=False)
+        .encode(y="y:Q")
+    )
     return (bands + lines + rule).properties(
         height=360, description=f"Banding scores over epochs of {', '.join(names)}"
     )

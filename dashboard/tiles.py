@@ -19,7 +19,7 @@ from sweep.results.words import count
 
 TILE_PX = 30
 """About how wide a tile is; a whole number of pixels for each position of the kernel."""
-_HTML = '<style></style><div class="neurons" role="listbox" aria-orientation="horizontal"></div>'
+_HTML = '<style></style><div class="neurons" role="listbox" aria-label="Neurons" aria-orientation="horizontal"></div>'
 _CSS = """
 .neurons { display: flex; flex-wrap: wrap; gap: 4px; padding: 4px; max-height: 30rem; overflow-y: auto; }
 .neurons > div {
