@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,8 +258,8 @@ class Patience:
         """Something runs."""
         self._since = None
 
-    def spend(self, said: str, needs: Needs) -> None:
-        """Nothing that needs this much is running; `said` reports it.
+    def spend(self, said: str, needs: Needs, others: Sequence[tuple[str, float, str]] = ()) -> None:
+        """Nothing that needs this much is running; `said` reports it. `others` are sweeps with what they use of what.
 
         Raises:
             ValueError: Ray has had room for it for minutes, but started nothing.
@@ -268,17 +268,19 @@ class Patience:
         self._since = self._since or now
         if now - self._since >= _PATIENCE_S and not self._told:
             self._told = True
-            self._say(f"{said}; {self._why(needs)}")
+            self._say(f"{said}; {self._why(needs, others)}")
         if now - self._since >= _GIVE_UP_S and self._logs is not None and _has_room(needs):
-            raise ValueError(f"{said}, and {self._why(needs)}; stopped")
+            raise ValueError(f"{said}, and {self._why(needs, others)}; stopped")
 
-    def _why(self, needs: Needs) -> str:
+    def _why(self, needs: Needs, others: Sequence[tuple[str, float, str]]) -> str:
         import ray
 
         if self._logs is not None and _has_room(needs):
             return f"there is room, but Ray can't start a process in it: {_last_words(self._logs)}"
         grows = "" if self._logs is not None or _may_join() == [] else ", and its autoscaler may add nodes"
-        return f"the cluster has {in_words(ray.cluster_resources())}{grows}"
+        free = in_words(ray.available_resources())
+        held = "".join(f"; {name} has {count(used, unit)}" for name, used, unit in others)
+        return f"the cluster has {in_words(ray.cluster_resources())}, {free} of them free{held}{grows}"
 
 
 def in_words(needs: Needs) -> str:

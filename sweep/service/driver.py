@@ -216,7 +216,9 @@ class Driver(tune.Callback):
             needs = needs_of(resources_of(next(iter(self._workers.values())).task))
             actors = count(self._analyses.actors_placed, "actor")
             self._patience.spend(
-                f"no trial could start: a trial needs {in_words(needs)}, and the analysis has {actors}", needs
+                f"no trial could start: a trial needs {in_words(needs)}, and the analysis has {actors}",
+                needs,
+                self._seat.share.others,
             )
 
     def surplus(self) -> set[str]:

@@ -129,9 +129,9 @@ def test_what_waits_for_room_waits_as_long_as_it_takes(local_ray: None, tmp_path
     told: list[str] = []
     patience = Patience(told.append, tmp_path)
     for _ in range(10):
-        patience.spend("nothing started", {"CPU": 3})
+        patience.spend("nothing started", {"CPU": 3}, [("photos", 1.0, "CPU")])
         waited[0] += 61
-    assert told == ["nothing started; the cluster has 2 CPUs"]
+    assert told == ["nothing started; the cluster has 2 CPUs, 2 CPUs of them free; photos has 1 CPU"]
 
 
 def test_a_node_is_alive_if_it_answers_whatever_ray_says(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
