@@ -32,7 +32,9 @@ def armed(write: Callable[[Any, bytes], None]) -> Callable[[Any, bytes], None]:
             except OSError:
                 continue  # another process was quicker
             if target["when"] == "half":  # of an object store nobody sees half an object
-                (pathlib.Path(path.parent.path) / f".{path.name}.chaos.part").write_bytes(data[: len(data) // 2])
+                folder = pathlib.Path(path.parent.path)
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f".{path.name}.chaos.part").write_bytes(data[: len(data) // 2])
             if target["when"] == "after":
                 write(path, data)
             struck.with_suffix(".trial").write_text(_trial_of(path))
