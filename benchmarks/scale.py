@@ -30,7 +30,7 @@ LOGICAL = """
 import sys, time, types
 from dataclasses import replace
 
-def trial_course(trial, root, threads, stop, save_every_s, ranks, tell):
+def trial_course(trial, root, threads, stop, save_every_s, ranks, tell, tell_rows):
     from sweep.store.trial_dir import Status, this_process
     now = time.time()
     status = Status(status="running", attempts=trial.status().attempts + 1, started_at=now, heartbeat_at=now,

@@ -369,6 +369,9 @@ class Driver(tune.Callback):
         trial_id = event["trial_id"]
         if "status" in event:
             self._live.tell(trial_id, event["status"])
+        elif "rows" in event:
+            for row in event["rows"]:
+                self._live.epoch(trial_id, row)
         elif "row" in event:
             row = event["row"]
             self._live.epoch(trial_id, row)

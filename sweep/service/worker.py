@@ -35,6 +35,7 @@ End = Literal["finished", "failed", "preempted", "superseded", "lacks data"]
 class Event(TypedDict, total=False):
     """What has happened to a trial: a status that it has taken on, an epoch's end, or its end in this process.
 
+    `rows` are the first ones that an attempt has, those of an earlier one among them, which may have told nobody.
     `kept` is the folder of a checkpoint to analyse. Of a failure, `error` is a line, `traceback` the whole, `final`
     says that a retry would fail too, and `storage` that the storage has failed.
     """
@@ -42,6 +43,7 @@ class Event(TypedDict, total=False):
     trial_id: str
     status: Status
     row: EpochRow
+    rows: list[EpochRow]
     kept: str | None
     end: End
     error: str
@@ -172,7 +174,9 @@ class TrialWorker(tune.Trainable):
         resources = resources_of(task)
         threads, save_every_s = resources.cpus_per_process, resources.save_every_s
         with following(task, trial) if resources.processes > 1 else nullcontext(ALONE) as ranks:
-            yield from trial_course(trial, task["root"], threads, self._notice, save_every_s, ranks, self._tell)
+            yield from trial_course(
+                trial, task["root"], threads, self._notice, save_every_s, ranks, self._tell, self._tell_rows
+            )
 
     def _tell(self, status: Status) -> None:
         """Report a status; of several between two reports, the last."""
@@ -182,6 +186,10 @@ class TrialWorker(tune.Trainable):
         if last.get("trial_id") == trial_id and "status" in last:
             self._events.pop()
         self._events.append({"trial_id": trial_id, "status": status})
+
+    def _tell_rows(self, rows: list[EpochRow]) -> None:
+        assert self._task is not None
+        self._events.append({"trial_id": self._task["trial_id"], "rows": rows})
 
 
 def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:

@@ -99,7 +99,8 @@ def course(
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`train` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
 
-    `write_rows` takes the place of writing `epochs.jsonl` at each epoch's end.
+    `write_rows` takes the place of writing `epochs.jsonl`: at each epoch's end, and when an attempt takes up an
+    earlier one's rows.
 
     Several `ranks` go through it together, each with the same arguments; the first one writes. If a step runs out of
     memory and the recipe allows splitting, the interrupted epoch starts over; several ranks fail instead, since those
@@ -186,6 +187,8 @@ class _Course:
         checkpoint = next(newest_resumable(self._trial.checkpoints, self._stored), None)
         if checkpoint is not None:
             run.load(checkpoint)
+            if self._ranks.first:
+                self._write_rows(run.rows)
             logger.info(f"resumes from the checkpoint of step {run.step}")
         if self._ranks.highest(run.step) != -self._ranks.highest(-run.step):
             raise RuntimeError("the trial's processes found checkpoints of different steps; they read it again")

@@ -37,8 +37,12 @@ Tell = Callable[[Status], None]
 """Called with each status that a trial has just taken on; whether it could be written too is another matter."""
 
 
-def tell_nobody(status: Status) -> None:
-    """A Tell that does nothing."""
+TellRows = Callable[[list[EpochRow]], None]
+"""Called with the first rows an attempt has: those of an earlier one, if any, whose process may have told nobody."""
+
+
+def tell_nobody(told: Status | list[EpochRow]) -> None:
+    """A Tell and a TellRows that does nothing."""
 
 
 class SupersededError(RuntimeError):
@@ -70,6 +74,7 @@ def trial_course(
     save_every_s: float = SAVE_EVERY_S,
     ranks: Ranks = ALONE,
     tell: Tell = tell_nobody,
+    tell_rows: TellRows = tell_nobody,
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     """`run_trial` epoch by epoch: yields each epoch's row, and the checkpoint's folder if its weights are kept.
 
@@ -77,7 +82,7 @@ def trial_course(
     """
     torch.set_num_threads(threads)
     with logged_to(trial.log_file):
-        yield from _recorded_course(trial, root, stop, save_every_s, ranks, tell)
+        yield from _recorded_course(trial, root, stop, save_every_s, ranks, tell, tell_rows)
 
 
 def follow(trial: TrialDir, root: str | Path | None, threads: int, save_every_s: float, ranks: Ranks) -> None:
@@ -90,11 +95,17 @@ def follow(trial: TrialDir, root: str | Path | None, threads: int, save_every_s:
 
 
 def _recorded_course(
-    trial: TrialDir, root: str | Path | None, stop: Stop, save_every_s: float, ranks: Ranks, tell: Tell
+    trial: TrialDir,
+    root: str | Path | None,
+    stop: Stop,
+    save_every_s: float,
+    ranks: Ranks,
+    tell: Tell,
+    tell_rows: TellRows,
 ) -> Iterator[tuple[EpochRow, UPath | None]]:
     plan = trial.plan()
     spec = plan.spec
-    record = _Record(trial, plan.resources, tell)
+    record = _Record(trial, plan.resources, tell, tell_rows)
     try:
         require_current(spec)
         data = prepare(spec.data, root, record.preparing, lambda: stop(0))
@@ -140,11 +151,11 @@ class _Record:
     On a local disk they are written at once. On an object store, news of a running trial waits up to `HEARTBEAT_S`.
     """
 
-    def __init__(self, trial: TrialDir, resources: Resources | None, tell: Tell) -> None:
+    def __init__(self, trial: TrialDir, resources: Resources | None, tell: Tell, tell_rows: TellRows) -> None:
         before, arithmetic = trial.status(), Arithmetic.here()
         on_gpu = arithmetic.device != CPU
         remove_unfinished(trial.path)
-        self._trial, self._tell = trial, tell
+        self._trial, self._tell, self._tell_rows = trial, tell, tell_rows
         self._at_once = is_local(trial.path)
         self.rows: list[EpochRow] = []
         """Those of the finished epochs."""
@@ -196,7 +207,9 @@ class _Record:
             self.write(reason=in_words(done, total, unit))
 
     def take_rows(self, rows: list[EpochRow]) -> None:
-        """Record the rows of all finished epochs."""
+        """Record the rows of all finished epochs, and tell of the first ones."""
+        if not self.rows:
+            self._tell_rows(list(rows))
         self.rows, self._rows_written = list(rows), False
         if self._at_once:
             self._write_rows()

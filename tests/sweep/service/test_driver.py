@@ -222,6 +222,14 @@ def test_what_a_worker_reports_is_in_the_tables_before_any_file_is_read(
     assert actor.given[-1] == ([], True)
 
 
+def test_epochs_of_an_earlier_attempt_are_in_the_tables_too(driven: Driver, plan: Plan) -> None:
+    trial, _ = at_work(driven, plan)
+    rows = [{"epoch": epoch, "step": 3 * epoch, "val_accuracy": 0.5} for epoch in range(3)]
+    report(driven, trial, {"trial_id": plan.trial_id, "rows": rows[:2]})
+    report(driven, trial, {"trial_id": plan.trial_id, "row": rows[2], "kept": None})
+    assert list(driven._live.tables()["epochs"]["epoch"]) == [0, 1, 2]
+
+
 def test_a_failure_is_retried_then_recorded_for_good(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from sweep.service.queue import Task
 from sweep.service.worker import TrialWorker, bundle
 from sweep.spec import Plan, Resources
 from sweep.store.sweep_dir import SweepDir
+from sweep.training.trial import trial_course
 
 
 @pytest.fixture
@@ -57,6 +58,24 @@ def test_epochs_statuses_and_the_end_are_reported(worker: TrialWorker, sweep: Sw
     statuses = [event["status"] for event in told if "status" in event]
     assert [statuses[0].status, statuses[-1].status] == ["running", "finished"]
     assert statuses[-1] == sweep.trial(plan.trial_id).status()
+
+
+def test_an_attempt_reports_the_epochs_that_an_earlier_one_had_no_time_to_report(
+    work: Task, sweep: SweepDir, plan: Plan
+) -> None:
+    trial = sweep.trial(plan.trial_id)
+    course = trial_course(trial, None, threads=1)
+    done = [next(course)[0] for _ in range(3)]
+    course.close()
+    trial.epochs_file.unlink()  # as on an object store, where it is written now and then
+    for last in ("resumes in the middle", "finds the trial finished"):
+        worker = TrialWorker({"task": work})
+        worker.give([work], no_more=True)
+        told = events(worker)
+        worker.stop()
+        (found,) = [event["rows"] for event in told if "rows" in event]
+        assert found == (done if last == "resumes in the middle" else trial.epochs())
+        assert [row["epoch"] for row in trial.epochs()] == [0, 1, 2, 3]
 
 
 def test_one_trial_after_another_in_one_process(work: Task, sweep: SweepDir, plan: Plan) -> None:
