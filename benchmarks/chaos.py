@@ -149,7 +149,18 @@ def compared(after: dict[str, Any], undisturbed: dict[str, Any]) -> dict[str, An
         "trials_with_other_weights": [t for t in trials if after.get(t) != undisturbed[t]],
         "rows_equal": after["epochs"] == undisturbed["epochs"],
         "analyses_equal": after["layers"] == undisturbed["layers"],
+        "differing": [key for name in ("epochs", "layers") for key in differing(after[name], undisturbed[name])],
     }
+
+
+def differing(after: list[dict[str, Any]], undisturbed: list[dict[str, Any]]) -> list[str]:
+    """Which rows are missing, too many or different."""
+    known = [{_key(row): row for row in rows} for rows in (after, undisturbed)]
+    return [key for key in sorted(known[0].keys() | known[1].keys()) if known[0].get(key) != known[1].get(key)]
+
+
+def _key(row: dict[str, Any]) -> str:
+    return " ".join(str(row[name]) for name in ("trial_id", "step", "layer") if name in row)
 
 
 def ended_by_themselves(stage: Stage) -> list[str]:
