@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, frame, grids, noting, shape, source
+from dashboard import charts, frame, grids, shape, source
 from dashboard.address import choose_one, choose_some
 from dashboard.paging import page_of
 from dashboard.words import page_title, plain
@@ -25,7 +25,7 @@ def show_links(seen: State) -> None:
         for state, number in seen.counts.items():
             link("trials", f"**{number:,}** {state}", seen, status=state)
         unexpected = int(seen.trials["unexpected"].sum())
-        link("trials", f"**{unexpected:,}** not as expected", seen, unexpected="1")
+        link("trials", f"**{unexpected:,}** not as expected in the last conv", seen, unexpected="1")
         if seen.agreement.expected:
             link("article", f"**{seen.agreement.found} of {seen.agreement.expected}** findings as expected", seen)
     progress = seen.progress
@@ -134,8 +134,9 @@ def show_pictures(seen: State, wanted: dict[str, list[str]], position: int) -> N
 def show(seen: State) -> None:
     st.set_page_config(page_title=page_title(seen.sweep.name, "Overview"))
     show_links(seen)
-    notes = read_notes(seen.sweep.path)
-    noting.edit(seen.sweep, SWEEP, notes)
+    note = read_notes(seen.sweep.path).get(SWEEP)
+    if note is not None and (note.text or note.star):
+        st.caption(f"{'★ ' if note.star else ''}{plain(note.text)}")
     wanted = choose_filters(seen.trials)
     position = choose_position(seen)
     show_grid(seen, wanted, position)
