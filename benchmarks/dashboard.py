@@ -9,7 +9,9 @@ machine does. About 15 minutes on 2 cores.
 
 import argparse
 import json
+import logging
 import math
+import os
 import shutil
 import socket
 import subprocess
@@ -30,10 +32,13 @@ from playwright.sync_api import Page, sync_playwright
 from upath import UPath
 
 sys.path.remove(str(Path(__file__).parent))  # or this file is taken for the package of the same name
+sys.path.append(str(Path(__file__).parents[1]))  # where `tests` is
 
 from dashboard import serve
 from sweep.results.tables import COLUMNS, TableName, write_table
 from sweep.spec import SCHEMA
+from tests.conftest import free_port
+from tests.counting import counted_s3
 
 MIB = 2**20
 VIEWS = Path(serve.__file__).with_name("views")
@@ -207,6 +212,34 @@ def dashboard_rows(storage: Path, trials: int, page: Page) -> tuple[list[dict[st
     return rows, {"trials": f"{trials:,}", "idle, s a refresh": f"{idle:.3f}", "most MiB": f"{peak:.0f}"}
 
 
+def s3_row(storage: Path, trials: int, page: Page) -> dict[str, Any]:
+    """The overview of a storage on an S3 of this machine: until it is drawn, and the requests of a look for news."""
+    port = free_port()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the store's server, which tells of each request
+    with counted_s3(port) as store:
+        bucket = UPath("s3://dashboard")
+        bucket.mkdir(exist_ok=True)
+        bucket.fs.put(str(storage / "sweep"), "dashboard/runs/sweep", recursive=True)
+        with serving(lambda at: serve.command("s3://dashboard/runs", at)) as server:
+            store.requests.clear()
+            before, began = server.settled_cpu_s(), time.monotonic()
+            page.goto(f"{server.address}/?sweep=sweep")
+            page.get_by_role("heading", name="Weights of the last conv").wait_for(timeout=120_000)
+            wall_s, cold = time.monotonic() - began, server.settled_cpu_s() - before
+            asked = len(store.requests)
+            time.sleep(IDLE_S)
+            looks = len(store.requests) - asked
+    return {
+        "trials": f"{trials:,}", "page": "overview on S3", "cold, s": f"{cold:.2f}",
+        "seconds until drawn": f"{wall_s:.1f}", "requests until drawn": asked,
+        "requests a look": f"{looks / (IDLE_S / 5):.1f}",
+    }  # fmt: skip
+
+
 def tensorboard_row(folder: Path, trials: int, page: Page) -> dict[str, Any]:
     """What TensorBoard's server takes until its page has listed as many runs, with 101 epochs of four scalars each."""
     from torch.utils.tensorboard import SummaryWriter
@@ -263,6 +296,8 @@ def main() -> None:
                 rows += found
                 wholes.append(whole | status_row(Path(folder), trials))
                 print(wholes[-1], flush=True)
+                peers.append(s3_row(Path(folder), trials, page))
+                print(peers[-1], flush=True)
             if trials <= given.runs:
                 with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
                     peers.append(tensorboard_row(Path(folder), trials, page))
