@@ -36,7 +36,8 @@ Address = Annotated[
     ),
 ]
 MaxFailures = Annotated[
-    int, typer.Option(min=0, help="How many times this launch retries a failed trial, from its last checkpoint.")
+    int,
+    typer.Option(min=0, help="How often a trial is retried that fails without finishing an epoch in between."),
 ]
 FreshProcesses = Annotated[
     bool, typer.Option("--fresh-processes", help="Start a process for each trial; slower, with the same results.")

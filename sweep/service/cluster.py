@@ -33,10 +33,11 @@ def _nothing_more(sweep: SweepDir) -> None:
 class RayCluster:
     """Where and how a launch runs: a Ray address (None: a local cluster) and how often a failed trial is retried.
 
-    `fresh_processes` starts a process for each trial instead of training one after another in it; `at_a_time` is the
-    most trials that run beside each other; `budget` what this launch may use up; `weight` its share of a cluster on
-    which other sweeps run too, against theirs. `on_begin` is called with the sweep once nothing is left to check and
-    its trials are about to run. `observers` are made from the sweep's name, and hear how it goes.
+    `max_failures` counts the retries of a trial that has finished no epoch in between. `fresh_processes` starts a
+    process for each trial instead of training one after another in it; `at_a_time` is the most trials that run beside
+    each other; `budget` what this launch may use up; `weight` its share of a cluster on which other sweeps run too,
+    against theirs. `on_begin` is called with the sweep once nothing is left to check and its trials are about to run.
+    `observers` are made from the sweep's name, and hear how it goes.
     """
 
     address: str | None = None

@@ -379,6 +379,7 @@ class Driver(tune.Callback):
             self._observers.epoch(trial_id, row)
             self._nodes.succeeded(worker.node)
             self._outages.pop(trial_id, None)
+            self._failures.pop(trial_id, None)
             if event["kept"] is not None:
                 self._analyses.submit(UPath(event["kept"]))
         else:

@@ -245,6 +245,17 @@ def test_a_failure_is_retried_then_recorded_for_good(
     assert read_error(sweep.trial(plan.trial_id)) == "Traceback\nRuntimeError: boom"
 
 
+def test_an_epoch_finished_between_two_failures_begins_the_count_anew(driven: Driver, plan: Plan, told: Told) -> None:
+    row = {"epoch": 1, "step": 3, "val_accuracy": 0.5}
+    for _ in range(3):  # one more than retries
+        trial, _ = at_work(driven, plan)
+        report(driven, trial, {"trial_id": plan.trial_id, "row": row, "kept": None}, failure(plan), done=True)
+        driven.on_trial_complete(0, [], trial)
+        driven._queue.tasks.drop(plan.trial_id)
+    assert told.ends == []
+    assert sum("retry 1 of 1" in remark for remark in told.remarks) == 3
+
+
 def test_a_storage_that_fails_is_nobodys_failure_and_pauses_until_it_answers(
     driven: Driver, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
