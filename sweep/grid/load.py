@@ -16,6 +16,7 @@ from sweep.grid.schema import Grid, GridData, explain
 from sweep.spec import DataSpec
 from sweep.store.strict_yaml import parse_yaml, read_yaml
 
+_LONGEST = 2**20  # bytes of a grid file; 100,000 seeds take fewer
 _LARGEST_IMAGES = 224  # pixels; what all architectures but simplified_mini see
 
 
@@ -99,7 +100,7 @@ def _read_document(name_or_file: str) -> dict[str, Any]:
         path = Path(name_or_file).expanduser()
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ValueError(f"grid file {path} is neither a file nor a folder")
-        document = read_yaml(UPath(path), f"grid file {path}")
+        document = read_yaml(UPath(path), f"grid file {path}", _LONGEST)
     elif name_or_file not in grid_names() and Path(name_or_file).is_file():
         raise ValueError(f"{name_or_file} is a file, but a grid file must end in .yaml or .yml; rename it")
     else:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,28 @@ _RAY_FOLDERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plas
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about the user's work leaves the cluster
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV, JSON and TensorBoard files would be thrown away
-    "TUNE_MAX_PENDING_TRIALS_PG": "16",  # trials waiting for resources at a time: tells an autoscaler how far to grow
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a grid mean the same in a trial as where it was launched
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else each worker warns; RayTrial hides GPUs itself
 }
 """What Ray and Tune read when they start; the user's own values win."""
+_PENDING, _MOST_PENDING = "TUNE_MAX_PENDING_TRIALS_PG", 16
+
+
+@contextmanager
+def demand(wanted: Iterable[Resources]) -> Iterator[None]:
+    """Have Tune ask for so many trials' resources at a time that an autoscaler sees how far to grow.
+
+    That is 16 trials, and of trials that share GPUs as many as fill 16 GPUs. The user's own value wins.
+    """
+    if _PENDING in os.environ:
+        yield
+        return
+    shares = [resources.gpus for resources in wanted if 0 < resources.gpus < 1]
+    os.environ[_PENDING] = str(ceil(_MOST_PENDING / min(shares, default=1)))
+    try:
+        yield
+    finally:
+        del os.environ[_PENDING]
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from sweep.results.words import count
 from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.clerk import Clerk
-from sweep.service.cluster import Patience, RayCluster, answers, in_words, needs_of, node_of, working_nodes
+from sweep.service.cluster import Patience, RayCluster, answers, demand, in_words, needs_of, node_of, working_nodes
 from sweep.service.failures import cant_be_imported, died_of, report_of
 from sweep.service.health import MOST_ALIKE, Alike, Nodes
 from sweep.service.metrics import Metrics
@@ -210,7 +210,9 @@ class Driver(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._tend()
-        if any(worker.actor is not None for worker in self._workers.values()) or not self._workers:
+        waits = bool(self._workers) and all(worker.actor is None for worker in self._workers.values())
+        self._display.waits(nothing_runs=waits)
+        if not waits:
             self._patience.renew()
         else:
             needs = needs_of(resources_of(next(iter(self._workers.values())).task))
@@ -274,7 +276,8 @@ class Driver(tune.Callback):
         on_gpus = any(self._resources.of_plan(plan).gpus for plan in plans)
         self._unit = "GPU" if on_gpus else "CPU"
         self._open = {plan.trial_id for plan in plans}
-        with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder, self._interruptible():
+        wanted = demand(self._resources.of_plan(plan) for plan in plans)
+        with tempfile.TemporaryDirectory(prefix="sweep-tune-") as folder, self._interruptible(), wanted:
             tuner = tune.Tuner(
                 tune.with_resources(TrialWorker, bundle),
                 tune_config=tune.TuneConfig(search_alg=self._queue, num_samples=-1, scheduler=_NoSurplus(self)),

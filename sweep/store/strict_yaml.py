@@ -12,11 +12,11 @@ _GROWTH = 10  # times the nodes that a document writes; aliases of aliases grow 
 _SMALL = 10_000  # nodes that are never too many
 
 
-def read_yaml(path: UPath, place: str) -> Any:
+def read_yaml(path: UPath, place: str, most_bytes: int | None = None) -> Any:
     """The content of a YAML file; `place` is what messages call it.
 
     Raises:
-        ValueError: it can't be read, is not text, is empty, is not YAML, or names a key twice.
+        ValueError: it can't be read, is too large, is not text, is empty, is not YAML, or names a key twice.
     """
     if path.is_dir():
         raise ValueError(f"{place} is a folder, not a YAML file")
@@ -26,6 +26,8 @@ def read_yaml(path: UPath, place: str) -> Any:
         raise ValueError(f"there is no {place}") from error
     except PermissionError as error:
         raise ValueError(f"{place} can't be read; change its permissions (chmod u+r)") from error
+    if most_bytes is not None and len(data) > most_bytes:
+        raise ValueError(f"{place} has {len(data):,} bytes, and may have {most_bytes:,}")
     text = _decoded(data, place)
     if not text.strip():
         raise ValueError(f"{place} is empty")

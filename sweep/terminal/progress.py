@@ -41,6 +41,9 @@ class Display(Protocol):
     def analysed(self, done: int, waiting: int) -> None:
         """How many checkpoints are analysed, and how many are waiting."""
 
+    def waits(self, nothing_runs: bool) -> None:
+        """Whether all trials wait for room, which says nothing of how long those take that run."""
+
 
 class Bars:
     """Bars for a terminal: trials, epochs of all trials with the time left, analysed checkpoints."""
@@ -73,6 +76,9 @@ class Bars:
     def analysed(self, done: int, waiting: int) -> None:
         self._progress.update(self._analysed, completed=done, total=done + waiting)
 
+    def waits(self, nothing_runs: bool) -> None:
+        pass  # the time left follows from the newest epochs alone
+
 
 class Lines:
     """A line for each ended trial, and one about the epochs every 20 seconds, for logs and pipes."""
@@ -83,6 +89,7 @@ class Lines:
         self._ended, self._at_start, self._done = 0, epochs_done, epochs_done
         self._seen: set[tuple[str, int]] = set()
         self._began = self._said = time.monotonic()
+        self._waits_since: float | None = None
 
     def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None:
         self._done += epoch > 0 and (trial_id, epoch) not in self._seen  # one is done again after a torn checkpoint
@@ -107,6 +114,12 @@ class Lines:
 
     def analysed(self, done: int, waiting: int) -> None:
         pass  # the table at the end says it
+
+    def waits(self, nothing_runs: bool) -> None:
+        now = time.monotonic()
+        if self._waits_since is not None:
+            self._began += now - self._waits_since
+        self._waits_since = now if nothing_runs else None
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """What keeps a local Ray from starting, or its processes, is worked around or told in one line with the cure."""
 
+import os
 import shlex
 import socket
 import sys
@@ -9,7 +10,7 @@ import pytest
 import ray
 
 from sweep.service import cluster
-from sweep.service.cluster import Patience, answers, node_of, require_room, working_nodes
+from sweep.service.cluster import Patience, answers, demand, node_of, require_room, working_nodes
 from sweep.service.failures import cant_be_imported
 from sweep.spec import Resources
 
@@ -168,3 +169,16 @@ def test_only_what_cant_be_imported_fails_for_good_before_it_begins() -> None:
     assert cant_be_imported("Traceback\nModuleNotFoundError: No module named 'timm'")
     assert not cant_be_imported("Traceback\nOSError: [Errno 5] Input/output error")
     assert not cant_be_imported("")
+
+
+@pytest.mark.parametrize(("gpus", "said"), [((0.0, 2.0), "16"), ((1.0,), "16"), ((1.0, 0.25), "64"), ((0.3,), "54")])
+def test_enough_demand_reaches_the_autoscaler(
+    gpus: tuple[float, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUNE_MAX_PENDING_TRIALS_PG", raising=False)
+    with demand(Resources(gpus=share, cpus=2) for share in gpus):
+        assert os.environ["TUNE_MAX_PENDING_TRIALS_PG"] == said
+    assert "TUNE_MAX_PENDING_TRIALS_PG" not in os.environ
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "3")
+    with demand([Resources(gpus=0.5)]):
+        assert os.environ["TUNE_MAX_PENDING_TRIALS_PG"] == "3"
