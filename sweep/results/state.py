@@ -209,7 +209,7 @@ class State:
             epochs_done=int(runnable["epoch"].fillna(0).sum()),
             epochs=int(runnable.loc[runnable["images"].fillna(1) > 0, "epochs"].fillna(0).sum()),
             images_per_s=sum(speeds) if speeds else None,
-            analyses_waiting=_unanalysed(runnable, self._analysed),
+            analyses_waiting=_unanalysed(runnable, self._epochs, self._analysed),
             nodes=tuple(_node(str(host), part) for host, part in running.groupby("host")),
         )
 
@@ -271,15 +271,15 @@ def _as_they_are(trials: pd.DataFrame, newest: pd.DataFrame, driver: Holder | No
     return last.assign(unexpected=(ended & told & (last["expected"] != last["verdict"])).fillna(False).astype(bool))
 
 
-def _unanalysed(trials: pd.DataFrame, analysed: pd.Series) -> int:
-    """Checkpoints kept so far without those analysed; those of a trial that has not begun don't exist yet."""
-    begun = trials[trials["epochs"].notna() & trials["epoch"].notna() & trials["attempts"].fillna(0).gt(0)]
-    reached = begun["epoch"].where(begun["images"].fillna(1) > 0, 0)  # the untrained ones have what they begin with
-    kept_epochs = {epochs: epochs_to_keep(int(epochs)) for epochs in begun["epochs"].unique()}
+def _unanalysed(trials: pd.DataFrame, epochs: pd.DataFrame, analysed: pd.Series) -> int:
+    """Checkpoints kept so far without those analysed: of the epochs that trials have told of, those to keep."""
+    reached = trials["trial_id"].map(epochs.groupby("trial_id", sort=False)["epoch"].max())
+    begun = trials[reached.notna() & trials["epochs"].notna()]
+    kept_epochs = {number: epochs_to_keep(int(number)) for number in begun["epochs"].unique()}
     done = begun["trial_id"].map(analysed).fillna(0)
     return sum(
-        max(0, bisect_right(kept_epochs[epochs], epoch) - int(number))
-        for epochs, epoch, number in zip(begun["epochs"], reached, done, strict=True)
+        max(0, bisect_right(kept_epochs[number], epoch) - int(few))
+        for number, epoch, few in zip(begun["epochs"], reached[begun.index], done, strict=True)
     )
 
 

@@ -139,6 +139,7 @@ class Driver(tune.Callback):
         try:
             for checkpoint in unanalysed:
                 self._analyses.submit(checkpoint)
+            self._queue.closed = not plans  # nobody would serve it: what is asked for then is the next resume's
             stopped = self._fit(plans) if plans else False
             if not stopped:
                 self._analyses.submit_missing()
@@ -334,7 +335,8 @@ class Driver(tune.Callback):
             self._send_home(worker)
             return
         wanted = 1 if once else 1 + self._ahead(worker.kind) - len(worker.tasks)
-        tasks = self._queue.take(worker.kind, wanted, worker.node) if wanted > 0 else []
+        unlike = worker.node if self._nodes.suspected(worker.node) else None
+        tasks = self._queue.take(worker.kind, wanted, unlike) if wanted > 0 else []
         if not tasks and worker.tasks:
             return
         for task in tasks:
@@ -554,24 +556,27 @@ class Driver(tune.Callback):
         self._queue.tasks.hold(request.trial_id)
         self._clerk.do(partial(self._left, request), partial(self._take_leave, request))
 
-    def _left(self, request: TrialStop) -> Status | None:
-        """What the status of a stopped trial says from now on; None if it had ended before."""
+    def _left(self, request: TrialStop) -> Status:
+        """What the status of a stopped trial says from now on."""
         trial = self._sweep.trial(request.trial_id)
         status = trial.status()
         if status.status == "pending":
             status = replace(status, reason=trial.interrupted("stopped by a reader"))
             trial.write_status(status)
         forget(self._sweep.path, request)
-        return status if status.status == "pending" else None
+        return status
 
-    def _take_leave(self, request: TrialStop, status: Status | None) -> None:
+    def _take_leave(self, request: TrialStop, status: Status) -> None:
         trial_id = request.trial_id
         self._queue.tasks.drop(trial_id)
-        if status is not None:
-            self._live.tell(trial_id, status)
-            if trial_id in self._open:
-                self._open.discard(trial_id)
-                self._display.ended(trial_id, str(status.reason))
+        self._live.tell(trial_id, status)
+        if trial_id not in self._open:
+            return
+        if status.status in ("finished", "failed"):  # it had ended, and waited to be tried again
+            self._conclude(trial_id)
+            return
+        self._open.discard(trial_id)
+        self._display.ended(trial_id, str(status.reason))
 
     def _answered(self, request: Request) -> tuple[Request, Plan | None, Status]:
         plan = answer(self._sweep, request)

@@ -34,6 +34,10 @@ class Nodes:
             del self._failures[node]
             self._rests.pop(node, None)
 
+    def suspected(self, node: str | None) -> bool:
+        """Whether what has failed on a node is rather tried elsewhere: nothing has got on there since."""
+        return node in self._failures and bool(self._alive() - self.avoided - {node})
+
     def failed(self, node: str | None, trial_id: str) -> list[str]:
         """A trial has failed on a node; returns the trials whose failures are the node's own.
 

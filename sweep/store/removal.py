@@ -15,13 +15,14 @@ from pathlib import Path
 from upath import UPath
 
 from analysis.write import RESULTS, is_local
-from sweep.store.files import children, files_below, remove_file, remove_files, remove_folder, write_text
+from sweep.store.files import children, files_below, read_text, remove_file, remove_files, remove_folder, write_text
 from sweep.store.lease import hold
 from sweep.store.manifest import MANIFEST
 from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
 
 _REMOVING = "removing"
+_SAID = "`sweep remove` takes this sweep away; run it again to finish\n"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ def loss(sizes: Mapping[str, int], trials: int) -> Loss:
 
 def is_half_removed(sweep: UPath) -> bool:
     """Whether a removal of a sweep was interrupted, or is going on."""
-    return (sweep / _REMOVING).exists()
+    try:
+        return read_text(sweep / _REMOVING) == _SAID
+    except (FileNotFoundError, IsADirectoryError, PermissionError):  # a folder of this name is somebody's own
+        return False
 
 
 def require_not_half_removed(sweep: UPath) -> None:
@@ -62,7 +66,7 @@ def remove_sweep(sweep: SweepDir) -> None:
     """
     held = {_REMOVING, sweep.driver.name}
     with hold(sweep.path):
-        write_text(sweep.path / _REMOVING, "`sweep remove` takes this sweep away; run it again to finish\n")
+        write_text(sweep.path / _REMOVING, _SAID)
         remove_file(sweep.file)
         for name in children(sweep.path):
             if name not in held:

@@ -28,6 +28,7 @@ from sweep.results.tables import read_table
 from sweep.service import driver as module
 from sweep.service.cluster import RayCluster
 from sweep.service.driver import Driver
+from sweep.service.health import Nodes
 from sweep.service.shares import Claim, Share
 from sweep.spec import Plan, Resources
 from sweep.store.lease import hold
@@ -471,6 +472,32 @@ def test_a_waiting_trial_that_a_reader_stops_does_not_start_and_one_that_has_end
     assert sweep.trial(plan.trial_id).status() == failed
 
 
+def test_a_trial_that_is_stopped_before_it_is_tried_again_has_ended(
+    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
+) -> None:
+    sweep.trial(plan.trial_id).write_status(Status(status="failed", error="RuntimeError: boom"))
+    driven._queue.tasks.add(driven._task(plan), delay_s=60.0)
+    driven._open.add(plan.trial_id)
+    request_trial_stop(sweep.path, plan.trial_id)
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    assert told.ends == ["RuntimeError: boom"]
+    assert not driven._open
+    assert driven._live.status(plan.trial_id).status == "failed"
+
+
+def test_what_is_asked_of_a_driver_without_trials_waits_for_the_next(
+    driven: Driver, sweep: SweepDir, plan: Plan
+) -> None:
+    sweep.trial(plan.trial_id).write_status(Status(status="failed", error="RuntimeError: boom"))
+    request_retry(sweep.path, plan.trial_id, "scratch")
+    driven._queue.closed = False
+    driven.run([], [])
+    driven._answer(pending_requests(sweep.path))
+    settle(driven)
+    assert len(pending_requests(sweep.path)) == 1
+
+
 def test_a_trial_that_waits_behind_another_comes_back_before_it_is_stopped(
     driven: Driver, sweep: SweepDir, plan: Plan
 ) -> None:
@@ -620,3 +647,15 @@ def test_what_the_tables_lack_after_a_killed_driver_is_written_by_the_next(
         analyze_checkpoint(folder / "model.safetensors", trial.layers / folder.name)
     assert "nothing to do" in run("resume", str(sweep.path))
     assert read_table(sweep.path, "trials")["settled"].tolist() == [True]
+
+
+def test_a_trial_is_tried_elsewhere_only_while_there_is_an_elsewhere_and_its_node_is_suspected() -> None:
+    alive = {"a"}
+    nodes = Nodes(print, lambda: alive)
+    nodes.failed("a", "t")
+    assert not nodes.suspected("a")
+    alive.add("b")
+    assert nodes.suspected("a")
+    nodes.succeeded("a")
+    assert not nodes.suspected("a")
+    assert not nodes.suspected(None)

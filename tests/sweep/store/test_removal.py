@@ -90,6 +90,16 @@ def test_a_sweep_is_removed_and_others_are_not(full: SweepDir, storage: UPath) -
     require_not_half_removed(full.path)
 
 
+@pytest.mark.parametrize("what", ["a sweep", "a file"])
+def test_what_is_called_like_the_sign_of_a_removal_is_none(what: str, storage: UPath) -> None:
+    if what == "a sweep":
+        SweepDir(storage / "removing").record_launch({})
+    else:
+        write_text(storage / "removing", "boxes")
+    assert not is_half_removed(storage)
+    require_not_half_removed(storage)
+
+
 @pytest.mark.parametrize("number", range(6))
 def test_a_removal_that_was_interrupted_leaves_no_sweep_and_goes_on(
     number: int, full: SweepDir, storage: UPath, monkeypatch: pytest.MonkeyPatch
