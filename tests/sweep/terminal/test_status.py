@@ -24,7 +24,7 @@ from tests.command import document, run
 from tests.dashboard.synthetic import trial_id, write_sweep
 
 NAMES = ("baseline", "rotate90", "no_pooling", "x_pool", "untrained", "coord_conv")
-STATES = re.compile(r"^\S+ +(failed|running|pending|finished|excluded)")
+STATES = re.compile(r"^(?!--)\S+ +(failed|running|pending|finished|excluded)")
 
 
 @pytest.fixture
