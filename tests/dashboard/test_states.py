@@ -50,11 +50,10 @@ def every_state(folder: Path) -> None:
     (folder / "requests" / f"{seed}.json").write_text("no request")
 
 
-@pytest.mark.parametrize("driver", ["driver", "no driver"])
-@pytest.mark.parametrize("page", PAGES)
-def test_every_page_over_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, driver: str) -> None:
+@pytest.mark.parametrize(("page", "driven"), [*((page, True) for page in PAGES), ("trials.py", False)])
+def test_every_page_over_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, driven: bool) -> None:
     every_state(tmp_path / "demo")
-    if driver == "no driver":
+    if not driven:
         (tmp_path / "demo" / "driver" / "1.json").unlink()
     monkeypatch.setattr(sys, "argv", ["app.py", str(tmp_path)])
     app = AppTest.from_file(str(APP), default_timeout=120).switch_page(f"views/{page}")
