@@ -82,7 +82,7 @@ def strike(stage: Stage, kinds: Kinds, count: int) -> list[dict[str, str]]:
         except (MissError, psutil.NoSuchProcess, ProcessLookupError) as miss:
             order.insert(0, order.pop())
             print(f"missed: {order[0]} ({miss})", flush=True)
-            time.sleep(0.5)
+            time.sleep(0.5)  # the next kind may find as little, if it is asked at once
             continue
         struck.append({"fault": order.pop(), "what": what})
         print(f"{time.monotonic() - began:5.0f} s {len(struck):3} {struck[-1]['fault']}: {what}", flush=True)

@@ -152,7 +152,7 @@ class Server:
         """The CPU seconds so far, once the server does nothing any more."""
         before = self.cpu_s()
         while True:
-            time.sleep(1.5)
+            time.sleep(1.5)  # long enough that what a page does by and by shows
             now = self.cpu_s()
             if now - before < 0.03:
                 return now
@@ -176,7 +176,7 @@ def serving(make: Callable[[int], list[str]]) -> Iterator[Server]:
                 urllib.request.urlopen(address, timeout=5)
                 break
             except OSError:
-                time.sleep(0.3)
+                time.sleep(0.3)  # the pace of looking
         yield Server(process, address)
     finally:
         process.terminate()
@@ -256,7 +256,7 @@ def tensorboard_row(folder: Path, trials: int, page: Page) -> dict[str, Any]:
             runs = json.load(urllib.request.urlopen(f"{server.address}/data/runs", timeout=120))
             if len(runs) >= trials:
                 break
-            time.sleep(1)
+            time.sleep(1)  # the pace of looking
         cold = server.settled_cpu_s()
         page.goto(server.address)
         warm = server.settled_cpu_s() - cold

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 import pandas as pd
 
-from dashboard import shape
+from dashboard import links, shape
 from sweep.results import cells
 from sweep.results.state import State
 from sweep.results.tables import COLUMNS
@@ -44,7 +43,7 @@ def clicked_cell(part: pd.DataFrame, points: Sequence[Mapping[str, Any]] | None)
 
 def cell_table(part: pd.DataFrame, sweep: str, position: int) -> pd.DataFrame:
     """A row for each cell, with a link to its weights."""
-    links = [f"weights?{urlencode({'sweep': sweep, 'show': shown(row)})}" for row in part.to_dict("records")]
+    to_weights = [links.to("weights", sweep, show=shown(row)) for row in part.to_dict("records")]
     table = pd.DataFrame(
         {
             "Architecture": part["architecture"],
@@ -56,7 +55,7 @@ def cell_table(part: pd.DataFrame, sweep: str, position: int) -> pd.DataFrame:
             "Expected": part["expected"],
             "Agreement": part["agreement"],
             "Trials": part["state"],
-            "Weights": links,
+            "Weights": to_weights,
         }
     )
     return table.round(3)

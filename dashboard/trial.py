@@ -1,15 +1,12 @@
 """What the page of one trial says: facts, checkpoints, attempts. Pure; no drawing."""
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlencode
 
 import pandas as pd
 
 from sweep.results.attempts import Attempt
 from sweep.results.cost import TrialCost
-from sweep.results.words import duration
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+from sweep.results.words import duration, size_in_words
 
 
 def facts(trial: pd.Series, epochs: pd.DataFrame, cost: TrialCost | None) -> dict[str, str]:
@@ -39,20 +36,6 @@ def checkpoints(layers: pd.DataFrame, layer: str) -> pd.DataFrame:
     return own.assign(name=names)
 
 
-def baseline_of(trials: pd.DataFrame, trial: pd.Series) -> str | None:
-    """The baseline that a trial is compared with: same architecture, data set, recipe and seed."""
-    same = trials["intervention"] == "baseline"
-    for column in ("architecture", "data", "data_key", "recipe_key", "seed"):
-        same &= trials[column] == trial[column]
-    found = trials.loc[same.fillna(False) & (trials["trial_id"] != trial["trial_id"]), "trial_id"]
-    return None if found.empty else str(found.iloc[0])
-
-
-def weights_link(sweep: str, trial_id: str, layer: str) -> str:
-    """The address of a layer on the page of weights, relative to that of another page."""
-    return "weights?" + urlencode({"sweep": sweep, "show": f"{trial_id}/{layer}"})
-
-
 def attempt_table(attempts: Sequence[Attempt]) -> pd.DataFrame:
     """Attempts for the reader and for their chart: number, host, times in UTC, how long, how it ended, what it said."""
     rows = [
@@ -75,14 +58,6 @@ def attempt_table(attempts: Sequence[Attempt]) -> pd.DataFrame:
 def file_table(sizes: Mapping[str, int]) -> pd.DataFrame:
     """Files and their sizes in words, by name."""
     return pd.DataFrame({"File": list(sizes), "Size": [size_in_words(size) for size in sizes.values()]})
-
-
-def size_in_words(size: float) -> str:
-    """`17 bytes`, `3.2 MB`."""
-    power = 0
-    while size >= 1000 and power < len(_UNITS) - 1:
-        size, power = size / 1000, power + 1
-    return f"{size:.1f} {_UNITS[power]}" if power else f"{size:.0f} {_UNITS[power]}"
 
 
 def tail(log: str, lines: int) -> str:

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from urllib.parse import urlencode
 
 import pandas as pd
 
+from dashboard import links
 from dashboard.shape import ago
 from sweep.results.state import FILTERED, Failures, Filters, State
 from sweep.store.notes import Note
@@ -108,12 +108,12 @@ def unknown(seen: State, filters: Filters) -> dict[str, list[str]]:
 
 def trial_link(sweep: str, trial_id: str, view: View | None = None) -> str:
     """The address of a trial's page, relative to that of another page; it keeps the view, for what is next there."""
-    return "trial?" + urlencode({"sweep": sweep, "trial": trial_id} | (view.address() if view else {}), doseq=True)
+    return links.to("trial", sweep, trial=trial_id, **(view.address() if view else {}))
 
 
 def compare_link(sweep: str, trial_ids: Sequence[str]) -> str:
     """The address of the page that compares trials, relative to that of another page."""
-    return "compare?" + urlencode({"sweep": sweep, "trial": list(trial_ids)}, doseq=True)
+    return links.to("compare", sweep, trial=list(trial_ids))
 
 
 def neighbours(trial_ids: Sequence[str], trial_id: str) -> tuple[str | None, str | None]:

@@ -94,7 +94,7 @@ def damage_checkpoint(stage: Stage) -> str:
         raise MissError("no checkpoint yet")
     stage.kill_driver()
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.5)
+    time.sleep(0.5)  # until the kernel has taken its open files away
     step, *_ = resumable_steps(trial)
     name = stage.rng.choice(FILES)
     file = trial.checkpoints / str(step) / name

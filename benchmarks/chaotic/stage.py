@@ -195,7 +195,7 @@ class Stage:
         while not until():
             if time.monotonic() > end or self.complete:
                 raise MissError(f"{what} after {seconds:.0f} s")
-            time.sleep(0.1)
+            time.sleep(0.1)  # the pace of looking
 
     def given_up(self) -> dict[str, str]:
         """The trials that a driver held to have failed for good, with their errors."""

@@ -76,7 +76,7 @@ class Tmpfs:
             remount = ["mount", "-o", f"remount,{mode}", str(self._folder)]
             if subprocess.run(remount, capture_output=True, check=False).returncode == 0:
                 return
-            time.sleep(0.05)
+            time.sleep(0.05)  # the pace of trying
         raise MissError(f"the storage could not be made {mode}")
 
 

@@ -7,14 +7,15 @@ import pandas as pd
 import streamlit as st
 from upath import UPath
 
-from dashboard import asking, charts, frame, noting, shape, source, timelines, trials
+from dashboard import asking, charts, frame, links, noting, shape, source, timelines, trials
 from dashboard import trial as words
 from dashboard.trials import View
+from dashboard.weights import baseline_of
 from dashboard.words import page_title, plain
 from sweep.results.attempts import attempts
 from sweep.results.cells import SYMBOLS
 from sweep.results.state import State
-from sweep.results.words import count, decimal, short_layer
+from sweep.results.words import count, decimal, short_layer, size_in_words
 from sweep.store.files import sizes_below, version_of
 from sweep.store.notes import Note, read_notes
 from sweep.store.requests import Request, TrialStop, pending_request
@@ -198,9 +199,11 @@ def show_weights(seen: State, trial: pd.Series, layers: pd.DataFrame) -> None:
     caption = f"Up to 96 neurons of {plain(layer)} at {at(row['name'])}, by similarity: {row['verdict']}"
     picture.image(tiles, caption=caption, output_format="PNG")
     with picture.container(horizontal=True):
-        st.link_button("Look closer", words.weights_link(seen.sweep.name, trial_id, layer), help="On the page Weights.")
-        baseline = words.baseline_of(seen.trials, trial)
-        if baseline is not None:
+        st.link_button(
+            "Look closer", links.to("weights", seen.sweep.name, show=f"{trial_id}/{layer}"), help="On the page Weights."
+        )
+        baseline = baseline_of(seen.trials, trial)
+        if baseline not in (None, trial_id):
             link = trials.compare_link(seen.sweep.name, [trial_id, baseline])
             st.link_button("Compare with its baseline", link, help="On the page Compare.")
     neurons = pd.DataFrame({"horizontal": reduced.horizontal, "vertical": reduced.vertical})
@@ -304,7 +307,7 @@ def show_attempts(trial: TrialDir, facts: pd.Series) -> None:
 
 def show_files(trial: TrialDir) -> None:
     sizes = sizes_below(trial.path)
-    total = words.size_in_words(sum(sizes.values()))
+    total = size_in_words(sum(sizes.values()))
     st.caption(f"{count(len(sizes), 'file')}, {total}, below {plain(str(trial.path))}")
     st.dataframe(words.file_table(sizes), hide_index=True, alt="The trial's files and their sizes")
 

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import asking, frame, trials
+from dashboard.paging import page_of
 from dashboard.shape import may_be_retried
 from dashboard.trials import NAMES, ORDERS, View
 from dashboard.words import page_title, plain
@@ -126,7 +127,9 @@ def show_groups(groups: Sequence[Failures]) -> None:
 
 def show_table(seen: State, found: pd.DataFrame, view: View, notes: Notes) -> list[str]:
     """One page of the trials; returns the ids of those that are ticked."""
-    rows = found.iloc[page_of(len(found))]
+    pages = max(1, -(-len(found) // ROWS))
+    page = page_of(pages, "page", f"of {pages} ({len(found):,} trials)")
+    rows = found.iloc[(page - 1) * ROWS : page * ROWS]
     ids = rows["trial_id"].tolist()
     links = [trials.trial_link(seen.sweep.name, trial_id, view) for trial_id in ids]
     asked = requested_trials(seen.sweep.path)
@@ -156,24 +159,6 @@ def show_table(seen: State, found: pd.DataFrame, view: View, notes: Notes) -> li
     ticked = [ids[row] for row in event["selection"]["rows"] if row < len(ids)]
     st.session_state[_TICKED] = ticked
     return ticked
-
-
-def page_of(length: int) -> slice:
-    """The page of a long table that the address names."""
-    pages = max(1, -(-length // ROWS))
-    asked = st.query_params.get("page", "1")
-    page = int(asked) if asked.isdecimal() and 1 <= int(asked) <= pages else 1
-    if asked != str(page):
-        st.warning(f"There is no page {plain(asked)}; this is the first of {pages}.")
-    if pages > 1:
-        st.session_state["page of trials"] = page
-        label = f"Page of {pages} ({length:,} trials)"
-        st.number_input(label, 1, pages, key="page of trials", width=220, on_change=turn)
-    return slice((page - 1) * ROWS, page * ROWS)
-
-
-def turn() -> None:
-    st.query_params["page"] = str(st.session_state["page of trials"])
 
 
 def act(seen: State, found: pd.DataFrame, ticked: Sequence[str]) -> None:

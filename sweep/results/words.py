@@ -2,6 +2,7 @@
 
 import re
 
+_SIZES = ("bytes", "kB", "MB", "GB", "TB")
 _UNITS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (120, 60, "minutes"))
 
 
@@ -24,6 +25,14 @@ def duration(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / unit:.0f} {name}" if name == "minutes" else f"{seconds / unit:.1f} {name}"
     return f"{seconds:.0f} s"
+
+
+def size_in_words(size: float) -> str:
+    """Bytes in the largest unit that leaves a digit before the point: `17 bytes`, `3.2 MB`."""
+    power = 0
+    while size >= 1000 and power < len(_SIZES) - 1:
+        size, power = size / 1000, power + 1
+    return f"{size:.1f} {_SIZES[power]}" if power else f"{size:.0f} {_SIZES[power]}"
 
 
 def short_layer(layer: str) -> str:

@@ -4,7 +4,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep.results.cost import PRICES, Cost
-from sweep.results.words import duration
+from sweep.results.words import duration, size_in_words
 
 
 def done_and_left(cost: Cost) -> str:
@@ -27,11 +27,12 @@ def done_and_left(cost: Cost) -> str:
 
 def estimate_table(trials: str, cost: Cost, kept_bytes: int, passing_bytes: int, priced: bool) -> Table:
     """What a launch would do and cost, a line each; what isn't known is unknown, with the cure."""
+    kept, passing = size_in_words(kept_bytes), size_in_words(passing_bytes)
     rows = {
         "trials": trials,
         "epochs": f"{cost.epochs_left:,}",
         "images": "unknown" if cost.images_left is None else f"{cost.images_left:,}",
-        "disk": f"{size(kept_bytes)}, and up to {size(passing_bytes)} more for each trial while it trains",
+        "disk": f"{kept}, and up to {passing} more for each trial while it trains",
         "GPU hours": _amount(cost.gpu_hours_left),
         "CPU hours": f"{_amount(cost.cpu_hours_left)}, of trials without GPUs",
         "time": _about(cost.seconds_left),
@@ -58,11 +59,3 @@ def _amount(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def size(number: int) -> str:
-    """Bytes in the largest unit that leaves a digit before the point."""
-    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
-        if number >= unit:
-            return f"{number / unit:.1f} {name}"
-    return f"{number / 1000:.1f} kB"

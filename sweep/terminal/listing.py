@@ -12,11 +12,10 @@ from rich.text import Text
 from upath import UPath
 
 from sweep.results.tables import read_table
-from sweep.results.words import duration
+from sweep.results.words import duration, size_in_words
 from sweep.store.files import sizes_below
 from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir, sweep_names
-from sweep.terminal.cost import size
 
 _LAUNCHED_AT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -67,7 +66,7 @@ def sweep_rows(found: list[ListedSweep]) -> tuple[list[str], list[list[str]]]:
             _trials(sweep),
             _last_launch(sweep),
             "" if sweep.driver is None else f"process {sweep.driver.pid} on {sweep.driver.host}",
-            "" if sweep.size is None else size(sweep.size),
+            "" if sweep.size is None else size_in_words(sweep.size),
         ]
         for sweep in found
     ]

@@ -413,3 +413,19 @@ def test_the_seeds_page_of_a_sweep_that_has_just_begun(storage: Path, monkeypatc
     page = app(monkeypatch, storage).switch_page("views/seeds.py").run()
     assert not page.exception
     assert "No trial is finished and analysed yet" in words(page)
+
+
+def test_the_page_of_one_list_is_not_that_of_the_next() -> None:
+    def script() -> None:
+        import streamlit
+
+        from dashboard.paging import page_of
+
+        streamlit.text(str(page_of(3, "page", "of 3")))
+
+    page = AppTest.from_function(script)
+    page.query_params["page"] = "3"
+    assert page.run().text[0].value == "3"
+    del page.query_params["page"]  # another page's list
+    assert page.run().text[0].value == "1"
+    assert not page.warning

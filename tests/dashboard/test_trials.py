@@ -316,7 +316,7 @@ def test_a_long_table_is_turned_by_its_page_in_the_address(sweep: SweepDir, page
     page.run()
     assert shown(page)[0] == "t0400"
     assert len(shown(page)) == 200
-    page.number_input(key="page of trials").set_value(2).run()
+    page.number_input(key="chosen page").set_value(2).run()
     assert shown(page)[0] == "t0200"
     assert said_by_address(page, "page") == ["2"]
     page.selectbox(key="chosen sort of trials").set_value("name").run()
