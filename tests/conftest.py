@@ -6,10 +6,13 @@ import socket
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 LEAST_COVERED = 90  # percent of a package's lines
 SHARES = pytest.StashKey[dict[str, float]]()
@@ -109,6 +112,15 @@ def object_store() -> Iterator[int]:
         patched.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
         yield port
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A headless Chromium; skips where there is none."""
+    from tests.dashboard.chromium import chromium
+
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

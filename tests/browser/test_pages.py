@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from dashboard.serve import APP
-from tests.dashboard.chromium import WAIT_MS, Server, chromium, served
+from tests.dashboard.chromium import WAIT_MS, Server, served
 from tests.dashboard.synthetic import trial_id, write_sweep
 
 pytestmark = pytest.mark.browser
@@ -30,12 +30,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     storage = tmp_path_factory.mktemp("pages")
     write_sweep(storage / "demo")
     with served(storage, storage / "log", "--no-token") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
         yield running
 
 

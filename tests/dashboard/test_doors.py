@@ -10,18 +10,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dashboard.theme import DARK, LIGHT
-from tests.dashboard.chromium import WAIT_MS, Server, chromium, proxied, served, served_script
+from tests.dashboard.chromium import WAIT_MS, Server, proxied, served, served_script
 from tests.dashboard.synthetic import trial_id, write_sweep
 
 pytestmark = pytest.mark.browser
 TOKEN = "only-for-the-tests-of-doors"
 DEEP_LINK = f"trial?sweep=demo&trial={trial_id('baseline', 0)}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

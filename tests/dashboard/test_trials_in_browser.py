@@ -18,7 +18,7 @@ from sweep.results.tables import read_table, write_table
 from sweep.store.requests import requested_trials
 from sweep.store.sweep_dir import SweepDir
 from tests.command import wait_for
-from tests.dashboard.chromium import WAIT_MS, Server, chromium, served
+from tests.dashboard.chromium import WAIT_MS, Server, served
 from tests.dashboard.synthetic import trial_id, write_sweep
 
 pytestmark = pytest.mark.browser
@@ -31,12 +31,6 @@ SETTINGS = [
     "recipe.batch_size=16",
 ]
 FAULTY = ("rotate90", "no_pooling", "x_pool")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
