@@ -66,17 +66,18 @@ def launch(
     insecure: Insecure = False,
 ) -> None:
     """Train and analyse a grid. Run it again after an interruption, or with a larger grid to extend the sweep."""
-    from sweep.service import launch as service
-    from sweep.store.sweep_dir import SweepDir
-
     loaded = _load(grid, settings, strict)
     if probe and not dry_run:
         raise ValueError("--probe is for the estimate of --dry-run; add it, or leave --probe out")
     if cluster is not None:
         _launch_there(context, loaded, storage)
+    from sweep.store.sweep_dir import SweepDir
+
     if dry_run:
         _dry_run(loaded, SweepDir(absolute(storage) / loaded.name), address, probe, as_json)
         return
+    from sweep.service import launch as service
+
     with terminable():
         observers = observers_of(track, notify)
         where = ray_cluster(address, max_failures, fresh_processes, at_a_time, budget, weight, observers, as_json)
@@ -106,9 +107,12 @@ def submit(
 
 
 def _load(grid: str, settings: list[str] | None, strict: bool) -> Grid:
-    from sweep.grid.load import load_grid
+    from sweep.grid.document import read_document
 
-    return load_grid(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
+    document = read_document(grid, [*(settings or []), *(["data.unusable=refuse"] if strict else [])])
+    from sweep.grid.load import as_grid  # loads torch, which a grid that is refused doesn't wait for
+
+    return as_grid(document, grid)
 
 
 def _launch_there(context: typer.Context, grid: Grid, storage: str) -> NoReturn:

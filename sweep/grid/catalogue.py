@@ -53,7 +53,7 @@ def sources() -> Iterator[tuple[str, Path]]:
     models = Path(found.submodule_search_locations[0])
     patterns = {
         models: ["*.py"],
-        sweep: ["data/*.py", "grid/load.py", "grid/registries.py", "grids/*.yaml", "presets/*/*.yaml"],
+        sweep: ["data/*.py", "grid/document.py", "grid/registries.py", "grids/*.yaml", "presets/*/*.yaml"],
     }
     for folder, globs in patterns.items():
         for pattern in globs:

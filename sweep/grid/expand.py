@@ -15,7 +15,8 @@ from models.interventions import INTERVENTIONS, keep_network
 from sweep.data.place import as_folder
 from sweep.data.registry import DATASETS, Source, source_of_set
 from sweep.data.set_index import Sets, find_sets
-from sweep.grid.schema import Grid, GridData, explain
+from sweep.grid.mistakes import explain
+from sweep.grid.schema import Grid, GridData
 from sweep.spec import DataSpec, Plan, Recipe, Resources, TrialSpec
 
 

@@ -20,7 +20,7 @@ from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS
 from sweep.data.registry import DATASETS
 from sweep.grid.catalogue import Rows
-from sweep.grid.load import grid_names, preset_names
+from sweep.grid.document import grid_names, preset_names
 
 _CLASSES = 1001  # of the article's classifier
 

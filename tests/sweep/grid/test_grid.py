@@ -11,8 +11,9 @@ import models
 from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
 from sweep.data.registry import DATASETS
+from sweep.grid.document import grid_names, preset_names
 from sweep.grid.expand import expand, require_steps
-from sweep.grid.load import grid_names, load_grid, preset_names
+from sweep.grid.load import load_grid
 from sweep.results.compact import compact_all
 from sweep.results.tables import read_table
 from sweep.spec import Plan, TrialSpec

@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
+from sweep.grid.document import grid_names
 from sweep.grid.expand import expand
-from sweep.grid.load import grid_names, load_grid
-from sweep.grid.schema import Grid, explain
+from sweep.grid.load import load_grid
+from sweep.grid.mistakes import explain
+from sweep.grid.schema import Grid
 from sweep.spec import Plan, Resources, TrialSpec
 from sweep.store.sweep_dir import SweepDir
 from sweep.training.trial import run_trial

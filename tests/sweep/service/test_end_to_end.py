@@ -20,8 +20,9 @@ from models.architectures import ARCHITECTURES
 from models.interventions import INTERVENTIONS
 from sweep.cli.listing import Listed
 from sweep.data.registry import DATASETS
+from sweep.grid.document import grid_names, preset_names
 from sweep.grid.expand import expand
-from sweep.grid.load import grid_names, load_grid, preset_names
+from sweep.grid.load import load_grid
 from sweep.results.tables import read_reduced, read_table
 from sweep.service.analyses import Analyses
 from sweep.store.lease import hold
