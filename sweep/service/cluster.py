@@ -67,20 +67,21 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else each worker warns; RayTrial hides GPUs itself
 }
 """What Ray and Tune read when they start; the user's own values win."""
-_PENDING, _MOST_PENDING = "TUNE_MAX_PENDING_TRIALS_PG", 16
+_PENDING, _GPUS_PENDING, _MOST_PENDING = "TUNE_MAX_PENDING_TRIALS_PG", 16, 256
 
 
 @contextmanager
 def demand(wanted: Iterable[Resources]) -> Iterator[None]:
     """Have Tune ask for so many trials' resources at a time that an autoscaler sees how far to grow.
 
-    That is 16 trials, and of trials that share GPUs as many as fill 16 GPUs. The user's own value wins.
+    That is 16 trials, and of trials that share GPUs as many as fill 16 GPUs, but 256 at most: each is a placement group
+    that Ray tries to place again and again. The user's own value wins.
     """
     if _PENDING in os.environ:
         yield
         return
     shares = [resources.gpus for resources in wanted if 0 < resources.gpus < 1]
-    os.environ[_PENDING] = str(ceil(_MOST_PENDING / min(shares, default=1)))
+    os.environ[_PENDING] = str(min(ceil(_GPUS_PENDING / min(shares, default=1)), _MOST_PENDING))
     try:
         yield
     finally:

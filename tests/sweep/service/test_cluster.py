@@ -171,7 +171,9 @@ def test_only_what_cant_be_imported_fails_for_good_before_it_begins() -> None:
     assert not cant_be_imported("")
 
 
-@pytest.mark.parametrize(("gpus", "said"), [((0.0, 2.0), "16"), ((1.0,), "16"), ((1.0, 0.25), "64"), ((0.3,), "54")])
+@pytest.mark.parametrize(
+    ("gpus", "said"), [((0.0, 2.0), "16"), ((1.0,), "16"), ((1.0, 0.25), "64"), ((0.3,), "54"), ((0.01,), "256")],
+)  # fmt: skip
 def test_enough_demand_reaches_the_autoscaler(
     gpus: tuple[float, ...], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
