@@ -23,6 +23,7 @@ _FAILED_STARTS = 3  # in a row, before the pool gives up
 _SHARE_OF_CLUSTER = 0.25  # `auto`: what actors reserve at most, so that trials have room
 _CPUS_PER_ACTOR = 4  # `auto`, where actors reserve nothing: one actor for this many CPUs
 _GROW_EVERY_S = 10.0
+_REST_S = 60.0  # of an actor that has met an outage, which may be its node's own: credentials, a broken network
 
 
 class Analyst:
@@ -68,6 +69,7 @@ class _Worker:
     actor: Any
     starting: Any
     load: int = 0
+    rests_until: float = 0.0
 
 
 class AnalysisPool:
@@ -76,7 +78,8 @@ class AnalysisPool:
     `actors`: how many, or `auto`: as many as fit `num_cpus` and `num_gpus` into a quarter of the cluster, or
     one for each 4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
     A checkpoint whose actor dies is retried once on a new actor, then reported as a row with the error. One that met an
-    outage of the storage is reported as such: whoever knows when the storage answers may submit it again.
+    outage of the storage is reported as such: whoever knows when the storage answers may submit it again. Its actor
+    gets nothing more for a minute while others get on.
     """
 
     def __init__(
@@ -152,14 +155,20 @@ class AnalysisPool:
 
     def _dispatch(self) -> None:
         while self._queue:
-            placed = [worker for worker in self._workers if worker.starting is None and worker.load < _IN_FLIGHT]
-            if not placed:
+            free = self._free()
+            if not free:
                 return
-            worker = min(placed, key=lambda worker: worker.load)
+            worker = min(free, key=lambda worker: worker.load)
             job = self._queue.popleft()
             reference = worker.actor.analyze.remote(job.model_file, job.out_dir, self._layers)
             self._running[reference] = (job, worker)
             worker.load += 1
+
+    def _free(self) -> list[_Worker]:
+        """Actors that can take a checkpoint; those that have met an outage lately only if all have."""
+        placed = [worker for worker in self._workers if worker.starting is None]
+        well = [worker for worker in placed if worker.rests_until <= time.monotonic()]
+        return [worker for worker in well or placed if worker.load < _IN_FLIGHT]
 
     def _collect(self, timeout_s: float) -> list[Analysed]:
         self._grow()
@@ -203,6 +212,7 @@ class AnalysisPool:
             from analysis.layers import failed_row
 
             outage = isinstance(error, RayTaskError) and is_outage(error.cause)
+            worker.rests_until = time.monotonic() + _REST_S if outage else worker.rests_until
             return [Analysed(job.model_file, [failed_row("", 1, error)], outage)]
 
     def _replace(self, worker: _Worker) -> None:

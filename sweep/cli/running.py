@@ -123,7 +123,7 @@ def conclude(sweep: SweepDir, outcome: Outcome, as_json: bool = False) -> None:
         consoles.tell(f"picture: {picture}", as_json)
     if outcome.exit_code:
         failed = f"{count(outcome.failed, 'trial')} failed" if outcome.failed else ""
-        lost = f"{count(outcome.lost_analyses, 'analysis')} could not be recorded" if outcome.lost_analyses else ""
+        lost = f"{count(outcome.lost_analyses, 'analysis')} could not be completed" if outcome.lost_analyses else ""
         said = ", ".join(filter(None, (failed, lost))) if outcome.complete else "stopped"
         consoles.tell(f"{said}; continue with: {resume_command(str(sweep.path))}", as_json, "yellow")
     raise typer.Exit(outcome.exit_code)

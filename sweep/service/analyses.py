@@ -1,11 +1,14 @@
 """The analyses of a launch: checkpoints go to Ray actors as they appear, and what comes back is recorded."""
 
+from __future__ import annotations
+
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from upath import UPath
 
@@ -14,6 +17,7 @@ from sweep.grid.settings import Analysis
 from sweep.results.live import LiveTables
 from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, in_words
+from sweep.service.failures import backoff_s
 from sweep.service.observers import Observers
 from sweep.store.files import STORAGE_ERRORS, is_outage, prove_writable, write_json
 from sweep.store.lease import Lease
@@ -22,8 +26,11 @@ from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import TrialDir
 from sweep.terminal.progress import Display
 
+if TYPE_CHECKING:  # it loads torch
+    from analysis.layers import Row
+
 _IDLE_S = 0.05
-_MOST_OUTAGES = 10  # of the storage that the analysis of a checkpoint survives
+_MOST_OUTAGES = 10  # of the storage, in a row, after which the analysis of a checkpoint is repeated: 5 minutes
 
 
 class Analyses:
@@ -47,9 +54,14 @@ class Analyses:
         self._done = 0
         self._waiting: Counter[str] = Counter()
         self._outages: Counter[str] = Counter()
-        self._interrupted: set[str] = set()
-        self.lost = 0
-        """Analyses that failed and could not be recorded either."""
+        self._interrupted: dict[str, float] = {}
+        """When to repeat which; infinity until the storage answers."""
+        self._lost: set[str] = set()
+
+    @property
+    def lost(self) -> int:
+        """Analyses that are left for the next resume: they met one outage after the other, or failed unrecorded."""
+        return len(self._lost)
 
     @property
     def actors_placed(self) -> int:
@@ -81,31 +93,20 @@ class Analyses:
 
     def collect(self, timeout_s: float = 0.0) -> None:
         """Record the analyses that have ended, and have observers told; waits for one at most `timeout_s`."""
+        now = time.monotonic()
+        for model_file in [model_file for model_file, due_at in self._interrupted.items() if due_at <= now]:
+            del self._interrupted[model_file]
+            self._submit(model_file)
         self.record(self._pool.poll(timeout_s))
         self._observers.tend(self.pending, self.busy_with, self._clerk.away)
 
     def record(self, ended: Sequence[Analysed]) -> None:
         """Take over analyses that have ended; those that met an outage are repeated when the storage answers."""
         for model_file, rows, outage in ended:
-            if outage and self._outages[model_file] < _MOST_OUTAGES:
-                self._outages[model_file] += 1
-                self._interrupted.add(model_file)
-                self._clerk.do(partial(prove_writable, self._sweep.path), partial(self._repeat, model_file))
-                continue
-            checkpoint = UPath(model_file).parent
-            trial = TrialDir(checkpoint.parent.parent)
-            self._done += 1
-            self._waiting[trial.trial_id] -= 1
-            take_over = partial(self._live.analysed, trial.trial_id, int(checkpoint.name), rows)
-            self._observers.analysed(trial.trial_id, int(checkpoint.name), rows)
-            failed = [row["error"] for row in rows if row["error"]]
-            if failed:
-                said = f"the analysis of step {checkpoint.name} failed: {failed[0]}"
-                self._display.remark(f"{trial.trial_id}: {said}")
-                results = trial.results_file(checkpoint.name)
-                self._clerk.do(partial(_recorded, results, rows), partial(self._count_lost, take_over))
+            if outage:
+                self._interrupt(model_file, rows)
             else:
-                take_over()
+                self._conclude(model_file, rows)
         if ended:
             self._show()
 
@@ -135,20 +136,58 @@ class Analyses:
         checkpoint = UPath(model_file).parent
         self._pool.submit(model_file, str(TrialDir(checkpoint.parent.parent).layers / checkpoint.name))
 
-    def _repeat(self, model_file: str, _: object) -> None:
-        self._interrupted.discard(model_file)
-        self._submit(model_file)
+    def _interrupt(self, model_file: str, rows: list[Row]) -> None:
+        """An analysis has met an outage: again when the storage answers, unless that has not helped for long."""
+        self._outages[model_file] += 1
+        if self._outages[model_file] <= _MOST_OUTAGES:
+            self._interrupted[model_file] = math.inf
+            self._clerk.do(partial(prove_writable, self._sweep.path), partial(self._repeat, model_file))
+            return
+        trial, step = self._done_with(model_file)
+        self._lost.add(model_file)
+        self._display.remark(
+            f"{trial.trial_id}: the analysis of step {step} has met {_MOST_OUTAGES + 1} outages in a row "
+            f"({rows[0]['error']}); the next resume repeats it"
+        )
 
-    def _count_lost(self, take_over: Callable[[], None], recorded: bool) -> None:
-        self.lost += not recorded
-        if recorded:  # else the next launch analyses it again
+    def _repeat(self, model_file: str, _: object) -> None:
+        self._interrupted[model_file] = time.monotonic() + backoff_s(self._outages[model_file])
+
+    def _conclude(self, model_file: str, rows: list[Row]) -> None:
+        """Take over an analysis's rows; those of a failed one once they are recorded."""
+        trial, step = self._done_with(model_file)
+        take_over = partial(self._live.analysed, trial.trial_id, int(step), rows)
+        self._observers.analysed(trial.trial_id, int(step), rows)
+        failed = [row["error"] for row in rows if row["error"]]
+        if not failed:
+            self._lost.discard(model_file)
             take_over()
+            return
+        self._display.remark(f"{trial.trial_id}: the analysis of step {step} failed: {failed[0]}")
+        recorded = partial(self._recorded, model_file, take_over)
+        self._clerk.do(partial(_record, trial.results_file(step), rows), recorded)
+
+    def _done_with(self, model_file: str) -> tuple[TrialDir, str]:
+        """Count an analysis that has ended; returns its trial and step."""
+        checkpoint = UPath(model_file).parent
+        trial = TrialDir(checkpoint.parent.parent)
+        self._outages.pop(model_file, None)
+        self._done += 1
+        self._waiting[trial.trial_id] -= 1
+        return trial, checkpoint.name
+
+    def _recorded(self, model_file: str, take_over: Callable[[], None], there: bool) -> None:
+        if there:
+            self._lost.discard(model_file)
+            take_over()
+        else:  # the next launch analyses it again
+            self._lost.add(model_file)
 
     def _show(self) -> None:
         self._display.analysed(self._done, self.pending)
 
 
-def _recorded(results: UPath, rows: list[dict[str, Any]]) -> bool:
+def _record(results: UPath, rows: list[Row]) -> bool:
     """Write a failed analysis's rows unless its actor has; returns whether they are there."""
     try:
         if not results.exists():

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import StringIO
@@ -23,7 +23,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler
 from upath import UPath
 
@@ -36,7 +38,7 @@ from sweep.service.analyses import Analyses
 from sweep.service.choice import answer
 from sweep.service.clerk import Clerk
 from sweep.service.cluster import Patience, RayCluster, answers, demand, in_words, needs_of, node_of, working_nodes
-from sweep.service.failures import cant_be_imported, died_of, report_of
+from sweep.service.failures import backoff_s, cant_be_imported, died_of, report_of
 from sweep.service.health import MOST_ALIKE, Alike, Nodes
 from sweep.service.metrics import Metrics
 from sweep.service.observers import Observers
@@ -55,7 +57,6 @@ from sweep.terminal.progress import Display
 
 _WRITE_EVERY_S, _WRITE_SHARE = 5.0, 0.05  # the tables: at most this share of a core goes into them
 _LOOK_EVERY_S = 2.0
-_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _MOST_OUTAGES = 10  # of the storage or of nodes that a trial survives in a row, beside its own failures
 _AHEAD_S, _MOST_AHEAD = 3.0, 8  # short trials are handed out ahead, so that no worker waits for the driver
 
@@ -72,8 +73,12 @@ class Worker:
     process: int | None = None
     since: float = field(default_factory=time.monotonic)
     closing: bool = False
+    going: Any = None
+    """Its answer to having been sent home: the tasks that it will not begin."""
     stopping: TrialStop | None = None
     """A reader's request that it has been told of, to save the trial it works on and stop."""
+    unwanted: dict[str, TrialStop] = field(default_factory=dict)
+    """Readers' requests to leave trials that it has not begun, by trial."""
 
 
 class _Remains(NamedTuple):
@@ -121,7 +126,7 @@ class Driver(tune.Callback):
 
     @property
     def lost_analyses(self) -> int:
-        """Analyses that failed and could not be recorded either."""
+        """Analyses that are left for the next resume: outages of the storage kept them from being done or recorded."""
         return self._analyses.lost
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
@@ -235,6 +240,7 @@ class Driver(tune.Callback):
             self.stop("interrupted")
         for task in self._placing.arrived():
             self._queue.tasks.add(task)
+        self._take_back()
         self._analyses.collect()
         self._clerk.tend()
         self._share()
@@ -346,14 +352,31 @@ class Driver(tune.Callback):
         worker.actor.give.remote(tasks, worker.closing)
 
     def _send_home(self, worker: Worker) -> None:
-        """Let a worker end with the trial that it works on; what else it holds comes back when it is gone."""
+        """Let a worker end with the trial that it works on; what else it holds comes back when it has heard of it."""
         worker.closing = True
-        worker.actor.go_home.remote()
+        if worker.going is None:
+            worker.going = worker.actor.go_home.remote()
+
+    def _take_back(self) -> None:
+        """What workers that were sent home will not begin is handed out again, or left if a reader has asked for it."""
+        going = {worker.going: worker for worker in self._workers.values() if worker.going is not None}
+        heard, _ = ray.wait(list(going), num_returns=len(going), timeout=0) if going else ([], [])
+        for reference in heard:
+            worker, dropped = going[reference], []
+            worker.going = None
+            with suppress(RayError):  # it has died, and is looked into when Tune knows
+                dropped = ray.get(reference)
+            for task in [task for task in worker.tasks if task["trial_id"] in dropped]:
+                worker.tasks.remove(task)
+                if task["trial_id"] in worker.unwanted:
+                    self._leave(worker.unwanted[task["trial_id"]])
+                else:
+                    self._queue.tasks.add(task)
 
     def _ahead(self, kind: Kind) -> int:
         """How many trials a worker of a kind may hold beside the one that it works on: none near the end."""
         ahead = int(_AHEAD_S / self._pace_s[kind]) if kind in self._pace_s else 0
-        workers = sum(worker.kind == kind for worker in self._workers.values())
+        workers = sum(worker.kind == kind and worker.actor is not None for worker in self._workers.values())
         return min(ahead, _MOST_AHEAD, self._queue.waiting(kind) // (2 * max(workers, 1)))
 
     def _measure(self, worker: Worker, ended: int) -> None:
@@ -406,7 +429,7 @@ class Driver(tune.Callback):
                 self._queue.tasks.add(task, delay_s)
         elif end == "superseded":
             self._lease.require()  # another process has the trial: another driver's, or one that was taken for dead
-            self._queue.tasks.add(task, _BACKOFF_S)
+            self._queue.tasks.add(task, backoff_s(1))
         elif end == "preempted" and worker.stopping is not None and worker.stopping.trial_id == trial_id:
             self._leave(worker.stopping)
         elif end == "preempted":
@@ -428,7 +451,7 @@ class Driver(tune.Callback):
         if event.get("storage") and self._outages[trial_id] < _MOST_OUTAGES:
             self._outages[trial_id] += 1
             self._queue.tasks.hold(trial_id)
-            delay_s = _backoff_s(self._outages[trial_id])
+            delay_s = backoff_s(self._outages[trial_id])
             self._display.remark(f"{trial_id}: {event['error']}; it continues when the storage answers")
             self._clerk.do(self._probe, lambda _: self._queue.tasks.add(task, delay_s))
             return
@@ -483,7 +506,7 @@ class Driver(tune.Callback):
             self._outages[trial_id] += 1
             where = "from its last checkpoint" if status.step else "from the beginning"
             self._display.remark(f"{trial_id}: its node {str(worker.node)[:8]} is gone; continues elsewhere {where}")
-        self._queue.tasks.add(task, _backoff_s(self._outages[trial_id]) if begun else 0.0)
+        self._queue.tasks.add(task, backoff_s(self._outages[trial_id]) if begun else 0.0)
 
     def _count(self, worker: Worker, task: Task, status: Status) -> None:
         """A trial has failed: again, unless it has failed too often or would fail again."""
@@ -497,7 +520,7 @@ class Driver(tune.Callback):
             if self._alike.failed(trial_id, error):
                 self.stop(f"{MOST_ALIKE} trials in a row have failed in the same way ({error})")
             return
-        delay_s = _backoff_s(failures)
+        delay_s = backoff_s(failures)
         task["failed_on"] = worker.node
         self._queue.tasks.add(task, delay_s)
         if not self._queue.closing:
@@ -542,7 +565,8 @@ class Driver(tune.Callback):
         for worker in self._workers.values():
             if trial_id not in (task["trial_id"] for task in worker.tasks):
                 continue
-            if worker.tasks[0]["trial_id"] != trial_id:  # it comes back when the worker is gone, and is found then
+            if worker.tasks[0]["trial_id"] != trial_id:
+                worker.unwanted[trial_id] = request
                 self._send_home(worker)
             elif worker.process is not None and worker.stopping is None:
                 worker.stopping = request
@@ -652,10 +676,6 @@ def _died(status: Status, report: str) -> Status:
 def _amount(kind: Kind, unit: str) -> float:
     """How much of what sweeps share a worker of a kind occupies."""
     return kind.gpus if unit == "GPU" else float(kind.cpus)
-
-
-def _backoff_s(failures: int) -> float:
-    return min(_BACKOFF_S * 2.0 ** (max(failures, 1) - 1), _LONGEST_BACKOFF_S)
 
 
 def _nothing(_: object) -> None:

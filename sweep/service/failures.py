@@ -1,10 +1,16 @@
-"""What Ray says of a process that has failed or died."""
+"""What Ray says of a process that has failed or died, and how long to wait before the next try."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _DEATH = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor ([0-9a-f]+ )?(died|is (dead|unavailable))")
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: 1, 2, 4 and so on, up to a minute."""
+    return min(_BACKOFF_S * 2.0 ** (max(failures, 1) - 1), _LONGEST_BACKOFF_S)
 
 
 def report_of(trial: Any) -> str:

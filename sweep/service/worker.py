@@ -78,10 +78,12 @@ class TrialWorker(tune.Trainable):
         self._given.extend(tasks)
         self._no_more = no_more
 
-    def go_home(self) -> None:
-        """End with the trial at work; the others are the driver's again."""
+    def go_home(self) -> list[str]:
+        """End with the trial at work; returns the others, which are the driver's again."""
+        dropped = [task["trial_id"] for task in self._given]
         self._given.clear()
         self._no_more = True
+        return dropped
 
     def step(self) -> dict[str, Any]:
         """What has happened since the last step; `done` if this process can't or need not go on."""

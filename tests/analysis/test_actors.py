@@ -1,5 +1,6 @@
 """The pool: results of good checkpoints, rows for bad ones, a dead actor replaced."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import ray
 import safetensors.torch
 import torch
 
-from analysis.actors import AnalysisPool, _fitting
+from analysis.actors import AnalysisPool, _fitting, _Worker
 from analysis.layers import analyze_checkpoint
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -156,3 +157,41 @@ def test_a_dead_actor_is_replaced_and_its_checkpoints_are_done_all_the_same(tmp_
     pool.close()
     assert sorted(done) == sorted(file for file, _ in jobs)
     assert all(rows[0]["error"] is None for rows in done.values())
+
+
+class Well:
+    """An actor whose every checkpoint is fine."""
+
+    def analyze(self, model_file: str, out_dir: str, layers: str) -> list[dict[str, Any]]:
+        return []
+
+
+class Sick:
+    """An actor on a node without credentials."""
+
+    def analyze(self, model_file: str, out_dir: str, layers: str) -> list[dict[str, Any]]:
+        raise OSError(errno.EBUSY, "Please reduce your request rate")
+
+
+def outages(*kinds: type) -> int:
+    """How many outages ten checkpoints meet before all are analysed, or twenty."""
+    pool = AnalysisPool(actors=0, num_cpus=0.0, num_gpus=0.0)
+    pool._workers = [_Worker(ray.remote(num_cpus=0)(kind).remote(), None) for kind in kinds]
+    for number in range(10):
+        pool.submit(str(number), "")
+    met = 0
+    while pool.pending and met < 20:
+        for done in pool.poll(timeout_s=1.0):
+            met += done.outage
+            if done.outage:
+                pool.submit(done.model_file, "")
+    pool.close()
+    return met
+
+
+def test_an_actor_that_meets_outages_gets_nothing_more_while_another_gets_on() -> None:
+    assert 1 <= outages(Sick, Well) <= 2  # what it held when the first became known
+
+
+def test_where_all_actors_meet_outages_they_go_on_trying() -> None:
+    assert outages(Sick) == 20

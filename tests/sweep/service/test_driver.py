@@ -1,6 +1,5 @@
 """What the driver does where something is missing: resources, reports, results, the storage."""
 
-import errno
 import os
 import re
 import subprocess
@@ -8,21 +7,17 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from upath import UPath
 
 from analysis.layers import analyze_checkpoint
-from analysis.write import RESULTS
 from sweep import ROOT
 from sweep.grid.schema import Grid
-from sweep.grid.settings import settings_of
-from sweep.results.compact import compact_all, survey
+from sweep.results.compact import compact_all
 from sweep.results.cost import Budget
 from sweep.results.tables import read_table
 from sweep.service import driver as module
@@ -37,150 +32,7 @@ from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status, read_error
 from sweep.training.trial import run_trial
 from tests.command import run
-
-
-class Told:
-    """A display that remembers."""
-
-    def __init__(self) -> None:
-        self.remarks: list[str] = []
-        self.ends: list[str] = []
-
-    def epoch(self, trial_id: str, epoch: int, val_accuracy: float | None) -> None: ...
-    def another_trial(self, trial_id: str, epochs: int) -> None: ...
-    def analysed(self, done: int, waiting: int) -> None: ...
-    def waits(self, nothing_runs: bool) -> None: ...
-
-    def ended(self, trial_id: str, outcome: str) -> None:
-        self.ends.append(outcome)
-
-    def remark(self, line: str) -> None:
-        self.remarks.append(line)
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def driven(
-    sweep: SweepDir, tiny: Grid, plan: Plan, told: Told, local_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Driver]:
-    """A driver of a sweep with one planned trial, outside Tune."""
-    monkeypatch.setattr(module, "node_of", lambda _: None)
-    sweep.add([plan])
-    with hold(sweep.path) as lease:
-        made = Driver(
-            sweep, settings_of(tiny.model_dump(mode="json")), survey(sweep), told, lease, RayCluster(max_failures=1)
-        )
-        yield made
-        made._analyses.close()
-        made._clerk.close()
-        made._observers.close(0, False, None)
-
-
-class Actor:
-    """A worker's process, as far as the driver talks to it."""
-
-    def __init__(self) -> None:
-        self.given: list[tuple[list[str], bool]] = []
-        self.give = SimpleNamespace(
-            remote=lambda tasks, no_more: self.given.append(([task["trial_id"] for task in tasks], no_more))
-        )
-        self.go_home = SimpleNamespace(remote=lambda: self.given.append(([], True)))
-
-
-def at_work(driven: Driver, plan: Plan, node: str = "n1", name: str = "w") -> tuple[SimpleNamespace, Actor]:
-    """A worker that has been given the trial, as the trial of Tune that it is."""
-    driven._open.add(plan.trial_id)
-    if not driven._queue.holds(plan.trial_id):
-        driven._queue.tasks.add(driven._task(plan))
-    assert isinstance(driven._queue.suggest(name) or driven._placed(name, driven._task(plan)), dict)
-    if name not in driven._workers:
-        driven._placed(name, driven._task(plan))
-    actor = Actor()
-    trial = SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=actor), error_file=None)
-    driven.on_trial_start(0, [], trial)
-    driven._workers[name].node, driven._workers[name].process = node, os.getpid()
-    return trial, actor
-
-
-def report(driven: Driver, trial: SimpleNamespace, *events: dict[str, Any], done: bool = False) -> None:
-    worker = driven._workers[trial.trial_id]
-    result = {"events": list(events), "node": worker.node, "process": worker.process, "done": done}
-    driven.on_trial_result(0, [], trial, result)
-
-
-def settle(driven: Driver) -> None:
-    """Let the clerk do what it has been asked."""
-    for _ in range(500):
-        driven._clerk.tend()
-        if not any(job.every_s is None and not job.due_at for job in driven._clerk._jobs):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the clerk is never done")
-
-
-def failure(plan: Plan, error: str = "RuntimeError: boom", **facts: Any) -> dict[str, Any]:
-    return {"trial_id": plan.trial_id, "end": "failed", "error": error, "traceback": f"Traceback\n{error}", **facts}
-
-
-def test_a_checkpoint_that_its_trial_had_no_time_to_report_is_analysed(
-    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
-) -> None:
-    trial = sweep.trial(plan.trial_id)
-    run_trial(trial, None, threads=1)  # nobody has heard of its checkpoints
-    driven._live.read_again(plan.trial_id)
-    driven._analyses.submit_missing()
-    driven._analyses.wait(driven._lease, told.remark)
-    assert trial.unanalysed(plan) == []
-    assert (trial.layers / "9" / RESULTS).exists()
-    assert driven._live.tables()["trials"]["settled"].all()
-
-
-def test_an_analysis_that_fails_is_told_and_recorded_or_else_counted(
-    driven: Driver, sweep: SweepDir, plan: Plan, told: Told
-) -> None:
-    trial = sweep.trial(plan.trial_id)
-    run_trial(trial, None, threads=1)
-    driven._live.read_again(plan.trial_id)
-    trial.layers.mkdir()
-    (trial.layers / "9").write_text("a file where its results should go")
-    (trial.checkpoints / "0" / "model.safetensors").write_bytes(b"torn")
-    driven._analyses.submit_missing()
-    driven._analyses.wait(driven._lease, told.remark)
-    settle(driven)
-    assert driven.lost_analyses == 1
-    of_analyses = [remark for remark in told.remarks if remark.startswith(plan.trial_id)]  # a slow start is told too
-    assert sorted(remark.split(":")[1] for remark in of_analyses) == [
-        " the analysis of step 0 failed", " the analysis of step 9 failed",
-    ]  # fmt: skip
-
-
-def test_an_analysis_that_meets_an_outage_is_repeated_when_the_storage_answers(
-    driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial = sweep.trial(plan.trial_id)
-    run_trial(trial, None, threads=1)
-    driven._live.read_again(plan.trial_id)
-    asked = []
-
-    def probe(_: object) -> None:
-        asked.append(Path(trial.layers.path).is_symlink())
-        if len(asked) == 3:
-            Path(trial.layers.path).unlink()
-        if asked[-1]:
-            raise OSError(errno.EBUSY, "Please reduce your request rate")
-
-    monkeypatch.setattr("sweep.service.analyses.prove_writable", probe)
-    monkeypatch.setattr("sweep.service.clerk._AGAIN_S", 0.05)
-    Path(trial.layers.path).symlink_to(trial.layers.path)  # whatever is below a link to itself, the system can't say
-    driven._analyses.submit_missing()
-    driven._analyses.wait(driven._lease, told.remark)
-    assert trial.unanalysed(plan) == []
-    assert driven._live.tables()["layers"]["error"].isna().all()
-    assert [remark for remark in told.remarks if remark.startswith(plan.trial_id)] == []
+from tests.sweep.service.driving import Told, at_work, behind, failure, report, settle
 
 
 def test_that_nothing_can_start_is_said_once(
@@ -235,7 +87,7 @@ def test_epochs_of_an_earlier_attempt_are_in_the_tables_too(driven: Driver, plan
 def test_a_failure_is_retried_then_recorded_for_good(
     driven: Driver, sweep: SweepDir, plan: Plan, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr("sweep.service.failures._BACKOFF_S", 0.0)
     for name in ("w", "x"):
         trial, _ = at_work(driven, plan, name=name)
         report(driven, trial, failure(plan), done=True)
@@ -498,24 +350,40 @@ def test_what_is_asked_of_a_driver_without_trials_waits_for_the_next(
     assert len(pending_requests(sweep.path)) == 1
 
 
-def test_a_trial_that_waits_behind_another_comes_back_before_it_is_stopped(
+def test_a_trial_that_waits_behind_another_is_left_at_once_and_the_rest_handed_out_again(
     driven: Driver, sweep: SweepDir, plan: Plan
 ) -> None:
-    trial, actor = at_work(driven, plan)
-    other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": 7}))
-    sweep.add([other])
-    driven._live.reopen(other, Status())
-    driven._workers["w"].tasks.append(driven._task(other) | {"attempts": 0})
-    request_trial_stop(sweep.path, other.trial_id)
-    driven._answer(pending_requests(sweep.path))
-    assert actor.given[-1] == ([], True)
-    report(driven, trial, {"trial_id": plan.trial_id, "end": "finished"}, done=True)
-    driven.on_trial_complete(0, [], trial)
-    driven._queue.tasks.hold("another")
-    driven._answer(pending_requests(sweep.path))
+    _, actor = at_work(driven, plan)
+    unwanted, other = actor.not_begun = behind(driven, sweep, plan, 7, 8)
+    request_trial_stop(sweep.path, unwanted)
+    for _ in range(2):  # two looks, one message
+        driven._answer(pending_requests(sweep.path))
+    assert actor.given == [([plan.trial_id], False), ([], True)]
+    driven._tend()
     settle(driven)
-    assert driven._queue.waiting(module.kind_of(driven._task(other))) == 0
-    assert sweep.trial(other.trial_id).status().reason == "stopped by a reader; no checkpoint yet"
+    assert sweep.trial(unwanted).status().reason == "stopped by a reader; no checkpoint yet"
+    assert pending_requests(sweep.path) == []
+    assert driven._open == {plan.trial_id, other}
+    assert [task["trial_id"] for task in driven._workers["w"].tasks] == [plan.trial_id]
+    assert [task["trial_id"] for task in driven._queue.take(driven._workers["w"].kind, 5)] == [other]
+
+
+def test_what_a_worker_begins_before_it_hears_that_it_is_sent_home_is_not_handed_out_twice(
+    driven: Driver, sweep: SweepDir, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[tuple[str | None, int | None]] = []
+    monkeypatch.setattr(module, "save_and_stop", stopped.extend)
+    trial, actor = at_work(driven, plan)
+    begun, other = behind(driven, sweep, plan, 7, 8)
+    actor.not_begun = [other]
+    request_trial_stop(sweep.path, begun)
+    driven._answer(pending_requests(sweep.path))
+    driven._tend()
+    report(driven, trial, {"trial_id": plan.trial_id, "end": "finished"})
+    assert [task["trial_id"] for task in driven._workers["w"].tasks] == [begun]
+    assert driven._queue.waiting(driven._workers["w"].kind) == 1
+    driven._answer(pending_requests(sweep.path))
+    assert stopped == [("n1", os.getpid())]
 
 
 def test_tables_are_not_written_by_two(sweep: SweepDir, tiny: Grid, plan: Plan, tmp_path: Path) -> None:
@@ -559,6 +427,20 @@ def python_below(folder: Path) -> str:
     (site_packages,) = folder.glob("lib/python3*/site-packages")
     (site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return str(folder / "bin" / "python")
+
+
+def test_short_trials_are_handed_out_ahead_however_many_workers_wait_for_a_place(driven: Driver, plan: Plan) -> None:
+    _, actor = at_work(driven, plan)
+    worker = driven._workers["w"]
+    for seed in range(1, 11):
+        other = replace(plan, spec=plan.spec.model_copy(update={"init_seed": seed}))
+        driven._live.reopen(other, Status())
+        driven._queue.tasks.add(driven._task(other))
+        driven._placed(f"w{seed}", driven._task(other))
+    driven._pace_s[worker.kind] = 1.0
+    driven._feed(worker)
+    given, no_more = actor.given[-1]
+    assert (len(given), no_more) == (3, False)
 
 
 def test_at_most_so_many_trials_run_as_the_user_and_the_other_sweeps_leave(driven: Driver, plan: Plan) -> None:

@@ -60,6 +60,18 @@ def test_epochs_statuses_and_the_end_are_reported(worker: TrialWorker, sweep: Sw
     assert statuses[-1] == sweep.trial(plan.trial_id).status()
 
 
+def test_a_worker_that_is_sent_home_ends_with_its_trial_and_gives_the_others_back(work: Task, plan: Plan) -> None:
+    worker = TrialWorker({"task": work})
+    worker.give([work, work | {"trial_id": "other"}, work | {"trial_id": "another"}], no_more=False)
+    worker.step()
+    told = worker.step()["events"]
+    assert worker.go_home() == ["other", "another"]
+    told += events(worker)
+    worker.stop()
+    assert {event["trial_id"] for event in told} == {plan.trial_id}
+    assert told[-1]["end"] == "finished"
+
+
 def test_an_attempt_reports_the_epochs_that_an_earlier_one_had_no_time_to_report(
     work: Task, sweep: SweepDir, plan: Plan
 ) -> None:
