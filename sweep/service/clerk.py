@@ -14,6 +14,10 @@ _THREADS = 4
 _ENDED_S = 60.0  # that the last jobs of a driver may take while the storage is away
 
 
+def _nothing_more(_: object) -> None:
+    """Nothing is to be done then."""
+
+
 @dataclass(eq=False)
 class _Job:
     """What to do, and what to do then with what it returns, back in the loop."""
@@ -52,8 +56,8 @@ class Clerk:
         """Whether the storage is unavailable: something that failed has not been done since."""
         return bool(self._failing)
 
-    def do(self, what: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Do something once."""
+    def do(self, what: Callable[[], T], then: Callable[[T], None] = _nothing_more) -> None:
+        """Do something once, and then what is to be done with what it returns."""
         self._jobs.append(_Job(what, then))
         self.tend()
 

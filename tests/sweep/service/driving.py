@@ -51,7 +51,7 @@ class Actor:
 
 def at_work(driven: Driver, plan: Plan, node: str = "n1", name: str = "w") -> tuple[SimpleNamespace, Actor]:
     """A worker that has been given the trial, as the trial of Tune that it is."""
-    driven._open.add(plan.trial_id)
+    driven._ledger.open.add(plan.trial_id)
     if not driven._queue.holds(plan.trial_id):
         driven._queue.tasks.add(driven._task(plan))
     assert isinstance(driven._queue.suggest(name) or driven._placed(name, driven._task(plan)), dict)
@@ -91,5 +91,5 @@ def behind(driven: Driver, sweep: SweepDir, plan: Plan, *seeds: int) -> list[str
     for other in others:
         driven._live.reopen(other, Status())
         driven._workers["w"].tasks.append(driven._task(other) | {"attempts": 0})
-        driven._open.add(other.trial_id)
+        driven._ledger.open.add(other.trial_id)
     return [other.trial_id for other in others]
