@@ -2,9 +2,12 @@
 
     python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
     python benchmarks/publish.py photos photos --set data.root=FOLDER
+    python benchmarks/publish.py flips flips --set data.root=FOLDER --then --set data.options.flip=none
 
-`make results` runs both and updates the documents. Takes as long as the grid: about 9 and 7 minutes for these on 2 CPU
-cores. A sweep that is already complete in runs/published/ is only read; its time is then the one measured when it ran.
+What follows a `--then` is launched into the same sweep afterwards, with the options before the first one.
+`make results` runs the first two and updates the documents. Takes as long as the grid: about 9 and 7 minutes for these
+on 2 CPU cores. A sweep that is already complete in runs/published/ is only read; its time is then the one measured when
+it ran.
 """
 
 import json
@@ -14,25 +17,41 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).parents[1]
+THEN = "--then"
 SWEEP = [sys.executable, "-m", "sweep.cli"]
+
+
+def launched(options: Sequence[str]) -> list[list[str]]:
+    """The options of each launch: all have those before the first `--then`."""
+    parts: list[list[str]] = [[]]
+    for option in options:
+        if option == THEN:
+            parts.append([])
+        else:
+            parts[-1].append(option)
+    first, *others = parts
+    return [first, *(first + other for other in others)]
 
 
 def main(name: str, grid: str, *options: str) -> None:
     storage = ROOT / "runs" / "published" / name
     times = storage / "wall_s.json"
     began = time.perf_counter()
-    subprocess.run([*SWEEP, "launch", grid, *options, "--storage", str(storage)], check=True)
+    launches = launched(options)
+    for launch in launches:
+        subprocess.run([*SWEEP, "launch", grid, *launch, "--storage", str(storage)], check=True)
     if not times.exists():
         times.write_text(json.dumps(time.perf_counter() - began))
     (sweep,) = (path for path in storage.iterdir() if path.is_dir())
     status = subprocess.run([*SWEEP, "status", str(sweep), "--json"], check=True, capture_output=True, text=True)
     facts = {
-        "command": f"sweep launch {grid} {' '.join(options)}".strip(),
+        "command": "; ".join(f"sweep launch {grid} {' '.join(launch)}".strip() for launch in launches),
         "wall_s": round(json.loads(times.read_text())),
         "machine": f"{os.cpu_count()} cores of {platform.machine()}",
         "torch": torch.__version__,

@@ -35,15 +35,19 @@ def listed(what: str) -> str:
 
 
 def results(name: str) -> str:
-    """The published results of a sweep: one row for each intervention and layer, over its seeds."""
+    """The published results of a sweep: one row for each intervention, layer and way of flipping, over its seeds."""
     sweep: dict[str, Any] = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for trial in sweep["trials"]:
         for layer in trial["layers"]:
-            groups.setdefault((trial["intervention"], layer["layer"]), []).append(trial | layer)
+            key = trial["intervention"], layer["layer"], trial.get("flip", "")
+            groups.setdefault(key, []).append(trial | layer)
+    order = {key[:2]: place for place, key in reversed(list(enumerate(groups)))}  # a cell's ways beside each other
+    told = len({flip for _, _, flip in groups}) > 1
     rows = [
         [
             f"`{intervention}`",
+            *([f"`{flip}`"] if told else []),
             spread([row["val_accuracy"] for row in group]),
             layer.removeprefix("features.").removesuffix(".conv"),
             spread([row["horizontal"] for row in group]),
@@ -51,10 +55,22 @@ def results(name: str) -> str:
             verdicts(group),
             group[0]["expected"],
         ]
-        for (intervention, layer), group in groups.items()
+        for (intervention, layer, flip), group in sorted(groups.items(), key=lambda item: order[item[0][:2]])
     ]
     seeds = len({trial["seed"] for trial in sweep["trials"]})
-    table = markdown(["intervention", "accuracy", "layer", "horizontal", "vertical", "verdict", "expected"], rows)
+    table = markdown(
+        [
+            "intervention",
+            *(["flip"] if told else []),
+            "accuracy",
+            "layer",
+            "horizontal",
+            "vertical",
+            "verdict",
+            "expected",
+        ],
+        rows,
+    )
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     took = f"{sweep['wall_s']:.0f} s in all" if sweep["wall_s"] else "time not measured as a whole"
     return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."

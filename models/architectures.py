@@ -97,7 +97,12 @@ def inception_v1(num_classes: int, image_size: int) -> ConvNet:
         num_classes, aux_logits=False, init_weights=False, blocks=[BasicConv2d, Inception5x5, nn.Identity]
     )
     final = ("features.inception5b.branch3.1.conv", "features.inception5a.branch3.1.conv")
-    return ConvNet(_children(net, but=("avgpool", "dropout", "fc")), final, num_classes, image_size)
+    features = _children(net, but=("avgpool", "dropout", "fc"))
+
+    def make_classifier(in_features: int, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.2), nn.Linear(in_features, classes))
+
+    return ConvNet(features, final, num_classes, image_size, make_classifier=make_classifier)
 
 
 def resnet50(num_classes: int, image_size: int) -> ConvNet:
@@ -127,7 +132,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         initialise=as_googlenet,
         image_size=224,
         source="Szegedy et al. 2015, torchvision, extended",
-        revision=2,  # 1 had PyTorch's default weights
+        revision=3,  # 1 had PyTorch's default weights, 2 no dropout
     ),
     "resnet50": Architecture(build=resnet50, image_size=224, source="He et al. 2016, torchvision"),
     "vgg19": Architecture(

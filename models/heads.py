@@ -57,7 +57,7 @@ class SpatialMask(nn.Module):
 
 
 class ChannelGroups(nn.Module):
-    """Groups of channels, each with its own fully connected layer over channels and positions, and batch norm."""
+    """Groups of channels, each with its own fully connected layer over channels and positions, batch norm and ReLU."""
 
     def __init__(self, c: int, h: int, w: int, groups: int, units: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class ChannelGroups(nn.Module):
 
     def forward(self, x: Map) -> Float[Tensor, "b gu"]:
         grouped = x.reshape(len(x), self.groups, -1)
-        return self.norm(torch.einsum("bgi,giu->bgu", grouped, self.weight).flatten(1))
+        return self.norm(torch.einsum("bgi,giu->bgu", grouped, self.weight).flatten(1)).relu()
 
 
 class SimpleAttention(nn.Module):

@@ -1,7 +1,8 @@
 """The interventions by name. To add one: write one function, add an entry to `INTERVENTIONS`.
 
 An intervention changes the network (`change_network`, in place), every image of training and validation
-(`transform`), training images at random (`augment`), or the training labels (`relabel`).
+(`transform`), training images at random (`augment`; `flip` in place of the data set's), or the training labels
+(`relabel`). Images are flipped, then transformed, then augmented.
 Axis letters: `b` batch, `c` channels, `h w` rows and columns.
 """
 
@@ -30,6 +31,7 @@ from models.heads import (
     SimpleAttention,
     SpatialMask,
 )
+from models.names import Flip
 
 Images = Float[Tensor, "b 3 h w"]
 Labels = Int64[Tensor, "n"]
@@ -75,6 +77,7 @@ class Intervention:
     change_network: Callable[[ConvNet], None] = keep_network
     transform: Callable[[Images], Images] = keep_images
     augment: Callable[[Images, Generator], Images] = keep_augmented
+    flip: Flip | None = None
     relabel: Callable[[Labels, Generator], Labels] = keep_labels
     meaningless: Callable[[ConvNet], str | None] = always
     trained: bool = True
@@ -132,10 +135,10 @@ def xy_pool(net: ConvNet) -> None:
 
 
 def max_pool_fc4096(net: ConvNet) -> None:
-    """Global max pooling and a layer of 4096 units in front of the classifier."""
-    c = net.map_shape[0]
-    hidden = OrderedDict(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), hidden=nn.Linear(c, 4096), relu=nn.ReLU())
-    net.set_pool(nn.Sequential(hidden))
+    """Global max pooling and a layer of 4096 units, with batch norm as on all of the article's layers but the last."""
+    c, units = net.map_shape[0], 4096
+    layers = OrderedDict(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), hidden=nn.Linear(c, units, bias=False))
+    net.set_pool(nn.Sequential(layers | OrderedDict(norm=nn.BatchNorm1d(units), relu=nn.ReLU())))
 
 
 def gap_masks(net: ConvNet, masks: int) -> None:
@@ -156,7 +159,7 @@ def spatial_mask(net: ConvNet) -> None:
 
 
 def channel_groups(net: ConvNet) -> None:
-    """16 groups of channels with a fully connected layer of 64 units each, and batch norm."""
+    """16 groups of channels with a fully connected layer of 64 units each, batch norm and ReLU."""
     net.set_pool(ChannelGroups(*net.map_shape, groups=16, units=64))
 
 
@@ -267,10 +270,11 @@ INTERVENTIONS: dict[str, Intervention] = {
         meaningless=needs_positions,
     ),
     "max_pool_fc4096": Intervention(
-        what="global max pool and a layer of 4096 units in front of the classifier",
+        what="global max pool and a layer of 4096 units with batch norm in front of the classifier",
         source=_FIGURE_12,
         expected=_HORIZONTAL,
         change_network=max_pool_fc4096,
+        revision=2,  # 1 had no batch norm
     ),
     **{
         f"gap_masks_{masks}": Intervention(
@@ -306,10 +310,11 @@ INTERVENTIONS: dict[str, Intervention] = {
         change_network=coord_conv,
     ),
     "channel_groups": Intervention(
-        what="16 groups of channels, each with its own 64 units and batch norm",
+        what="16 groups of channels, each with its own 64 units, batch norm and ReLU",
         source=_FIGURE_12,
         expected=_HORIZONTAL,
         change_network=channel_groups,
+        revision=2,  # 1 had no ReLU
         meaningless=partial(needs_divisible_channels, parts=16),
     ),
     "attention_simple": Intervention(
@@ -366,6 +371,25 @@ INTERVENTIONS: dict[str, Intervention] = {
         source=_OURS,
         expected={},
         augment=vertical_flip,
+    ),
+    "no_flip": Intervention(
+        what="training images are not mirrored",
+        source=_OURS,
+        expected={},
+        flip="none",
+    ),
+    "flip_top_bottom": Intervention(
+        what="training images mirrored top to bottom in place of left to right",
+        source=_OURS,
+        expected={},
+        flip="top_bottom",
+    ),
+    "rotate90_then_flip": Intervention(
+        what="every image rotated by 90 degrees, and training images mirrored left to right only then",
+        source=_OURS,
+        expected={},
+        transform=rotate90,
+        flip="top_bottom",  # before the rotation, which makes it left to right
     ),
     "rotate180": Intervention(
         what="every image turned upside down, in training and validation",

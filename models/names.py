@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
+
+Flip = Literal["none", "left_right", "top_bottom"]
+"""How training images are mirrored, each with probability 1/2."""
 
 
 def require_known(kind: str, name: str, allowed: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ Resources (GPUs, CPUs, threads) and paths are not part of a spec: the same one h
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -23,6 +24,7 @@ from pydantic import (
 SCHEMA: Literal[1] = 1
 SEEDS = 2**63  # seeds are below it: the tables hold them as 64-bit integers
 EPOCHS = 100_000  # at most: each checkpoint holds the rows of all epochs before it
+USUAL_FLIP: Literal["left_right"] = "left_right"  # of training images, where a data set's options don't say another
 _MOST_CPUS, _MOST_GPUS = 1024, 64  # of the largest machines; more is a typo
 
 
@@ -129,7 +131,10 @@ class Recipe(Frozen):
 
 
 class DataSpec(Frozen):
-    """Which images a trial sees. `fingerprint` identifies the content of the folder they come from, if any."""
+    """Which images a trial sees, and how they are changed in training.
+
+    `fingerprint` identifies the content of the folder they come from, if any.
+    """
 
     name: str
     image_size: int = Field(ge=8)
@@ -140,8 +145,18 @@ class DataSpec(Frozen):
 
     @property
     def key(self) -> str:
-        """A name for the prepared data: equal for equal content."""
+        """Equal for equal images that are changed alike in training."""
         return f"{self.name}-{self.image_size}-{_digest(self.model_dump(mode='json'))}"
+
+    @property
+    def flip(self) -> str:
+        """How training images are mirrored, unless an intervention has its own way."""
+        return str(self.options.get("flip", USUAL_FLIP))
+
+    @property
+    def prepared(self) -> Self:
+        """The set as it is prepared, whose key names it in a cache: flips come later, and all share its images."""
+        return self.model_copy(update={"options": without_flip(self.options)})
 
 
 class TrialSpec(Frozen):
@@ -283,6 +298,11 @@ class Plan:
             resources=None if resources is None else Resources.model_validate(resources),
             images=values.get("images"),
         )
+
+
+def without_flip(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The options of a data set that change its images before they are stored."""
+    return {name: value for name, value in options.items() if name != "flip"}
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from sweep.data.shards import (
     write_images,
     write_npy,
 )
-from sweep.spec import DataSpec
+from sweep.spec import DataSpec, without_flip
 from sweep.store.files import remove_file
 
 Progress = Callable[[int, int, str], None]
@@ -67,6 +67,8 @@ class Wanted:
 
     @classmethod
     def of(cls, spec: DataSpec, root: str | None) -> "Wanted":
+        """What trials of a spec need, which is the same for all flips."""
+        spec = spec.prepared
         return cls(
             name=spec.name, image_size=spec.image_size, seed=spec.seed, options=spec.options, root=root, spec=spec
         )
@@ -77,6 +79,11 @@ class Wanted:
         side = self.image_size if DATASETS[self.name].scan is None else stored_side(self.image_size)
         return 3 * side**2
 
+    @property
+    def stored_options(self) -> dict[str, Any]:
+        """All options that change what is stored, with their defaults."""
+        return without_flip(DATASETS[self.name].read_options(self.options).model_dump(mode="json"))
+
     def spec_of(self, source: Source) -> DataSpec:
         """The spec of a set with these pictures."""
         return self.spec or DataSpec(
@@ -84,7 +91,7 @@ class Wanted:
             image_size=self.image_size,
             num_classes=source.num_classes,
             seed=self.seed,
-            options=DATASETS[self.name].read_options(self.options).model_dump(mode="json"),
+            options=self.stored_options,
             fingerprint=source.fingerprint,
         )
 

@@ -5,18 +5,16 @@ from pathlib import Path
 import numpy as np
 import torchvision
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
 from sweep.data.arrays import Arrays
+from sweep.data.augment import Flipped
 from sweep.data.folders import stored_side
 
 TRAIN_IMAGES = 50_000  # of both kinds; torchvision checks the files' digests
 
 
-class CifarOptions(BaseModel):
-    """CIFAR has no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CifarOptions(Flipped):
+    """CIFAR has no options of its own."""
 
 
 def open_cifar(kind: type[torchvision.datasets.CIFAR10], root: Path, train: bool) -> torchvision.datasets.CIFAR10:

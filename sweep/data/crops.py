@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sweep.data.arrays import Arrays, Batch
-from sweep.data.augment import mirror
+from sweep.data.augment import Flipped, mirror
 from sweep.data.pictures import Examined, decoders, reopen_picture, shown
 from sweep.data.policy import fingerprint, named, usable
 from sweep.data.walk import pictures_below
@@ -24,7 +24,7 @@ MIN_PICTURES = 10
 _KEPT_SIDE = 320  # pixels of the shorter side kept in memory: the smallest crop, 0.45 of it, still has 144
 
 
-class CropsOptions(BaseModel):
+class CropsOptions(Flipped):
     """How crops are taken from each picture.
 
     `crop_low`, `crop_high`: range of the crop's side as a share of the picture's shorter side. `colour`: highest share
@@ -32,8 +32,6 @@ class CropsOptions(BaseModel):
     range of each crop's standard deviation; `brightness`: bound of its mean; `noise`: standard deviation of the
     pixel noise, all three in units of a standardised crop.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop_low: float = Field(0.45, gt=0, le=1)
     crop_high: float = Field(0.95, gt=0, le=1)
@@ -101,8 +99,8 @@ def make_crops(options: CropsOptions, image_size: int, seed: int, pictures: Sequ
 
 
 def augment_crops(options: CropsOptions, batch: Batch, generator: torch.Generator) -> Batch:
-    """Mirror each image left-right with probability 1/2 and add pixel noise."""
-    images, labels = mirror(batch[0], generator)[0], batch[1]
+    """Mirror images at random and add pixel noise."""
+    images, labels = mirror(batch[0], options.flip, generator)[0], batch[1]
     if images.device.type == "cuda":  # drawing millions of numbers on the host would take longer than a step
         generator = torch.Generator(images.device).manual_seed(generator.initial_seed())
     noise = torch.randn(images.shape, generator=generator, device=images.device)

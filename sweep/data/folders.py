@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sweep.data.arrays import Batch
-from sweep.data.augment import mirror
+from sweep.data.augment import Flipped, mirror
 from sweep.data.index import examine_all
 from sweep.data.pictures import Examined, shown
 from sweep.data.policy import Examine, Usable, fingerprint, listed, named, usable
@@ -29,10 +29,8 @@ Labelled = list[tuple[str, int]]
 """Names of pictures, each with the number of its class."""
 
 
-class FolderOptions(BaseModel):
+class FolderOptions(Flipped):
     """`val_share`: share of each class held out where the folder has no `train` and `val` of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     val_share: float = Field(0.1, gt=0, lt=1)
 
@@ -134,10 +132,10 @@ def stored_side(image_size: int) -> int:
     return round(image_size * _STORED)
 
 
-def mirror_images(options: BaseModel, batch: Batch, generator: torch.Generator) -> Batch:
-    """Mirror each image left-right with probability 1/2."""
+def mirror_images(options: Flipped, batch: Batch, generator: torch.Generator) -> Batch:
+    """Mirror images at random."""
     images, labels = batch
-    return mirror(images, generator)[0], labels
+    return mirror(images, options.flip, generator)[0], labels
 
 
 def _require_classes(root: Pictures, split: Split, classes: int | None, layout: str) -> None:

@@ -15,7 +15,7 @@ from sweep.data.parallel import Mapper
 from sweep.data.place import Folder, UnreachableError, as_folder
 from sweep.data.prepare import finish, is_whole, silent
 from sweep.data.prepared import CacheError, full, reserve
-from sweep.data.registry import DATASETS, Source, source_of_set
+from sweep.data.registry import Source, source_of_set
 from sweep.data.room import make_room, unfinished_folder, working_alone
 from sweep.data.set_index import INDEX, SetIndex, WrongIndexError, read_index
 from sweep.store.files import remove_file, require_writable
@@ -116,6 +116,5 @@ def _in_words(error: OSError, folder: Folder) -> Exception:
 
 def _name(wanted: Wanted) -> str:
     """A name for a set before its pictures are known."""
-    options = DATASETS[wanted.name].read_options(wanted.options).model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps([wanted.seed, options], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([wanted.seed, wanted.stored_options], sort_keys=True).encode()).hexdigest()
     return f"{wanted.name}-{wanted.image_size}-{digest[:12]}"

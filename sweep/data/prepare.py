@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from upath import UPath
 
 from analysis.write import write_bytes
+from models.names import Flip
 from sweep.data.arrays import Batch
 from sweep.data.augment import centre_window, random_corners
 from sweep.data.build import ChangedError, Progress, Target, Wanted, build
@@ -63,7 +64,8 @@ def never() -> bool:
 class PreparedData:
     """Memory-mapped images and labels of one data set, with its normalisation and augmentation.
 
-    While `held` exists, the set is not removed from the cache to make room for another.
+    While `held` exists, the set is not removed from the cache to make room for another. `flip` is in place of the
+    spec's, where an intervention has its own.
     """
 
     spec: DataSpec
@@ -72,6 +74,7 @@ class PreparedData:
     val_images: Images
     val_labels: Int64[Tensor, " m"]
     held: Hold | None = field(default=None, repr=False, compare=False)
+    flip: Flip | None = None
 
     def training_corners(self, number: int, draw: Generator) -> Int64[Tensor, "b 2"]:
         """Where the windows of a training batch are cut, drawn before all else that `draw` is for."""
@@ -85,7 +88,10 @@ class PreparedData:
     def training_batch(self, windows: Windows, labels: Int64[Tensor, " b"], draw: Generator) -> Batch:
         """Windows as a network sees them in training, randomly changed; all randomness is `draw`'s."""
         dataset = DATASETS[self.spec.name]
-        return dataset.augment(dataset.read_options(self.spec.options), (dataset.normalise(windows), labels), draw)
+        options = dataset.read_options(self.spec.options)
+        if self.flip is not None:
+            options = options.model_copy(update={"flip": self.flip})
+        return dataset.augment(options, (dataset.normalise(windows), labels), draw)
 
     def validation_images(self, images: Stored) -> Float[Tensor, "b 3 s s"]:
         """Stored images as a network sees them in validation."""
@@ -105,16 +111,17 @@ def prepare(
         UnreachableError: its URL can't be read now.
         StoppedError: `stop` said so.
     """
+    folder = cache_folder() / spec.prepared.key
     while True:
         fetch(spec, root, report, stop)
-        held = hold(cache_folder() / spec.key)
+        held = hold(folder)
         if held is not None:  # else another process has just removed it to make room
-            return _open(spec, cache_folder() / spec.key, held)
+            return _open(spec, folder, held)
 
 
 def fetch(spec: DataSpec, root: str | Path | None, report: Progress = silent, stop: Callable[[], bool] = never) -> None:
     """`prepare`, without opening the set."""
-    cache = cache_folder()
+    cache, spec = cache_folder(), spec.prepared
     folder = cache / spec.key
     if not is_checked(folder):
         try:
@@ -131,7 +138,7 @@ def fetch(spec: DataSpec, root: str | Path | None, report: Progress = silent, st
 
 def is_placed(spec: DataSpec) -> bool:
     """Whether this node's cache holds a set and its files have been checked."""
-    return is_checked(cache_folder() / spec.key)
+    return is_checked(cache_folder() / spec.prepared.key)
 
 
 def finish(unfinished: Path, folder: Path, index: SetIndex) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import BaseModel
 from torch import Generator, Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from sweep.data.arrays import Arrays, Batch
+from sweep.data.augment import Flipped
 from sweep.data.cifar import TRAIN_IMAGES, CifarOptions, make_cifar, open_cifar
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
 from sweep.data.folders import ClassFolders, FolderOptions, mirror_images, scan_classes
@@ -58,7 +58,7 @@ class Dataset:
     """
 
     what: str
-    options: type[BaseModel]
+    options: type[Flipped]
     inspect: Callable[[Any, Path | None], Source]
     augment: Callable[[Any, Batch, Generator], Batch]
     level_zero: float
@@ -67,7 +67,7 @@ class Dataset:
     make: Callable[[Any, int, int, Path | None], Arrays] | None = None
     scan: Callable[[Pictures, Examine], ClassFolders] | None = None
 
-    def read_options(self, values: dict[str, Any]) -> BaseModel:
+    def read_options(self, values: dict[str, Any]) -> Flipped:
         """Options from their values; an unknown key is an error, whatever the model allows.
 
         Raises:

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sweep.data.arrays import Arrays, Batch
-from sweep.data.augment import mirror
+from sweep.data.augment import Flipped, mirror
 
 TEXTURES = ("vertical", "rising", "falling")
 ZONES = 3
@@ -26,11 +26,11 @@ SETS = sorted({tuple(sorted(triple)) for triple in TRIPLES})
 
 # Direction in which each texture's brightness changes, as (dy, dx) of unit length.
 _DIRECTIONS = np.array([[0.0, 1.0], [0.5**0.5, 0.5**0.5], [-(0.5**0.5), 0.5**0.5]], dtype=np.float32)
-_MIRRORED = np.array([0, 2, 1])  # a left-right flip turns rising stripes into falling ones
+_MIRRORED = np.array([0, 2, 1])  # either flip turns rising stripes into falling ones
 _CLUTTER = 2
 
 
-class ScenesOptions(BaseModel):
+class ScenesOptions(Flipped):
     """The three settings of the scenes, and the number of images.
 
     `position`: `centred` discs lie within 5 pixels of the vertical axis, `scattered` ones anywhere.
@@ -38,8 +38,6 @@ class ScenesOptions(BaseModel):
     `shuffled` ones their unordered set (10 classes), which makes the vertical direction meaningless.
     `noise`: standard deviation of the pixel noise added to each training and validation image (contrast is about 1).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     position: Literal["centred", "scattered"] = "centred"
     zones: Literal["ordered", "shuffled"] = "ordered"
@@ -63,9 +61,9 @@ def make_scenes(options: ScenesOptions, image_size: int, seed: int) -> Arrays:
 
 
 def flip_scenes(options: ScenesOptions, batch: Batch, generator: torch.Generator) -> Batch:
-    """Mirror each image left-right with probability 1/2, and its label with it: rising stripes become falling ones."""
+    """Mirror images at random, and their labels with them: rising stripes become falling ones, the top the bottom."""
     images, labels = batch
-    images, flipped = mirror(images, generator)
+    images, flipped = mirror(images, options.flip, generator)
     mirrored = torch.from_numpy(_mirrored_classes(options)).to(labels.device)
     return images, torch.where(flipped, mirrored[labels], labels)
 
@@ -83,7 +81,8 @@ def _labels(options: ScenesOptions, triples: np.ndarray) -> np.ndarray:
 
 
 def _mirrored_classes(options: ScenesOptions) -> np.ndarray:
-    return _labels(options, _MIRRORED[np.array(scene_classes(options))])
+    triples = _MIRRORED[np.array(scene_classes(options))]
+    return _labels(options, triples[:, ::-1] if options.flip == "top_bottom" else triples)
 
 
 def _draw_all(

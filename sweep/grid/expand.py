@@ -5,19 +5,20 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch.overrides import TorchFunctionMode
 
 import models
 from models.architectures import architecture_named
 from models.convnet import ConvNet
 from models.interventions import INTERVENTIONS, keep_network
+from sweep.data.augment import Flipped
 from sweep.data.place import as_folder
 from sweep.data.registry import DATASETS, Source, source_of_set
 from sweep.data.set_index import Sets, find_sets
 from sweep.grid.mistakes import explain
 from sweep.grid.schema import Grid, GridData
-from sweep.spec import DataSpec, Plan, Recipe, Resources, TrialSpec
+from sweep.spec import DataSpec, Plan, Recipe, Resources, TrialSpec, without_flip
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class FoundData:
     """What lies at a grid's `data.root`: prepared sets, or what a data set reads itself."""
 
     data: GridData
-    options: BaseModel
+    options: Flipped
     sets: Sets | None
 
     def at(self, image_size: int) -> tuple[DataSpec, str | None, Source]:
@@ -110,11 +111,11 @@ class FoundData:
         if self.sets is None:
             return self._spec(image_size), self.data.location, self._pictures
         options = self.options.model_dump(mode="json")
-        folder, index = self.sets.choose(self.data.name, image_size, self.data.seed, options)
+        folder, index = self.sets.choose(self.data.name, image_size, self.data.seed, without_flip(options))
         source = source_of_set(index)
         if self.data.unusable == "refuse":
             source.require_all_usable()
-        return index.spec, str(folder), source
+        return index.spec.model_copy(update={"options": options}), str(folder), source
 
     @cached_property
     def _pictures(self) -> Source:
@@ -145,7 +146,7 @@ def find_data(data: GridData, where: str) -> FoundData:
     return FoundData(data=data, options=options, sets=sets)
 
 
-def read_options(data: GridData, where: str) -> BaseModel:
+def read_options(data: GridData, where: str) -> Flipped:
     """A data set's options; `where` begins the message about a wrong one.
 
     Raises:

@@ -23,6 +23,8 @@ from sweep.store.sweep_dir import Seat, SweepDir
 from sweep.store.trial_dir import Status, TrialDir
 
 Trials = Sequence[tuple[Plan, Status]]
+GATHERED: tuple[TableName, ...] = ("probes", "ablations")
+"""Tables that commands of their own make from the trials' files."""
 SMALL: tuple[TableName, ...] = ("epochs", "layers", "trials")
 """Tables that are kept up to date while a sweep runs; `trials` is written last, since it says what is settled."""
 
@@ -89,16 +91,17 @@ def compact(sweep: SweepDir) -> None:
 def mend(sweep: SweepDir) -> list[str]:
     """Rewrite the tables that are missing or damaged; returns the names of the damaged ones.
 
-    Clusters and probes have their own commands: their tables are removed, and then count as not made yet.
+    Clusters have their own command: their table is removed, and then counts as not made yet.
     """
-    tables: list[TableName] = [*SMALL, "neurons", "clusters", "probes"]
+    tables: list[TableName] = [*SMALL, "neurons", "clusters", *GATHERED]
     damaged = [name for name in tables if sweep.table(name).exists() and _table(sweep, name) is None]
     for name in damaged:
         remove_file(sweep.table(name))
     if not all(sweep.table(name).exists() for name in (*SMALL, "neurons")):
         compact_all(sweep)
-    if "probes" in damaged:
-        gather_probes(sweep)
+    for name in GATHERED:
+        if name in damaged:
+            gather(sweep, name)
     return [str(name) for name in damaged]
 
 
@@ -176,21 +179,21 @@ def _is(value: object, kind: str) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def gather_probes(sweep: SweepDir) -> None:
-    """Write the table `probes` from the trials' files."""
+def gather(sweep: SweepDir, table: TableName) -> None:
+    """Write a table of `GATHERED` from the trials' files."""
     with ThreadPoolExecutor(16) as pool:
-        rows = chain.from_iterable(pool.map(probe_rows, sweep.trials()))
-        write_table(sweep.path, "probes", table_of("probes", rows))
+        rows = chain.from_iterable(pool.map(lambda trial: measured_rows(trial, table), sweep.trials()))
+        write_table(sweep.path, table, table_of(table, rows))
 
 
-def probe_rows(trial: TrialDir) -> list[Row]:
-    """A trial's probe results; none where their file is missing or damaged, since probing rewrites it."""
-    file = trial.path / "probe.json"
+def measured_rows(trial: TrialDir, table: TableName) -> list[Row]:
+    """What was measured on a trial; nothing where the file is missing or damaged, since measuring rewrites it."""
+    file = trial.measured_file(table)
     try:
         rows = read_json(file) if file.exists() else []
     except ValueError:
         return []
-    return rows if isinstance(rows, list) and all(_fits(row, "probes") for row in rows) else []
+    return rows if isinstance(rows, list) and all(_fits(row, table) for row in rows) else []
 
 
 def _known(sweep: SweepDir) -> tuple[dict[TableName, pd.DataFrame], Set[str]]:
@@ -233,6 +236,7 @@ def trial_row(plan: Plan, status: Status) -> Row:
         "intervention": spec.intervention,
         "data": spec.data.name,
         "data_key": spec.data.key,
+        "flip": spec.data.flip,
         "recipe_key": spec.recipe.key,
         "seed": spec.init_seed,
         "epochs": spec.recipe.epochs,

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from analysis.banding import THRESHOLD
+from sweep.spec import USUAL_FLIP
 
 BASELINE = "baseline"
 CONDITION = ("data", "data_key", "recipe_key", "architecture")
@@ -60,19 +61,22 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 def condition_titles(trials: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     """For each data set (its name, the key of its content) and recipe, the words that tell it from a sweep's others.
 
-    All are empty where there is nothing to tell apart. Contents are named only where one architecture has several:
-    networks with other image sizes have data of their own.
+    All are empty where there is nothing to tell apart. Contents are named only where one architecture has several that
+    are flipped alike: networks with other image sizes have data of their own.
     """
-    kinds = trials[list(CONDITION)].drop_duplicates()
-    contents = kinds.groupby(["data", "recipe_key", "architecture"])["data_key"].nunique()
+    kinds = trials[[*CONDITION, "flip"]].fillna({"flip": USUAL_FLIP}).drop_duplicates()
+    contents = kinds.groupby(["data", "recipe_key", "architecture", "flip"])["data_key"].nunique()
     told = {
         "data": len(set(kinds["data"])) > 1,
+        "flip": len(set(kinds["flip"])) > 1,
         "content": bool((contents > 1).any()),
         "recipe": len(set(kinds["recipe_key"])) > 1,
     }
     titles = {}
-    for data, content, recipe, _ in kinds.itertuples(index=False, name=None):
+    for data, content, recipe, _, flip in kinds.itertuples(index=False, name=None):
         words = [data]
+        if told["flip"]:
+            words.append(f"flip {flip.replace('_', ' ')}")
         if told["content"]:
             words.append(f"content {content.rpartition('-')[2]}")
         if told["recipe"]:

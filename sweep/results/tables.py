@@ -25,7 +25,7 @@ from sweep.store.sweep_dir import SweepDir
 
 Row = dict[str, Any]
 """A row of a table by the names of its columns."""
-TableName = Literal["trials", "epochs", "layers", "neurons", "clusters", "probes"]
+TableName = Literal["trials", "epochs", "layers", "neurons", "clusters", "probes", "ablations"]
 
 COLUMNS: dict[TableName, dict[str, str]] = {
     "trials": {
@@ -35,7 +35,7 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "val_accuracy": "Float64", "wall_s": "Float64", "parameters": "Int64", "heartbeat_at": "Float64",
         "code_version": "string", "torch_version": "string", "settled": "boolean", "data_key": "string",
         "recipe_key": "string", "device": "string", "node_type": "string", "gpus": "Float64", "cpus": "Int64",
-        "images": "Int64", "gpu_hours": "Float64", "cpu_hours": "Float64",
+        "images": "Int64", "gpu_hours": "Float64", "cpu_hours": "Float64", "flip": "string",
     },
     "epochs": {
         "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
@@ -49,7 +49,7 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "vertical": "Float64", "vertical_low": "Float64", "vertical_high": "Float64", "verdict": "string",
         "expected": "string", "null_horizontal_mean": "Float64", "null_horizontal_high": "Float64",
         "null_vertical_mean": "Float64", "null_vertical_high": "Float64", "dead": "Int64", "zeros": "Int64",
-        "middle_row": "Float64", "middle_column": "Float64", "asymmetry_top_bottom": "Float64",
+        "single_tap": "Int64", "middle_row": "Float64", "middle_column": "Float64", "asymmetry_top_bottom": "Float64",
         "asymmetry_left_right": "Float64", "row_profile": "string", "column_profile": "string", "residual": "Float64",
         "analysis_wall_s": "Float64", "error": "string",
     },
@@ -67,18 +67,24 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "trial_id": "string", "step": "Int64", "layer": "string", "row_r2": "Float64", "column_r2": "Float64",
         "images": "Int64",
     },
+    "ablations": {
+        "trial_id": "string", "step": "Int64", "layer": "string", "change": "string", "accuracy": "Float64",
+        "recalibrated_accuracy": "Float64", "images": "Int64",
+    },
 }  # fmt: skip
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
 an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
 the last conv, higher numbers than the final convs' are other convs, which have no `expected`; `dead` neurons show no
-variation over positions, `zeros` among them have no weights; `row_profile` is JSON [ky][3], the share of each factor
-in each row, `column_profile` [kx][3] (docs/score.md explains them all); times ending in `_at` are seconds since 1970;
+variation over positions, `zeros` among them have no weights; `single_tap` ones have weights at one position alone;
+`row_profile` is JSON [ky][3], the share of each factor in each row, `column_profile` [kx][3] (docs/score.md explains
+them all); times ending in `_at` are seconds since 1970;
 `settled` trials are finished and analysed: their rows no longer change; `data_key` and `recipe_key` are equal for
 equal content; `gpus` and `cpus` are what the trial occupies or will, `images` those of all its epochs, `gpu_hours`
-what its training has taken so far, and `cpu_hours` where it had no GPU. `clusters` has a row for each layer, k and
-cluster: the `percent` of the layer's neurons in it, what the cluster's centre shows, and the mean of its neurons' own
-scores. `probes`: R^2 of absolute position read from a map;
-`map` is the last one."""
+what its training has taken so far, and `cpu_hours` where it had no GPU; `flip` is the data set's option. `clusters` has
+a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the cluster's centre shows, and
+the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
+`map` is the last one. `ablations`: validation accuracy with a conv's kernels changed, as they are and after batch norm
+has taken its statistics anew."""
 
 DAMAGE = (
     ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,
@@ -86,7 +92,7 @@ DAMAGE = (
 )  # fmt: skip
 """What pyarrow, pandas and numpy raise for bytes that aren't a table or array, once the storage has returned them."""
 _ROW_GROUP = 20_000  # rows that are decoded at a time: a trial's lie in one group or two
-_CURES = {"clusters": "sweep report", "probes": "sweep probe"}
+_CURES = {"clusters": "sweep report", "probes": "sweep probe", "ablations": "sweep ablate"}
 
 
 class DamagedTableError(ValueError):

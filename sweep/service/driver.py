@@ -290,7 +290,7 @@ class Driver(tune.Callback):
             "sweep": str(self._sweep.path),
             "trial_id": plan.trial_id,
             "root": plan.root,
-            "data_key": plan.spec.data.key,
+            "data_key": plan.spec.data.prepared.key,
             "cwd": str(Path.cwd()),
             **self._resources.of_plan(plan).model_dump(),
         }

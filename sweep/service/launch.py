@@ -167,7 +167,7 @@ def _complete(
     seen = replace(seen, unsettled=sweep.read(sweep.trial(plan.trial_id) for plan, _ in trials))
     from sweep.service.driver import Driver
 
-    for plan in {plan.spec.data.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
+    for plan in {plan.spec.data.prepared.key: plan for plan, _ in todo}.values() if cluster.address is None else ():
         from sweep.data.prepare import prepare  # loads torch
 
         try:

@@ -264,7 +264,7 @@ def _brief_verdict(layer: Row | None, marked: bool) -> Text:
 
 def _trial_json(trial: Row, layers: list[Row]) -> Row:
     keys = ("layer", "step", "horizontal", "vertical", "verdict", "expected")
-    own = ("trial_id", "architecture", "intervention", "data", "recipe_key", "seed", "status", "attempts")
+    own = ("trial_id", "architecture", "intervention", "data", "flip", "recipe_key", "seed", "status", "attempts")
     return {
         **{key: trial[key] for key in own},
         "error": trial["reason"] if trial["status"] == "excluded" else trial["error"],

@@ -145,7 +145,7 @@ class _Course:
         self._stored = checkpoint_files(trial.checkpoints)
         self._keeper = Keeper(trial.checkpoints, spec.recipe.epochs, self._stored, save_every_s, writes=ranks.first)
         labels = self._intervention.relabel(data.train_labels, generator(spec.data_seed, Stream.LABELS, 0))
-        self._data = replace(data, train_labels=labels)
+        self._data = replace(data, train_labels=labels, flip=self._intervention.flip)
 
     def rows(self) -> Iterator[tuple[EpochRow, UPath | None]]:
         epochs = self._spec.recipe.epochs if self._intervention.trained else 0

@@ -66,6 +66,13 @@ def test_rotate90_turns_images_counter_clockwise() -> None:
     assert turned[0, 0].tolist() == [[2, 4], [1, 3]]
 
 
+def test_a_left_right_flip_after_a_quarter_turn_is_a_top_bottom_flip_before_it() -> None:
+    images = torch.randn(2, 3, 5, 5)
+    intervention = INTERVENTIONS["rotate90_then_flip"]
+    assert intervention.flip == "top_bottom"
+    assert torch.equal(intervention.transform(images.flip(-2)), torch.rot90(images, 1, dims=(-2, -1)).flip(-1))
+
+
 def test_random_rotation_turns_each_image_by_itself_and_only_in_training() -> None:
     change = INTERVENTIONS["random_rotation"]
     image = torch.arange(12.0).reshape(1, 3, 2, 2).expand(64, 3, 2, 2)
@@ -206,8 +213,18 @@ def test_channel_groups_see_their_own_channels_only() -> None:
     x = torch.rand(2, 48, 7, 7, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
     changed[:, :3] += 1
-    same = (groups(x) == groups(changed)).all(dim=0)
-    assert same.sum() == 15 * 64
+    before, after = groups(x), groups(changed)
+    assert (before != after).any(dim=0).reshape(16, 64).any(dim=1).tolist() == [True] + [False] * 15
+    assert before.min() == 0 < before.max()  # a ReLU is the last
+
+
+def test_layers_in_front_of_the_classifier_are_the_articles() -> None:
+    """Batch norm and a nonlinearity on all but the last, and GoogLeNet's dropout."""
+    pool = models.build(SMALL, "max_pool_fc4096", 10, 56, seed=0).head.get_submodule("pool")
+    assert [type(layer) for layer in pool.children()][2:] == [nn.Linear, nn.BatchNorm1d, nn.ReLU]
+    dropout = models.build("inception_v1", "no_pooling", 10, 64, seed=0).head.get_submodule("classifier.0")
+    assert isinstance(dropout, nn.Dropout)
+    assert dropout.p == 0.2
 
 
 def test_shuffled_labels_are_the_same_labels_in_another_order() -> None:

@@ -1,6 +1,7 @@
 """Data sets: counted randomness, labels that mean the image, folders of pictures with bad ones among them."""
 
 import importlib.resources
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
 from sweep.data.pictures import open_picture
 from sweep.data.prepare import prepare
+from sweep.data.registry import DATASETS
 from sweep.data.scenes import ScenesOptions, flip_scenes, make_scenes, scene_classes
 from sweep.grid.expand import expand
 from sweep.grid.load import load_grid
@@ -49,16 +51,56 @@ def test_the_position_knob_scatters_the_discs() -> None:
     assert column_spread(still.model_copy(update={"position": "scattered"})) > 1.2 * column_spread(still)
 
 
-def test_a_flipped_scene_has_the_label_of_the_mirrored_textures() -> None:
+@pytest.mark.parametrize(("flip", "axis", "order"), [("left_right", -1, 1), ("top_bottom", -2, -1)])
+def test_a_flipped_scene_has_the_label_of_the_mirrored_textures(flip: str, axis: int, order: int) -> None:
     images, labels = torch.randn(50, 3, 8, 8), torch.arange(50) % 27
-    flipped_images, flipped_labels = flip_scenes(FEW, (images, labels), torch.Generator().manual_seed(0))
-    was_flipped = (flipped_images == images.flip(-1)).all(dim=(1, 2, 3))
+    options = FEW.model_copy(update={"flip": flip})
+    flipped_images, flipped_labels = flip_scenes(options, (images, labels), torch.Generator().manual_seed(0))
+    was_flipped = (flipped_images == images.flip(axis)).all(dim=(1, 2, 3))
     assert 10 < was_flipped.sum() < 40
     classes = scene_classes(FEW)
     mirror = {0: 0, 1: 2, 2: 1}
     for flipped, old, new in zip(was_flipped, labels.tolist(), flipped_labels.tolist(), strict=True):
-        expected = tuple(mirror[t] for t in classes[old]) if flipped else classes[old]
+        expected = tuple(mirror[t] for t in classes[old][::order]) if flipped else classes[old]
         assert classes[new] == expected
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_flips_as_its_option_says(name: str) -> None:
+    """All are trained with left-right flips unless told otherwise, and say nothing of it, as before."""
+    dataset = DATASETS[name]
+    images, labels = torch.randn(40, 3, 8, 8), torch.zeros(40, dtype=torch.int64)
+    for flip, flipped in (("none", images), ("left_right", images.flip(-1)), ("top_bottom", images.flip(-2))):
+        options = dataset.read_options(
+            {"flip": flip} | ({"noise": 0} if "noise" in dataset.options.model_fields else {})
+        )
+        seen, _ = dataset.augment(options, (images, labels), torch.Generator().manual_seed(0))
+        changed = (seen != images).any(dim=(1, 2, 3))
+        assert torch.equal(seen, torch.where(changed[:, None, None, None], flipped, images))
+        assert changed.sum() == 0 if flip == "none" else 10 < changed.sum() < 30
+        assert options.model_dump(mode="json").get("flip", "left_right") == flip
+    assert "flip" not in dataset.read_options({}).model_dump(mode="json")
+
+
+def test_all_flips_share_one_prepared_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_CACHE", str(tmp_path))
+    few = ["data.options.train_images=40", "data.options.val_images=10"]
+    usual, none = (
+        expand(load_grid("demo", [*few, f"data.options.flip={flip}"])).plans[0].spec.data
+        for flip in ("left_right", "none")
+    )
+    assert usual.key != none.key
+    assert usual.prepared == none.prepared == usual
+    prepare(usual, None)
+    unflipped = prepare(none, None)
+    assert [path.name for path in tmp_path.iterdir() if (path / "index.json").exists()] == [usual.key]
+    windows = torch.zeros(8, 3, 56, 56, dtype=torch.uint8)
+    windows[..., :28] = 255
+    batch = windows, torch.arange(8)
+    seen, _ = unflipped.training_batch(*batch, torch.Generator().manual_seed(0))
+    assert (seen[..., 0] > seen[..., -1]).all()
+    seen, _ = replace(unflipped, flip="left_right").training_batch(*batch, torch.Generator().manual_seed(0))
+    assert 0 < (seen[..., 0] < seen[..., -1]).all(dim=(1, 2)).sum() < 8
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,8 @@ IDS = {
     ],
 }
 MENDED = {"inception_v1": "inception_v1-baseline-s0-895d890ab5f9", "vgg19": "vgg19-baseline-s0-6e348a6eab19"}
-"""What was named so before its first weights were mended."""
+"""What was named so before its definition was mended."""
+MENDED_INTERVENTIONS = ["max_pool_fc4096", "channel_groups"]
 
 
 def ids(*settings: str, grid: str = "demo") -> list[str]:
@@ -64,10 +65,15 @@ def test_what_was_never_mended_keeps_its_id(grid: str) -> None:
 @pytest.mark.parametrize("architecture", MENDED)
 def test_what_was_mended_has_another_id(architecture: str) -> None:
     planned = expand(load_grid("smoke-full", [f"architectures=[{architecture}]"])).plans
-    assert {plan.spec.architecture_revision for plan in planned} == {2}
+    assert {plan.spec.architecture_revision for plan in planned} == {ARCHITECTURES[architecture].revision} != {1}
     assert MENDED[architecture] not in [plan.trial_id for plan in planned]
     first = planned[0].spec.model_copy(update={"architecture_revision": 1})
     assert first.trial_id == MENDED[architecture]
+
+
+def test_only_mended_interventions_have_new_ids() -> None:
+    planned = [plan.spec for plan in expand(load_grid("demo", ["interventions=all"])).plans]
+    assert [spec.intervention for spec in planned if spec.intervention_revision > 1] == MENDED_INTERVENTIONS
 
 
 def test_a_mended_intervention_changes_the_ids_of_its_own_trials_alone(monkeypatch: pytest.MonkeyPatch) -> None:
