@@ -40,7 +40,7 @@ _SCORES = (
     "null_horizontal_mean", "null_horizontal_high", "null_vertical_mean", "null_vertical_high",
 )  # fmt: skip
 _KERNEL = ("middle_row", "middle_column", "asymmetry_top_bottom", "asymmetry_left_right")
-_REDUCTION = ("residual", "zeros", "iterations")
+_REDUCTION = ("residual", "zeros", "single_tap", "iterations")
 _REST = ("verdict", "row_profile", "column_profile", "analysis_wall_s")
 
 

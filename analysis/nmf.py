@@ -3,9 +3,11 @@
 Axis letters: `n` matrices (neurons), `p` rows (kernel positions), `d` columns (features), `r` factors.
 All matrices of a block go through the same steps together; one that has converged leaves the block.
 
-Method: hierarchical alternating least squares (Cichocki and Phan 2009, "Fast local algorithms for large scale NMF"),
-two sweeps for each pass over X, extrapolated as in Ang and Gillis 2019 (arXiv:1805.06604, algorithm 3), from
-the NNDSVDa start of Boutsidis and Gallopoulos 2008. There are no random numbers in it.
+Method: hierarchical alternating least squares (Cichocki and Phan 2009, "Fast local algorithms for large scale NMF")
+from the NNDSVD start of Boutsidis and Gallopoulos 2008. The first passes are those of scikit-learn's coordinate
+descent: they decide how W and H share the scale of each factor, which X ~ W @ H leaves open. The others make two sweeps
+for each pass over X, extrapolated as in Ang and Gillis 2019 (arXiv:1805.06604, algorithm 3). There are no random
+numbers in it.
 """
 
 from collections.abc import Iterator
@@ -18,8 +20,10 @@ from torch import Tensor
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # of X worked on at a time: fits a CPU's caches, bounds a GPU's
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}  # iterations between checks for convergence, for which the host waits
-# Entries of a matrix. Kernels with few channels are nearly of rank 3: what float32 leaves of them is rounding.
-_DOUBLE_UP_TO = 2048
+# Entries of a small matrix: 163 channels of 5x5. The factors of kernels with few channels settle slowly, and what
+# float32 leaves of them may be rounding, since they are nearly of rank 3.
+_SMALL = 8192
+_SETTLING, _SETTLING_SMALL = 20, 60  # passes as scikit-learn makes them; fewer put pictures off by over 0.01
 _SWEEPS = 2  # a factor is swept twice for each product with X, which costs most
 # How far a step goes beyond the factor found, and how that share grows and shrinks: the values of Ang and Gillis 2019,
 # section 5, whose results hardly depend on them.
@@ -43,7 +47,7 @@ class Factors:
     history: Float64[Tensor, "iterations n"]
 
 
-def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max_iterations: int = 200) -> Factors:
+def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 1e-6, max_iterations: int = 200) -> Factors:
     """Factorise each matrix of a stack; a matrix's result does not depend on the others beyond rounding.
 
     Stops for each matrix when an iteration lowers its objective by less than `tolerance` times its value, or when a
@@ -57,7 +61,7 @@ def factorise(x: Float[Tensor, "n p d"], rank: int, tolerance: float = 3e-5, max
     dtype, (_, p, d) = x.dtype, x.shape
     if not 1 <= rank <= min(p, d):
         raise ValueError(f"rank {rank} does not fit {p}x{d} matrices; it must be 1 to {min(p, d)}")
-    if p * d <= _DOUBLE_UP_TO:
+    if p * d <= _SMALL:
         x = x.double()
     blocks, scales = [], []
     with _full_precision(x.device):
@@ -102,15 +106,15 @@ def _scale(x: Float[Tensor, "n p d"]) -> Float64[Tensor, " n"]:
     return torch.where(high > 0, high, 1).double().clamp(*_SCALES)
 
 
-def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:
-    """Start (W^T, H) from the positive parts of the leading singular vectors, zeros filled with each matrix's mean.
+def nndsvd(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:
+    """Start (W^T, H) from the positive parts of the leading singular vectors; a factor's W and H have the same norm.
 
     Does not depend on the signs that the eigendecomposition happens to give, which is that of the smaller Gram matrix.
 
-    Source: Boutsidis and Gallopoulos 2008, "SVD based initialization", variant NNDSVDa.
+    Source: Boutsidis and Gallopoulos 2008, "SVD based initialization".
     """
     if x.shape[1] > x.shape[2]:
-        h, w = nndsvda(x.mT, rank)
+        h, w = nndsvd(x.mT, rank)
         return w, h
     values, vectors = torch.linalg.eigh(x @ x.mT)
     sigma = values[:, -rank:].flip(-1).clamp(min=0).sqrt()[:, :, None]
@@ -128,8 +132,7 @@ def nndsvda(x: Float[Tensor, "n p d"], rank: int) -> tuple[Float[Tensor, "n r p"
     scale = (sigma * weight).sqrt()
     w, h = u * scale, v * scale
     w[:, 0], h[:, 0] = left[:, 0].abs() * sigma[:, 0].sqrt(), right[:, 0].abs() * sigma[:, 0].sqrt()
-    mean = x.mean(dim=(1, 2), keepdim=True)
-    return torch.where(w < 1e-6, mean, w), torch.where(h < 1e-6, mean, h)
+    return w, h
 
 
 class _Block:
@@ -138,7 +141,7 @@ class _Block:
     def __init__(self, x: Float[Tensor, "n p d"], rank: int, max_iterations: int) -> None:
         self.x = x
         self.squares = torch.linalg.vector_norm(x.flatten(1), dim=1).square()
-        self.w, self.h = nndsvda(x, rank)
+        self.w, self.h = nndsvd(x, rank)
         self.objective = torch.full_like(self.squares, torch.inf)
         self.history = self.squares.repeat(max_iterations, 1)
         self.iterations = 0
@@ -196,10 +199,11 @@ class _Active:
     def begin(cls, x: Tensor, squares: Tensor, w: Tensor, h: Tensor) -> "_Active":
         """All matrices before their first step."""
         going = torch.ones_like(squares, dtype=torch.bool)
+        floor = (_FLOOR * squares.sqrt()).clamp(min=_TINY)[:, None, None]
+        w, h = _settled(x, w, h, floor)
         return cls(
             x=x, squares=squares, w=w, h=h, w_ahead=w, h_ahead=h,
-            floor=(_FLOOR * squares.sqrt()).clamp(min=_TINY)[:, None, None],
-            beta=torch.full_like(squares, _BETA), beta_limit=torch.ones_like(squares),
+            floor=floor, beta=torch.full_like(squares, _BETA), beta_limit=torch.ones_like(squares),
             objective=torch.full_like(squares, torch.inf), going=going, plain=~going,
         )  # fmt: skip
 
@@ -229,11 +233,22 @@ class _Active:
         return type(self)(**{name: tensor[chosen] for name, tensor in vars(self).items()})
 
 
+def _settled(
+    x: Float[Tensor, "n p d"], w: Float[Tensor, "n r p"], h: Float[Tensor, "n r d"], floor: Float[Tensor, "n 1 1"]
+) -> tuple[Float[Tensor, "n r p"], Float[Tensor, "n r d"]]:
+    """The first passes: W, then H, one sweep each."""
+    for _ in range(_SETTLING_SMALL if x[0].numel() <= _SMALL else _SETTLING):
+        w = _swept(h @ h.mT, h @ x.mT, w, floor, sweeps=1)
+        h = _swept(w @ w.mT, w @ x, h, floor, sweeps=1)
+    return w, h
+
+
 def _swept(
     gram: Float[Tensor, "n r r"],
     cross: Float[Tensor, "n r m"],
     factor: Float[Tensor, "n r m"],
     floor: Float[Tensor, "n 1 1"],
+    sweeps: int = _SWEEPS,
 ) -> Float[Tensor, "n r m"]:
     """A factor improved row by row, each by its exact non-negative least squares given the others.
 
@@ -244,7 +259,7 @@ def _swept(
     target = cross * scale
     others = torch.addcmul(torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device), gram, scale, value=-1)
     factor = factor.clone()
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         for k in range(factor.shape[1]):
             row = slice(k, k + 1)
             torch.clamp(torch.baddbmm(target[:, row], others[:, row], factor), min=0, out=factor[:, row])

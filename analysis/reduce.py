@@ -18,6 +18,7 @@ from torch import Tensor
 from analysis.nmf import block_size, factorise
 
 COLOURS = 3
+_NOTHING = 1e-6  # of a neuron's squared norm: what decay leaves of unused weights
 
 Method = Literal["per-neuron", "joint"]
 
@@ -27,12 +28,15 @@ class Reduction:
     """Reduced weights and how well they stand for the weights.
 
     `residual`: squared norm of what three factors leave out, as a share of the weights' squared norm, over the layer.
-    `zeros`: how many neurons have only zero weights. `iterations`: those of the slowest neuron.
+    `zeros`: how many neurons have only zero weights; `single_tap`: how many others have weights at one position alone,
+    such as a 1x1 kernel in the middle of a 3x3 one, and score 0 in either direction, whatever they do.
+    `iterations`: those of the slowest neuron.
     """
 
     reduced: Float[np.ndarray, "n y x 3"]
     residual: float
     zeros: int
+    single_tap: int
     iterations: int
 
 
@@ -113,12 +117,14 @@ def _reduction(
     n, _, ky, kx = weights.shape
     factors = w.reshape(n, ky, kx, COLOURS).cpu().numpy()
     # In float64: squares of weights near 1e-20 would vanish in float32, and a neuron would count as zero.
-    norms = torch.linalg.vector_norm(weights.flatten(1), dim=1, dtype=torch.float64)
-    total = float(norms.square().sum())
+    taps = torch.linalg.vector_norm(weights, dim=1, dtype=torch.float64).square().flatten(1)
+    norms = taps.sum(dim=1)
+    total = float(norms.sum())
     return Reduction(
         reduced=_per_neuron_maximum(align_colours(factors)),
         residual=float(objective.sum()) / total if total else 0.0,
         zeros=int((norms == 0).sum()),
+        single_tap=int(((norms > 0) & (norms - taps.amax(dim=1) <= _NOTHING * norms)).sum()),
         iterations=iterations,
     )
 

@@ -15,7 +15,7 @@ from dashboard.words import page_title, plain
 from sweep.results.attempts import attempts
 from sweep.results.cells import SYMBOLS
 from sweep.results.state import State
-from sweep.results.words import count, decimal, short_layer, size_in_words
+from sweep.results.words import count, decimal, remarkable, short_layer, size_in_words
 from sweep.store.files import sizes_below, version_of
 from sweep.store.notes import Note, read_notes
 from sweep.store.requests import Request, TrialStop, pending_request
@@ -188,6 +188,9 @@ def show_weights(seen: State, trial: pd.Series, layers: pd.DataFrame) -> None:
         f"{scored(row, 'horizontal')}, {scored(row, 'vertical')}, {row['neurons']} neurons, chance below "
         f"{decimal(row['null_horizontal_high'])}"
     )
+    numbers = row[["dead", "single_tap"]].fillna(0)
+    if remark := remarkable(row["neurons"], numbers["dead"], numbers["single_tap"]):
+        st.caption(remark)
     trial_id = trial["trial_id"]
     reduced = source.reduced_layer(seen, trial_id, int(row["step"]), layer)
     if reduced is None:

@@ -58,6 +58,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "probe": (
         ("sweep probe demo", "how well position can be read from the last maps"),
     ),
+    "ablate": (
+        ("sweep ablate demo", "what accuracy loses when the last convs' kernels lose their bands"),
+    ),
     "report": (
         ("sweep report demo -o report.html", "one file to send"),
         ("sweep report demo --export tables", "with all tables and pictures"),

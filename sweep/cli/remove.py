@@ -66,7 +66,7 @@ def _remove_sweep(sweep: SweepDir, yes: bool, as_json: bool) -> None:
 
 
 def _remove_trials(sweep: SweepDir, patterns: list[str], yes: bool, as_json: bool) -> None:
-    from sweep.results.compact import compact_all, gather_probes, unsettle
+    from sweep.results.compact import GATHERED, compact_all, gather, unsettle
     from sweep.service.choice import matching
     from sweep.store.files import sizes_below
     from sweep.store.lease import hold
@@ -82,8 +82,9 @@ def _remove_trials(sweep: SweepDir, patterns: list[str], yes: bool, as_json: boo
         for folder in folders:
             remove_trial(sweep, folder)
         compact_all(sweep)
-        if sweep.table("probes").exists():
-            gather_probes(sweep)
+        for table in GATHERED:
+            if sweep.table(table).exists():
+                gather(sweep, table)
     _conclude(sweep, lost, chosen, as_json)
 
 

@@ -14,12 +14,13 @@ from upath import UPath
 
 from sweep.report.cells import cell_grids
 from sweep.report.drawings import interval_svg, strip
+from sweep.results.ablated import CHANGES, over_changes
 from sweep.results.cells import COLOURS
 from sweep.results.figure12 import cluster_section
 from sweep.results.state import State
 from sweep.results.statistics import CONDITION, condition_titles, finished, first_epochs
 from sweep.results.tables import Row, TableName, read_table, records
-from sweep.results.words import decimal, short_layer
+from sweep.results.words import decimal, mean_and_spread, short_layer
 from sweep.store.files import write_text
 from sweep.store.lease import holder
 from sweep.store.sweep_dir import SweepDir
@@ -46,7 +47,9 @@ def render(sweep: UPath) -> str:
     tables: dict[TableName, pd.DataFrame] = {name: read_table(sweep, name) for name in ("trials", "epochs", "layers")}
     seen = State(SweepDir(sweep), tables, holder(sweep))
     trials, layers = seen.trials, tables["layers"]
-    clusters, neurons, probes = (read_table(sweep, name) for name in ("clusters", "neurons", "probes"))
+    clusters, neurons, probes, ablations = (
+        read_table(sweep, name) for name in ("clusters", "neurons", "probes", "ablations")
+    )
     conditions = condition_titles(trials)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -69,6 +72,8 @@ def render(sweep: UPath) -> str:
         differences=[_difference(row) for row in _titled(seen.differences, conditions)],
         clusters=cluster_section(sweep, trials, clusters, neurons),
         probes=_titled(_probe_rows(trials, layers, probes), conditions),
+        ablations=_titled(over_changes(trials, layers, ablations), conditions),
+        changes=CHANGES,
         failures=_failures(sweep, trials),
         analysis_errors=records(layers.loc[layers["error"].notna(), ["trial_id", "step", "layer", "error"]]),
         exclusions=_exclusions(trials),
@@ -99,8 +104,7 @@ def chance(p: float | None) -> str:
 
 def spread(row: Row, quantity: str) -> str:
     """Mean ± standard deviation, without the latter where there is one seed."""
-    mean, std = row[f"{quantity}_mean"], row[f"{quantity}_std"]
-    return number(mean) + ("" if std is None or pd.isna(std) else f" ± {std:.2f}")
+    return mean_and_spread(row[f"{quantity}_mean"], row[f"{quantity}_std"])
 
 
 def _titled(frame: pd.DataFrame, titles: dict[tuple[str, str, str], str]) -> list[Row]:

@@ -57,6 +57,10 @@ class Status:
 _STATUS = TypeAdapter(Status)
 
 
+MEASURED = {"probes": "probe.json", "ablations": "ablation.json"}
+"""Files of trials that a table is gathered from."""
+
+
 @dataclass(frozen=True)
 class TrialDir:
     """Paths and records of one trial."""
@@ -87,10 +91,9 @@ class TrialDir:
     def log_file(self) -> UPath:
         return self.path / "log.txt"
 
-    @property
-    def probe_file(self) -> UPath:
-        """What `sweep probe` has measured on the trial's maps."""
-        return self.path / "probe.json"
+    def measured_file(self, table: str) -> UPath:
+        """What a command has measured on the trial's network, for a table of `MEASURED`."""
+        return self.path / MEASURED[table]
 
     @property
     def checkpoints(self) -> UPath:
@@ -176,7 +179,8 @@ class TrialDir:
         status = self.status()
         beside.write_status(status)
         self.write_status(Status(attempts=status.attempts, reason=FROM_SCRATCH))
-        for path in (self.checkpoints, self.layers, self.epochs_file, self.error_file, self.probe_file):
+        measured = (self.measured_file(table) for table in MEASURED)
+        for path in (self.checkpoints, self.layers, self.epochs_file, self.error_file, *measured):
             if path.exists():
                 move(path, beside.path / path.name)
 

@@ -19,12 +19,11 @@ from analysis.write import write_bytes
 from sweep.results.cells import last_convs
 from sweep.results.state import Filters, read_state
 from sweep.results.tables import read_reduced, read_table, records
-from sweep.results.words import decimal
+from sweep.results.words import decimal, remarkable
 from sweep.store.sweep_dir import SweepDir
 from sweep.terminal.status import STYLES, StateView, state_json
 
 if TYPE_CHECKING:  # whose module loads torch
-    from analysis.banding import BandScores
     from analysis.layers import LayerResult
 
 _MOST = 100  # rows of a picture that a person still reads
@@ -59,7 +58,7 @@ def layer_results_table(results: Sequence[LayerResult]) -> Table:
             shape,
             _interval(s.horizontal, s.horizontal_low, s.horizontal_high),
             _interval(s.vertical, s.vertical_low, s.vertical_high),
-            _coloured(result.verdict) + _dead(s),
+            _coloured(result.verdict) + _remark(result),
         )
     return table
 
@@ -96,8 +95,13 @@ def draw_layers(results: Sequence[LayerResult], path: Path) -> None:
         raise ValueError(f"can't write {path}: {error}") from error
 
 
-def _dead(scores: BandScores) -> str:
-    return f" ({scores.dead} of {scores.neurons} neurons without variation)" if scores.dead else ""
+def _remark(result: LayerResult) -> str:
+    """What a reader of the scores should know of some neurons."""
+    scores, reduction = result.scores, result.reduction
+    assert scores is not None
+    assert reduction is not None
+    said = remarkable(scores.neurons, scores.dead, reduction.single_tap)
+    return f" ({said})" if said else ""
 
 
 def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:

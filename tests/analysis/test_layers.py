@@ -33,7 +33,7 @@ def test_rows_and_arrays_of_each_final_conv(checkpoint: Path, tmp_path: Path) ->
     assert "1 of 1200 weights are NaN" in failed["error"]
     assert (good["layer"], good["position"], good["verdict"], good["error"]) == ("a.conv", 2, "none", None)
     assert good["horizontal_low"] <= good["horizontal"] <= good["horizontal_high"]
-    assert (good["dead"], good["zeros"]) == (0, 0)
+    assert (good["dead"], good["zeros"], good["single_tap"]) == (0, 0, 0)
     assert good["middle_row"] == pytest.approx(1, abs=0.2)
     assert 0 <= good["asymmetry_left_right"] < 0.2
     assert np.sum(json.loads(good["row_profile"]), axis=0) == pytest.approx([1, 1, 1], abs=1e-3)

@@ -87,6 +87,18 @@ def test_constant_neurons_come_out_constant_and_zero_ones_are_among_the_dead() -
     assert scores.horizontal == pytest.approx(band_scores(reduce_weights(weights[[0, 3, 5]])).horizontal, abs=1e-3)
 
 
+def test_kernels_with_a_single_tap_are_counted() -> None:
+    weights = banded_weights(n=5)
+    taps = torch.zeros_like(weights[:2])
+    taps[0, :, 2, 2] = weights[0, :, 2, 2]
+    taps[1, 3:, 0, 4] = 1e-20  # not all at the centre, and however small
+    weights[1], weights[3], weights[4] = taps[0], taps[1], 0
+    reduction = reduce_layer(weights)
+    assert (reduction.single_tap, reduction.zeros) == (2, 1)
+    alone = band_scores(reduction.reduced[[1, 3]])
+    assert (alone.horizontal, alone.vertical, alone.dead) == (pytest.approx(0), pytest.approx(0), 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (4, 4), (7, 7), (11, 11), (3, 5), (2, 7)])
 @pytest.mark.parametrize("c", [2, 3, 24])

@@ -26,7 +26,7 @@ from upath import UPath
 from analysis.write import RESULTS, write_bytes
 from sweep.grid.load import load_grid
 from sweep.grid.schema import Grid
-from sweep.results.compact import layer_rows, probe_rows
+from sweep.results.compact import layer_rows, measured_rows
 from sweep.results.tables import (
     COLUMNS,
     DamagedTableError,
@@ -209,7 +209,7 @@ def test_harmed_results_become_rows_that_a_table_can_hold(sweep: SweepDir, plan:
     content = data.draw(st.just(good) | st.lists(st.fixed_dictionaries({"layer": ANY_VALUE, "neurons": ANY_VALUE})))
     write_bytes(trial.layers / "0" / RESULTS, damaged(json.dumps(content, default=str).encode(), data.draw))
     write_bytes(trial.path / "probe.json", (trial.layers / "0" / RESULTS).read_bytes())
-    for name, rows in (("layers", layer_rows(trial, plan)), ("probes", probe_rows(trial))):
+    for name, rows in (("layers", layer_rows(trial, plan)), ("probes", measured_rows(trial, "probes"))):
         frame = pd.DataFrame(rows, columns=list(COLUMNS[name])).astype(COLUMNS[name])  # type: ignore[index]
         pa.Table.from_pandas(frame)
 

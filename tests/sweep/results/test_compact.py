@@ -15,9 +15,9 @@ from sweep.results.clusters import update_clusters
 from sweep.results.compact import (
     compact,
     compact_all,
-    gather_probes,
+    gather,
+    measured_rows,
     mend,
-    probe_rows,
     settled_trials,
     survey,
     unsettle,
@@ -115,7 +115,7 @@ def test_a_trial_whose_folder_is_removed_leaves_the_tables(done: SweepDir) -> No
 def test_mending_makes_damaged_tables_again_and_names_them(done: SweepDir, name: TableName) -> None:
     compact_all(done)
     (done.trial(named(done, "untrained")).path / "probe.json").write_text(json.dumps([PROBED]))
-    gather_probes(done)
+    gather(done, "probes")
     before = {table: read_table(done.path, table) for table in COLUMNS}
     done.table(name).write_bytes(b"no table")
     with pytest.raises(DamagedTableError, match=rf"{name}\.parquet is damaged .*`sweep \w+ .*demo` rewrites it"):
@@ -150,8 +150,8 @@ def test_damaged_results_of_a_checkpoint_are_a_row_that_says_so(done: SweepDir, 
 def test_a_damaged_probe_is_as_good_as_none(done: SweepDir, content: str) -> None:
     trial = done.trial(named(done, "untrained"))
     (trial.path / "probe.json").write_text(content)
-    assert probe_rows(trial) == []
-    gather_probes(done)
+    assert measured_rows(trial, "probes") == []
+    gather(done, "probes")
     assert read_table(done.path, "probes").empty
 
 

@@ -18,7 +18,8 @@ from analysis.layers import analyze_checkpoint
 from sweep.cli import app
 from sweep.grid.expand import expand
 from sweep.grid.schema import Grid
-from sweep.results.position import MAP, feature_maps, probe_sweep
+from sweep.results.measuring import measure_sweep
+from sweep.results.position import MAP, POSITION, feature_maps
 from sweep.results.tables import read_table
 from sweep.spec import Plan
 from sweep.store.sweep_dir import SweepDir
@@ -44,7 +45,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> StringIO:
 
 
 def outcomes(sweep: SweepDir) -> list[str]:
-    return [probed.outcome for probed in probe_sweep(sweep, images=16)]
+    return [probed.outcome for probed in measure_sweep(sweep, POSITION, 16)]
 
 
 def test_a_trial_is_probed_once_for_each_checkpoint(trained: SweepDir, plan: Plan) -> None:
@@ -105,7 +106,7 @@ def test_a_torn_checkpoint_is_told_and_the_others_go_on(trained: SweepDir, tiny:
     run_trial(trained.trial(other.trial_id), None, threads=1)
     broken = trained.trial(other.trial_id).checkpoints / "9" / "model.safetensors"
     broken.write_bytes(broken.read_bytes()[:-1])
-    found = {probed.trial_id: probed for probed in probe_sweep(trained, images=16)}
+    found = {probed.trial_id: probed for probed in measure_sweep(trained, POSITION, 16)}
     assert found.pop(other.trial_id).outcome.endswith("its sha256 differs from the manifest's")
     assert [probed.outcome for probed in found.values()] == ["probed"]
     assert read_table(trained.path, "probes")["trial_id"].nunique() == 1
