@@ -25,6 +25,9 @@ def analyze(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="A checkpoint (.safetensors, .pt, .pth, .ckpt, .onnx) or a sweep.")],
     layer: Annotated[list[str] | None, typer.Option(help="Only this layer. Repeatable.")] = None,
+    through: Annotated[
+        str | None, typer.Option(help="Expand the layers of --layer through this one, which comes right before them.")
+    ] = None,
     nmf: Annotated[
         Nmf, typer.Option(help="One factorisation per neuron, or one for all neurons of a layer.")
     ] = Nmf.PER_NEURON,
@@ -46,11 +49,11 @@ def analyze(
     if is_checkpoint(target) or (cluster is None and UPath(target).is_file()):
         if cluster is not None:
             raise ValueError("a checkpoint file is analysed on this machine; leave --cluster out, or name a sweep")
-        _analyze_file(target, layer, nmf, figure, as_json)
+        _analyze_file(target, layer, through, nmf, figure, as_json)
         return
-    if layer or figure is not None or nmf is not Nmf.PER_NEURON:
+    if layer or through or figure is not None or nmf is not Nmf.PER_NEURON:
         raise ValueError(
-            "--layer, --nmf and --figure apply to a checkpoint file; a sweep takes its settings from its grid"
+            "--layer, --through, --nmf and --figure apply to a checkpoint file; a sweep takes these from its grid"
         )
     if cluster is not None:
         location = located(target, storage)
@@ -61,11 +64,19 @@ def analyze(
     conclude(opened, outcome, as_json)
 
 
-def _analyze_file(file: str, layer: list[str] | None, nmf: Nmf, figure: Path | None, as_json: bool) -> None:
+def _analyze_file(
+    file: str, layer: list[str] | None, through: str | None, nmf: Nmf, figure: Path | None, as_json: bool
+) -> None:
+    from analysis.expanded import expanded
     from analysis.layers import analyze_convs, best_device, chosen_convs
     from sweep.terminal import show
 
+    if through is not None and not layer:
+        raise ValueError(f"--through {through} needs --layer, the convolution right after it")
     convs = chosen_convs(file, layer)
+    if through is not None:
+        (before,) = chosen_convs(file, [through])
+        convs = [expanded(conv, before) for conv in convs]
     results = []
     with show.layer_progress(consoles.complaints, len(convs)) as advance:
         for result in analyze_convs(convs, nmf.value, best_device()):
