@@ -1,0 +1,132 @@
+"""Tables of published sweeps, docs/results/<name>.json, which benchmarks/publish.py writes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, pvariance, stdev
+from typing import Any
+
+from scipy.stats import t
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def results(name: str) -> str:
+    """The published results of a sweep: one row for each intervention, layer and way of flipping, over its seeds."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return "Not run yet."
+    sweep: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for trial in sweep["trials"]:
+        for layer in trial["layers"]:
+            key = trial["intervention"], layer["layer"], trial.get("flip", "")
+            groups.setdefault(key, []).append(trial | layer)
+    order = {key[:2]: place for place, key in reversed(list(enumerate(groups)))}  # a cell's ways beside each other
+    told = len({flip for _, _, flip in groups}) > 1
+    rows = [
+        [
+            f"`{intervention}`",
+            *([f"`{flip}`"] if told else []),
+            spread([row["val_accuracy"] for row in group]),
+            layer.removeprefix("features.").removesuffix(".conv"),
+            spread([row["horizontal"] for row in group]),
+            spread([row["vertical"] for row in group]),
+            verdicts(group),
+            group[0]["expected"],
+        ]
+        for (intervention, layer, flip), group in sorted(groups.items(), key=lambda item: order[item[0][:2]])
+    ]
+    seeds = len({trial["seed"] for trial in sweep["trials"]})
+    table = markdown(
+        [
+            "intervention",
+            *(["flip"] if told else []),
+            "accuracy",
+            "layer",
+            "horizontal",
+            "vertical",
+            "verdict",
+            "expected",
+        ],
+        rows,
+    )
+    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
+    took = f"{sweep['wall_s']:.0f} s in all" if sweep["wall_s"] else "time not measured as a whole"
+    return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."
+
+
+def findings(names: str) -> str:
+    """The article's findings in the catalogue's order, each beside what sweeps found, by their names."""
+    sweeps = {name: cells_of(name) for name in names.split(",")}
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    agreeing = dict.fromkeys(sweeps, (0, 0))
+    for number, (name, cells) in enumerate(sweeps.items()):
+        errors = [cell.scores for cell in cells.values()]
+        freedom = sum(len(scores) - 1 for scores in errors)
+        pooled = (sum(pvariance(scores) * len(scores) for scores in errors) / freedom) ** 0.5 if freedom else None
+        for key, cell in cells.items():
+            half = None if pooled is None else t.ppf(0.975, freedom) * pooled / len(cell.scores) ** 0.5
+            rows.setdefault(key, [""] * len(sweeps))[number] = cell.in_words(half)
+            right, all_ = agreeing[name]
+            agreeing[name] = right + cell.agrees, all_ + 1
+    table = markdown(
+        ["intervention", "layer", "article", *sweeps],
+        [[f"`{intervention}`", layer, finding, *said] for (intervention, layer, finding), said in rows.items()],
+    )
+    told = "; ".join(f"{name}: {right} of {all_}" for name, (right, all_) in agreeing.items())
+    return f"{table}\n\nFindings that agree with the article's: {told}."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a sweep found where the article has a finding: scores in that direction, and verdicts, over seeds."""
+
+    finding: str
+    scores: list[float]
+    verdicts: list[str]
+
+    @property
+    def agrees(self) -> bool:
+        return self.verdicts.count(self.finding) * 2 > len(self.verdicts)
+
+    def in_words(self, half: float | None) -> str:
+        """The mean with its interval, and the verdicts, bold where most differ from the article's."""
+        interval = "" if half is None else f" ± {half:.2f}"
+        told = verdicts([{"verdict": verdict} for verdict in self.verdicts])
+        return f"{mean(self.scores) + 0.0:.2f}{interval} {told if self.agrees else f'**{told}**'}"
+
+
+def cells_of(name: str) -> dict[tuple[str, str, str], Cell]:
+    """A published sweep's cells by intervention, layer and finding, without those that the article doesn't speak of."""
+    file = RESULTS / f"{name}.json"
+    trials = json.loads(file.read_text(encoding="utf-8"))["trials"] if file.exists() else []
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for trial in trials:
+        for layer in trial["layers"]:
+            finding = layer["expected"]
+            if finding in ("unknown", None) or trial["intervention"] == "untrained":
+                continue
+            key = trial["intervention"], layer["layer"].removeprefix("features.").removesuffix(".conv"), finding
+            cell = cells.setdefault(key, Cell(finding, [], []))
+            cell.scores.append(layer["vertical" if finding == "vertical" else "horizontal"])
+            cell.verdicts.append(layer["verdict"])
+    return cells
+
+
+def spread(values: list[float]) -> str:
+    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{round(mean(values), 2) + 0.0:.2f}{deviation}"  # no minus before zero
+
+
+def verdicts(group: list[dict[str, Any]]) -> str:
+    found = [row["verdict"] for row in group]
+    counts = {verdict: found.count(verdict) for verdict in dict.fromkeys(found)}
+    if len(counts) == 1:
+        return found[0]
+    return ", ".join(f"{verdict} ({number} of {len(found)})" for verdict, number in counts.items())
