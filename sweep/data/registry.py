@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import BaseModel
 from torch import Generator, Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from sweep.data.arrays import Arrays, Batch
-from sweep.data.augment import Flipped
 from sweep.data.cifar import TRAIN_IMAGES, CifarOptions, make_cifar, open_cifar
 from sweep.data.crops import CropsOptions, augment_crops, make_crops, scan_folder
 from sweep.data.folders import ClassFolders, FolderOptions, mirror_images, scan_classes
@@ -53,12 +53,13 @@ class Source:
 class Dataset:
     """How to check a data set's source, make its arrays, and augment a training batch; `what` says what it shows.
 
+    `options` derived from `sweep.data.augment.Flipped` have the option that interventions on flips need.
     A data set of class folders has `scan` instead of `make`: its pictures are stored one by one.
     A pixel level `p` (0 to 255) becomes `(p - level_zero) / level_unit`.
     """
 
     what: str
-    options: type[Flipped]
+    options: type[BaseModel]
     inspect: Callable[[Any, Path | None], Source]
     augment: Callable[[Any, Batch, Generator], Batch]
     level_zero: float
@@ -67,7 +68,7 @@ class Dataset:
     make: Callable[[Any, int, int, Path | None], Arrays] | None = None
     scan: Callable[[Pictures, Examine], ClassFolders] | None = None
 
-    def read_options(self, values: dict[str, Any]) -> Flipped:
+    def read_options(self, values: dict[str, Any]) -> BaseModel:
         """Options from their values; an unknown key is an error, whatever the model allows.
 
         Raises:

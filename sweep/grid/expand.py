@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch.overrides import TorchFunctionMode
 
 import models
@@ -99,7 +99,7 @@ class FoundData:
     """What lies at a grid's `data.root`: prepared sets, or what a data set reads itself."""
 
     data: GridData
-    options: Flipped
+    options: BaseModel
     sets: Sets | None
 
     def at(self, image_size: int) -> tuple[DataSpec, str | None, Source]:
@@ -146,7 +146,7 @@ def find_data(data: GridData, where: str) -> FoundData:
     return FoundData(data=data, options=options, sets=sets)
 
 
-def read_options(data: GridData, where: str) -> Flipped:
+def read_options(data: GridData, where: str) -> BaseModel:
     """A data set's options; `where` begins the message about a wrong one.
 
     Raises:
@@ -188,11 +188,13 @@ def _images(spec: TrialSpec, train_images: int | None) -> int | None:
 
 
 def _undefined(spec: TrialSpec) -> str | None:
-    """Why a cell is undefined, or None: models from elsewhere have only a few interventions."""
+    """Why a cell is undefined, or None: models and data from elsewhere know only a few interventions."""
     defined = architecture_named(spec.architecture).interventions
-    if defined is None or spec.intervention in defined:
-        return None
-    return f"only {', '.join(defined[:-1])} and {defined[-1]} are defined for {spec.architecture}"
+    if defined is not None and spec.intervention not in defined:
+        return f"only {', '.join(defined[:-1])} and {defined[-1]} are defined for {spec.architecture}"
+    if INTERVENTIONS[spec.intervention].flip and not issubclass(DATASETS[spec.data.name].options, Flipped):
+        return f"the data set {spec.data.name} has no option flip"
+    return None
 
 
 def _baseline_of(spec: TrialSpec) -> ConvNet:

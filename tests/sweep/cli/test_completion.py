@@ -45,7 +45,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
 
 def test_names_of_a_grid_come_from_the_catalogue() -> None:
     assert "simplified_mini" in completion.named("architectures")("simpl")
-    assert completion.named("interventions")("rotate9") == ["rotate90"]
+    assert completion.named("interventions")("rotate18") == ["rotate180"]
 
 
 def test_a_completion_that_cannot_be_made_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

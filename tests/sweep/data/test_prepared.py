@@ -200,8 +200,10 @@ def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.Mon
     for name, key in (("Loose", "imagse"), ("Nested", "loose.imagse")):
         with pytest.raises(ValueError, match=f"unknown key '{key}'; did you mean 'images'"):
             expand(load_grid("demo", [f"data={{name: {name}}}", f"data.options.{key}=5"]))
-    with pytest.raises(ValueError, match="unknown key 'size'; no keys are allowed here"):
+    with pytest.raises(ValueError, match="unknown key 'size'; did you mean 'flip'"):
         load_data("cifar10", None, ["options.size=5"])
+    plans = expand(load_grid("demo", ["data={name: Loose}", "interventions=[baseline, no_flip]"])).plans
+    assert [plan.excluded for plan in plans] == [None, "the data set Loose has no option flip"]
 
 
 @pytest.fixture
