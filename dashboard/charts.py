@@ -104,24 +104,26 @@ def trajectory(scores: pd.DataFrame) -> alt.LayerChart:
 
 
 def differences(values: pd.DataFrame) -> alt.LayerChart:
-    """Mean differences from the baseline with their intervals, a row for each intervention and direction."""
+    """Mean differences from the baseline with their intervals, a row for each intervention and quantity."""
+    told = values["quantity"].drop_duplicates().tolist()
     base = alt.Chart(values).encode(
         y=alt.Y("intervention:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
-        yOffset=alt.YOffset("direction:N"),
+        yOffset=alt.YOffset("quantity:N"),
         color=alt.Color(
-            "direction:N",
+            "quantity:N",
             title=None,
-            scale=alt.Scale(domain=["horizontal", "vertical"], range=[COLOURS["horizontal"], COLOURS["vertical"]]),
+            scale=alt.Scale(domain=told, range=[COLOURS.get(name, COLOURS["none"]) for name in told]),
             legend=alt.Legend(orient="top", offset=4, padding=0),
         ),
         tooltip=[
             "intervention",
-            "direction",
+            "quantity",
             "n",
-            *(alt.Tooltip(name, format=".3f") for name in ("mean", "low", "high", "p_holm")),
+            "n_baseline",
+            *(alt.Tooltip(name, format=".3f") for name in ("difference", "low", "high")),
         ],
     )
-    x = alt.X("mean:Q", title="Score minus the baseline's")
+    x = alt.X("difference:Q", title="Minus the baseline's")
     bars = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q")
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#888888", strokeDash=[2, 3], aria=False).encode(x="x:Q")
     rows = int(values["intervention"].nunique())

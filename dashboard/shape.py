@@ -58,20 +58,18 @@ def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `sweep.results.statistics.paired_differences` for the reader."""
-    rows = differences[["mean", "low", "high", "p_holm"]].itertuples(index=False, name=None)
-    numbers = [
-        (f"{mean:+.2f}", "" if pd.isna(low) else f"{low:+.2f} to {high:+.2f}", "" if pd.isna(p) else f"{p:.3f}")
-        for mean, low, high, p in rows
-    ]
+    """Rows of `sweep.results.contrasts.contrasts` for the reader, with p where they are primary endpoints."""
+    numbers = differences[["difference", "low", "high"]].itertuples(index=False, name=None)
+    seeds = differences[["n", "n_baseline"]].itertuples(index=False, name=None)
     columns = {
         "Intervention": differences["intervention"].tolist(),
-        "Score": differences["direction"].tolist(),
-        "Pairs": differences["n"].tolist(),
-        "Difference": [mean for mean, _, _ in numbers],
-        "95% interval": [interval for _, interval, _ in numbers],
-        "p, corrected": [p for _, _, p in numbers],
+        "Of": differences["quantity"].tolist(),
+        "Seeds": [f"{own} / {baseline}" for own, baseline in seeds],
+        "Difference": [f"{difference:+.2f}" for difference in differences["difference"]],
+        "95% interval": ["" if pd.isna(low) else f"{low:+.2f} to {high:+.2f}" for _, low, high in numbers],
     }
+    if differences["primary"].all():
+        columns["p, corrected"] = ["" if pd.isna(p) else f"{p:.3f}" for p in differences["p_holm"]]
     return pd.DataFrame(columns)
 
 

@@ -36,6 +36,7 @@ from models.names import Flip
 Images = Float[Tensor, "b 3 h w"]
 Labels = Int64[Tensor, "n"]
 Finding = Literal["horizontal", "vertical", "none", "unknown"]
+Direction = Literal["horizontal", "vertical"]
 
 
 def keep_network(net: ConvNet) -> None:
@@ -66,14 +67,16 @@ def always(net: ConvNet) -> str | None:
 class Intervention:
     """One change to a network, its images or its training; `what` describes it in a few words.
 
-    `expected` gives the finding for each final conv of an architecture, the last conv first. `meaningless` says why the
-    change makes no sense for a baseline network, or returns None. `revision` rises whenever the same name comes to mean
-    another change; it is part of every later trial's id.
+    `expected` gives the finding for each final conv of an architecture, the last conv first. `primary` is the direction
+    in which the last conv's score is compared with the baseline's and tested; vertical where rows of the images have
+    become columns. `meaningless` says why the change makes no sense for a baseline network, or returns None. `revision`
+    rises whenever the same name comes to mean another change; it is part of every later trial's id.
     """
 
     what: str
     source: str
     expected: Mapping[str, tuple[Finding, ...]]
+    primary: Direction = "horizontal"
     change_network: Callable[[ConvNet], None] = keep_network
     transform: Callable[[Images], Images] = keep_images
     augment: Callable[[Images, Generator], Images] = keep_augmented
@@ -253,6 +256,7 @@ INTERVENTIONS: dict[str, Intervention] = {
         what="every image rotated by 90 degrees, in training and validation",
         source=_FIGURES_9_TO_12,
         expected=_expected("vertical", "vertical", inception_v1="vertical", resnet50="vertical", vgg19="vertical"),
+        primary="vertical",
         transform=rotate90,
     ),
     "no_pooling": Intervention(

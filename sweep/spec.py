@@ -242,7 +242,8 @@ class Plan:
     `root` is the folder its images come from and `resources` what it takes to run, both as of the last launch that
     named the trial; `images` is how many it trains on in all epochs together. Trials planned by older versions lack
     both, as do those of a data set that doesn't say its size. `layers` are the convs to analyse, the last one first,
-    `expected` the finding for each; `excluded` is the reason why the cell makes no sense, or None.
+    `expected` the finding for each, `primary` the direction in which the last one's score is the trial's primary
+    endpoint (None in plans of older versions); `excluded` is the reason why the cell makes no sense, or None.
     """
 
     spec: TrialSpec
@@ -253,6 +254,7 @@ class Plan:
     excluded: str | None = None
     resources: Resources | None = None
     images: int | None = None
+    primary: str | None = None
 
     @property
     def trial_id(self) -> str:
@@ -269,6 +271,7 @@ class Plan:
             "excluded": self.excluded,
             "resources": None if self.resources is None else self.resources.model_dump(mode="json"),
             "images": self.images,
+            "primary": self.primary,
         }
 
     @classmethod
@@ -297,6 +300,7 @@ class Plan:
             excluded=values["excluded"],
             resources=None if resources is None else Resources.model_validate(resources),
             images=values.get("images"),
+            primary=values.get("primary"),
         )
 
 

@@ -26,16 +26,25 @@ def show_means(rows: pd.DataFrame) -> None:
 def show_differences(differences: pd.DataFrame, architecture: str) -> None:
     st.subheader("Difference from the baseline")
     if differences.empty:
-        st.info("Nothing can be compared yet: a pair needs a finished baseline and a finished trial of the same seed.")
+        st.info("Nothing can be compared yet: that needs a finished baseline and a finished trial beside it.")
         return
     st.caption(
-        "Trials are paired by seed. Bars are 95% intervals of the mean (Student's t), each for itself; p is corrected "
-        "for all differences in the sweep (Holm). A single pair has neither."
+        "The comparison that each intervention's plan named before it ran: the last conv's score in one direction. "
+        "Bars are 95% intervals (Student's t) with the spread between seeds pooled over all cells; p is corrected for "
+        "all interventions in the sweep (Holm). Where no cell has two seeds, there is neither."
     )
-    names = {grids.position_name(position): position for position in sorted(differences["position"].unique())}
+    show_parts(differences[differences["primary"]], architecture)
+    st.subheader("Exploration")
+    st.caption("Other layers, the other direction and the accuracy: nothing is tested, each interval is for itself.")
+    rest = differences[~differences["primary"]]
+    names = {grids.position_name(position): position for position in sorted(rest["position"].unique())}
     chosen = names[choose_one("Layer", list(names), "layer")]
-    of_layer = differences[differences["position"] == chosen]
-    for (title, _), part in of_layer.groupby(["title", "data_key"], sort=False):
+    show_parts(rest[rest["position"] == chosen], architecture)
+
+
+def show_parts(differences: pd.DataFrame, architecture: str) -> None:
+    """A chart and a table for each data set and recipe."""
+    for (title, _), part in differences.groupby(["title", "data_key"], sort=False):
         st.markdown(f"**{plain(architecture)}** · {plain(str(title or part['data'].iloc[0]))}")
         st.altair_chart(charts.differences(part), width="stretch", alt="Differences from the baseline with intervals")
         st.dataframe(shape.difference_table(part), hide_index=True)
@@ -51,7 +60,7 @@ def show(seen: State) -> None:
         choose_one("Architecture", architectures, "architecture") if len(architectures) > 1 else architectures[0]
     )
     summary, differences = (
-        titled(table[table["architecture"] == architecture], seen) for table in (seen.over_seeds, seen.differences)
+        titled(table[table["architecture"] == architecture], seen) for table in (seen.over_seeds, seen.contrasts)
     )
     show_means(summary)
     show_differences(differences, architecture)

@@ -177,6 +177,7 @@ def _plan(spec: TrialSpec, root: str | None, resources: Resources, train_images:
         excluded=excluded,
         resources=resources,
         images=_images(spec, train_images) if excluded is None else 0,
+        primary=intervention.primary,
     )
 
 

@@ -1,7 +1,7 @@
 """A sweep's tables and pictures as files for other programs.
 
 ```
-<folder>/tables/*.csv, *.parquet   the results tables, and what `sweep.results.statistics` makes of them
+<folder>/tables/*.csv, *.parquet   the results tables, and what is made of them
          weights/<trial_id>/<layer>.png   all neurons of each layer at the newest checkpoint, by similarity
          centres/k04.png ... k19.png      the centres of the clusters
 ```
@@ -18,7 +18,8 @@ from upath import UPath
 from analysis.clusters import KS
 from analysis.picture import neuron_tiles
 from analysis.write import write_bytes
-from sweep.results.statistics import first_epochs, over_seeds, paired_differences, scored
+from sweep.results.contrasts import contrasts
+from sweep.results.statistics import first_epochs, over_seeds, scored
 from sweep.results.tables import COLUMNS, parquet, read_centres, read_reduced, read_table, records
 from sweep.store.files import write_text
 
@@ -31,7 +32,7 @@ def export(sweep: UPath, folder: UPath) -> int:
     rows = scored(tables["trials"], tables["layers"])
     derived = {
         "over_seeds": over_seeds(rows),
-        "paired_differences": paired_differences(rows),
+        "contrasts": contrasts(rows),
         "first_epochs": first_epochs(tables["layers"]),
     }
     for name, table in (tables | derived).items():

@@ -31,7 +31,7 @@ _TRACEBACKS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A layer under an intervention against its baseline: the row of `paired_differences`, drawn."""
+    """An intervention against its baseline: a row of `contrasts.contrasts`, drawn."""
 
     row: Row
     drawing: Markup
@@ -51,6 +51,7 @@ def render(sweep: UPath) -> str:
         read_table(sweep, name) for name in ("clusters", "neurons", "probes", "ablations")
     )
     conditions = condition_titles(trials)
+    differences = _titled(seen.contrasts, conditions)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": number,
@@ -69,7 +70,8 @@ def render(sweep: UPath) -> str:
         grids=cell_grids(sweep, seen.cells(), trials, layers, seen.over_seeds, first_epochs(layers)),
         summary=_titled(seen.over_seeds, conditions),
         several_seeds=bool((seen.over_seeds["n"] > 1).any()),
-        differences=[_difference(row) for row in _titled(seen.differences, conditions)],
+        primary=[_difference(row) for row in differences if row["primary"]],
+        exploration=[_difference(row) for row in differences if not row["primary"]],
         clusters=cluster_section(sweep, trials, clusters, neurons),
         probes=_titled(_probe_rows(trials, layers, probes), conditions),
         ablations=_titled(over_changes(trials, layers, ablations), conditions),
@@ -114,7 +116,8 @@ def _titled(frame: pd.DataFrame, titles: dict[tuple[str, str, str], str]) -> lis
 
 def _difference(row: Row) -> Difference:
     interval: tuple[float, float] | None = None if pd.isna(row["low"]) else (float(row["low"]), float(row["high"]))
-    return Difference(row=row, drawing=interval_svg(float(row["mean"]), interval, COLOURS[row["direction"]]))
+    colour = COLOURS.get(row["quantity"], COLOURS["none"])
+    return Difference(row=row, drawing=interval_svg(float(row["difference"]), interval, colour))
 
 
 def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:

@@ -241,6 +241,7 @@ def trial_row(plan: Plan, status: Status) -> Row:
         "seed": spec.init_seed,
         "epochs": spec.recipe.epochs,
         "parameters": plan.parameters,
+        "primary": plan.primary,
         **{name: getattr(status, name) for name in COLUMNS["trials"] if hasattr(status, name)},
         **occupied(plan, status),
     }

@@ -15,7 +15,8 @@ import pandas as pd
 
 from sweep.results import cells, cost
 from sweep.results.compact import survey
-from sweep.results.statistics import over_seeds, paired_differences, scored
+from sweep.results.contrasts import contrasts
+from sweep.results.statistics import over_seeds, scored
 from sweep.results.tables import COLUMNS, DamagedTableError, TableName, read_table, table_versions
 from sweep.results.words import kind_of
 from sweep.store.kept import epochs_to_keep
@@ -159,9 +160,9 @@ class State:
         return over_seeds(self.scored).sort_values("position", kind="stable", ignore_index=True)
 
     @cached_property
-    def differences(self) -> pd.DataFrame:
-        """What each intervention changes (`statistics.paired_differences`)."""
-        return paired_differences(self.scored)
+    def contrasts(self) -> pd.DataFrame:
+        """What each intervention changes (`contrasts.contrasts`), the last conv first."""
+        return contrasts(self.scored)
 
     @cached_property
     def agreement(self) -> Agreement:

@@ -1,11 +1,10 @@
-"""Over seeds and over training: means, spreads, paired differences, and when a verdict is reached.
+"""Over seeds and over training: means, spreads, and when a verdict is reached.
 
 Pure functions of the results tables; needs neither torch nor Ray.
 """
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from analysis.banding import THRESHOLD
 from sweep.spec import USUAL_FLIP
@@ -15,7 +14,6 @@ CONDITION = ("data", "data_key", "recipe_key", "architecture")
 """What two trials must share to be compared: the data set by name and content, the recipe, the architecture."""
 DIRECTIONS = ("horizontal", "vertical")
 
-_CONFIDENCE = 0.95
 _QUANTITIES = (*DIRECTIONS, "val_accuracy")
 
 
@@ -25,7 +23,7 @@ def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     Unfinished trials are left out, and finished ones whose last checkpoint is not analysed: what half-trained networks
     show is not a result.
     """
-    facts = ["trial_id", "step", *CONDITION, "intervention", "seed", "val_accuracy"]
+    facts = ["trial_id", "step", *CONDITION, "intervention", "seed", "val_accuracy", "primary"]
     good = layers[layers["error"].isna() & layers["horizontal"].notna()].sort_values("position")
     return finished(trials)[facts].merge(good, on=["trial_id", "step"])
 
@@ -104,64 +102,6 @@ def told_direction(verdict: str, horizontal: float, vertical: float) -> str:
     if verdict in DIRECTIONS:
         return verdict
     return "vertical" if vertical > horizontal else "horizontal"
-
-
-def paired_differences(rows: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
-    """Rows of `scored`, one for each condition, intervention, layer position and direction: intervention - baseline.
-
-    Trials are paired by seed under the same condition at the same layer position. `n` pairs; `mean` and `std` of their
-    differences; `low`, `high`: 95% interval of the mean, Student's t with n - 1 degrees of freedom; `p`: probability of
-    a mean this far from 0 by chance (two-sided, the same t); `p_holm`: the same, corrected for all differences of the
-    table (Holm 1979). With one pair, nothing is known about the spread, and the last four are missing. Interventions
-    without a pair are left out.
-    """
-    keys = [*CONDITION, "position", "seed"]
-    base = rows.loc[rows["intervention"] == baseline, [*keys, *DIRECTIONS]]
-    others = rows[rows["intervention"] != baseline]
-    pairs = others.merge(base, on=keys, suffixes=("", "_baseline"))
-    group_keys = [*CONDITION, "intervention", "layer", "position"]
-    groups = pairs.groupby(group_keys, sort=False, dropna=False).ngroup()
-    first = pairs[~groups.duplicated()][group_keys].reset_index(drop=True)
-    of_directions = []
-    for direction in DIRECTIONS:
-        differences = (pairs[direction] - pairs[f"{direction}_baseline"]).astype(float).groupby(groups, sort=False)
-        spread = pd.DataFrame({"n": differences.size(), "mean": differences.mean(), "std": differences.std(ddof=1)})
-        of_directions.append(first.assign(direction=direction).join(spread.reset_index(drop=True)))
-    table = pd.concat(of_directions).sort_index(kind="stable").reset_index(drop=True)
-    half = half_width(table["std"], table["n"])
-    table = table.assign(
-        low=table["mean"] - half, high=table["mean"] + half, p=p_value(table["mean"], table["std"], table["n"])
-    ).astype(dict.fromkeys(["mean", "std", "low", "high", "p"], "Float64"))
-    return table.assign(p_holm=holm(table["p"]))
-
-
-def half_width(std: ArrayLike, n: ArrayLike) -> np.ndarray:
-    """Half the 95% interval of a mean of n values with this standard deviation: t(0.975, n - 1) std / sqrt(n)."""
-    from scipy.special import stdtrit  # takes a quarter of a second of each command that needs no interval
-
-    deviation, number = np.asarray(std, float), np.asarray(n, float)
-    return np.asarray(stdtrit(number - 1, (1 + _CONFIDENCE) / 2) * deviation / np.sqrt(number))
-
-
-def p_value(mean: ArrayLike, std: ArrayLike, n: ArrayLike) -> np.ndarray:
-    """Two-sided probability of a mean of n values this far from 0 by chance: 2 t(-|mean| sqrt(n) / std, n - 1)."""
-    from scipy.special import stdtr
-
-    middle, deviation, number = (np.asarray(values, float) for values in (mean, std, n))
-    with np.errstate(divide="ignore", invalid="ignore"):  # where the values are equal
-        chance = 2 * stdtr(number - 1, -np.abs(middle) * np.sqrt(number) / deviation)
-    return np.where((deviation == 0) & (middle == 0), 1.0, chance)
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """Probabilities corrected for their number: of m, the i-th smallest times m - i + 1, non-decreasing, at most 1.
-
-    Missing ones stay missing and are not counted.
-
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    ordered = p.dropna().sort_values()
-    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
 
 def first_epoch(trajectory: pd.DataFrame) -> float | None:

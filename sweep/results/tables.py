@@ -35,7 +35,7 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "val_accuracy": "Float64", "wall_s": "Float64", "parameters": "Int64", "heartbeat_at": "Float64",
         "code_version": "string", "torch_version": "string", "settled": "boolean", "data_key": "string",
         "recipe_key": "string", "device": "string", "node_type": "string", "gpus": "Float64", "cpus": "Int64",
-        "images": "Int64", "gpu_hours": "Float64", "cpu_hours": "Float64", "flip": "string",
+        "images": "Int64", "gpu_hours": "Float64", "cpu_hours": "Float64", "flip": "string", "primary": "string",
     },
     "epochs": {
         "trial_id": "string", "epoch": "Int64", "step": "Int64", "train_loss": "Float64",
@@ -80,11 +80,11 @@ variation over positions, `zeros` among them have no weights; `single_tap` ones 
 them all); times ending in `_at` are seconds since 1970;
 `settled` trials are finished and analysed: their rows no longer change; `data_key` and `recipe_key` are equal for
 equal content; `gpus` and `cpus` are what the trial occupies or will, `images` those of all its epochs, `gpu_hours`
-what its training has taken so far, and `cpu_hours` where it had no GPU; `flip` is the data set's option. `clusters` has
-a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the cluster's centre shows, and
-the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
-`map` is the last one. `ablations`: validation accuracy with a conv's kernels changed, as they are and after batch norm
-has taken its statistics anew."""
+what its training has taken so far, and `cpu_hours` where it had no GPU; `flip` is the data set's option, `primary` the
+direction of the primary endpoint. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's
+neurons in it, what the cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute
+position read from a map; `map` is the last one. `ablations`: validation accuracy with a conv's kernels changed, as they
+are and after batch norm has taken its statistics anew."""
 
 DAMAGE = (
     ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,

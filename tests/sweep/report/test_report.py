@@ -94,7 +94,7 @@ def test_it_tells_everything_of_the_sweep(sweep: UPath) -> None:
         "DivergedError: the loss was not a finite number at step 7",
         "Traceback (most recent call last)",
         "coordinates need two convolutions",
-        "one pair",
+        "Exploration: other layers",
         "holds from epoch 2, 2",
         "k = 19",
         "How to read",

@@ -1,9 +1,7 @@
-"""Means, paired differences and first epochs on cases computed by hand."""
+"""Means and first epochs on cases computed by hand."""
 
-import math
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,11 +9,7 @@ from sweep.results.compact import compact
 from sweep.results.statistics import (
     first_epoch,
     first_epochs,
-    half_width,
-    holm,
     over_seeds,
-    p_value,
-    paired_differences,
     scored,
     told_direction,
 )
@@ -28,11 +22,18 @@ def rows(*values: tuple[str, int, float, str]) -> pd.DataFrame:
     """Rows as `scored` gives them, of (intervention, seed, horizontal, verdict)."""
     common = {
         "data": "scenes", "data_key": "d", "recipe_key": "r", "architecture": "net", "layer": "last", "position": 1,
-        "vertical": 0.0, "val_accuracy": 0.5, "expected": "horizontal",
+        "vertical": 0.0, "val_accuracy": 0.5, "expected": "horizontal", "primary": "horizontal",
     }  # fmt: skip
     return pd.DataFrame(
         [common | dict(zip(("intervention", "seed", "horizontal", "verdict"), value, strict=True)) for value in values]
     )
+
+
+def test_tables_without_keys_are_averaged() -> None:
+    # Tables compacted before the keys existed have none; missing equals missing.
+    table = rows(("baseline", 0, 0.9, "horizontal"), ("x_pool", 0, 0.5, "none"))
+    table[["data_key", "recipe_key"]] = pd.NA
+    assert len(over_seeds(table)) == 2
 
 
 def trajectory(*verdicts: str, epochs: tuple[float | None, ...] | None = None) -> pd.DataFrame:
@@ -72,83 +73,6 @@ def test_one_seed_has_no_spread() -> None:
     assert row["surprising"]
 
 
-def test_paired_differences_by_hand() -> None:
-    table = paired_differences(
-        rows(
-            ("baseline", 0, 0.9, "horizontal"), ("baseline", 1, 0.7, "horizontal"), ("baseline", 2, 0.8, "horizontal"),
-            ("x_pool", 0, 0.5, "none"), ("x_pool", 1, 0.5, "none"), ("x_pool", 7, 0.1, "none"),
-        )
-    )  # fmt: skip
-    row = table[table["direction"] == "horizontal"].iloc[0]
-    # Seeds 0 and 1 are in both: -0.4 and -0.2. Mean -0.3, std 0.1414, t(0.975, 1) = 12.706: half 12.706 * 0.1.
-    assert row["n"] == 2
-    assert row["mean"] == pytest.approx(-0.3)
-    assert row["std"] == pytest.approx(0.02**0.5)
-    assert row["low"] == pytest.approx(-0.3 - 1.2706, abs=1e-4)
-    assert row["high"] == pytest.approx(-0.3 + 1.2706, abs=1e-4)
-    # t = -0.3 / 0.1 = -3 with one degree of freedom, where P(|t| > x) = 1 - 2 atan(x) / pi.
-    assert row["p"] == pytest.approx(1 - 2 * math.atan(3) / math.pi)
-    assert row["p_holm"] == pytest.approx(2 * row["p"])  # of two differences; the vertical one is 0 on both seeds
-
-
-def test_pairing_beats_the_spread_between_seeds() -> None:
-    # Seeds differ by far more than the intervention does, which takes 0.1 off each.
-    table = paired_differences(
-        rows(
-            *(("baseline", s, s / 10, "none") for s in range(5)),
-            *(("x_pool", s, s / 10 - 0.1, "none") for s in range(5)),
-        )
-    )
-    row = table[table["direction"] == "horizontal"].iloc[0]
-    assert (row["low"], row["high"]) == pytest.approx((-0.1, -0.1))
-
-
-def test_probabilities_are_corrected_for_their_number() -> None:
-    # By hand: sorted 0.01, 0.03, 0.04 times 3, 2, 1 are 0.03, 0.06, 0.04; made rising, 0.03, 0.06, 0.06.
-    p = pd.Series([0.04, None, 0.01, 0.03, None], dtype="Float64")
-    assert holm(p).dropna().tolist() == pytest.approx([0.06, 0.03, 0.06])
-    assert holm(p).isna().tolist() == p.isna().tolist()
-    assert holm(pd.Series([0.6, 0.7], dtype="Float64")).tolist() == [1, 1]
-
-
-def test_chance_alone_is_rarely_called_a_difference() -> None:
-    """Of tables of 20 differences that are all noise, 5% should have one with p_holm below 0.05."""
-    draw = np.random.default_rng(0)
-    found = 0
-    for _ in range(400):
-        p = [p_value(float(x.mean()), float(x.std(ddof=1)), 5) for x in draw.normal(size=(20, 5))]
-        found += bool((holm(pd.Series(p)) < 0.05).any())
-    assert found / 400 == pytest.approx(0.05, abs=0.03)
-
-
-def test_one_pair_has_a_difference_and_no_interval() -> None:
-    table = paired_differences(rows(("baseline", 0, 0.9, "horizontal"), ("x_pool", 0, 0.5, "none")))
-    row = table.iloc[0]
-    assert (row["n"], row["mean"]) == (1, pytest.approx(-0.4))
-    assert table.loc[0, ["std", "low", "high", "p", "p_holm"]].isna().all()
-
-
-@pytest.mark.parametrize("column", ["data", "data_key", "recipe_key", "architecture", "position", "seed"])
-def test_trials_of_different_conditions_are_no_pair(column: str) -> None:
-    table = rows(("baseline", 0, 0.9, "horizontal"), ("x_pool", 0, 0.5, "none"))
-    table[column] = table[column].astype(object)
-    table.loc[1, column] = "other" if table[column].dtype == object and isinstance(table.loc[0, column], str) else 9
-    assert paired_differences(table).empty
-
-
-def test_tables_without_keys_still_pair() -> None:
-    # Tables compacted before the keys existed have none; missing equals missing.
-    table = rows(("baseline", 0, 0.9, "horizontal"), ("x_pool", 0, 0.5, "none"))
-    table[["data_key", "recipe_key"]] = pd.NA
-    assert len(paired_differences(table)) == 2
-    assert len(over_seeds(table)) == 2
-
-
-def test_half_width_is_student_t() -> None:
-    assert half_width(1.0, 3) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # t(0.975, 2)
-    assert half_width(2.0, 31) == pytest.approx(2 * 2.042272 / math.sqrt(31), rel=1e-6)  # t(0.975, 30)
-
-
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
@@ -181,7 +105,7 @@ def test_first_epochs_leaves_failed_analyses_out() -> None:
 
 
 def test_scored_takes_finished_trials_at_their_last_step() -> None:
-    facts = ["data", "data_key", "recipe_key", "architecture", "intervention", "seed", "val_accuracy"]
+    facts = ["data", "data_key", "recipe_key", "architecture", "intervention", "seed", "val_accuracy", "primary"]
     trials = rows(("baseline", 0, 0.0, ""))[facts].assign(trial_id="t", status="finished", step=20)
     layers = pd.DataFrame(
         {
