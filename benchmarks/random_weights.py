@@ -4,9 +4,7 @@
 
 About 5 minutes on 2 CPU cores. Layers of all combinations of kernel size, neurons and kind of initialisation in turn,
 each with its own seed. Expect no verdict but `none`, and a mean score that is 0 within its error (|z| < 3) in both
-directions; the same for the mean of each layer's shuffle null. Then the bootstrap interval: layers of 64 neurons are
-drawn from 4,096 banded ones, each with noise of a different strength; expect about 95% of the intervals to hold
-the score of all 4,096.
+directions; the same for the mean of each layer's shuffle null.
 """
 
 import argparse
@@ -20,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +27,6 @@ from analysis.reduce import reduce_layer
 
 KERNELS = (3, 5, 7)
 NEURONS = (16, 32, 64, 128, 256, 512)
-DRAWS = 400
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -91,24 +87,9 @@ def summary(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return {"weights": kind, "layers": len(found), "false_verdicts": false, "highest": round(highest, 3)} | directions
 
 
-def coverage(draws: int) -> dict[str, Any]:
-    """How often the 95% interval of a 64-neuron layer holds the score of the neurons it was drawn from."""
-    rng = np.random.default_rng(0)
-    rows = rng.random((4096, 5, 1, 3))
-    population = rows + rng.random((4096, 1, 1, 1)) * rng.random((4096, 5, 5, 3))
-    truth = band_scores(population).horizontal
-    scores = [band_scores(population[rng.integers(4096, size=64)]) for _ in range(draws)]
-    held = sum(s.horizontal_low <= truth <= s.horizontal_high for s in scores)
-    return {"true_score": round(truth, 3), "neurons": 64, "draws": draws, "held": round(held / draws, 3)}
-
-
-def remark(nulls: dict[str, dict[str, float]], interval: dict[str, Any]) -> str:
+def remark(nulls: dict[str, dict[str, float]]) -> str:
     said = " and ".join(f"{null['mean']:+.6f} ± {null['standard_error']:.6f}" for null in nulls.values())
-    return (
-        f"Mean of the layers' shuffle nulls, horizontal and vertical: {said}. Of {interval['draws']} bootstrap "
-        f"intervals of layers of {interval['neurons']} neurons, {interval['held']:.1%} held the score of the 4,096 "
-        f"neurons that these were drawn from ({interval['true_score']})."
-    )
+    return f"Mean of the layers' shuffle nulls, horizontal and vertical: {said}."
 
 
 def main() -> None:
@@ -120,7 +101,6 @@ def main() -> None:
     jobs = list(enumerate(itertools.islice(cells, arguments.layers)))
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(score, jobs))
-        interval = coverage(DRAWS)
     rows = [summary(found, "all")] + [
         summary([row for row in found if row["kind"] == kind], kind) for kind in KINDS if arguments.layers >= 90
     ]
@@ -131,10 +111,9 @@ def main() -> None:
     for row in rows:
         print(json.dumps(row))
     print("shuffle null", nulls)
-    print("bootstrap interval", interval)
     if arguments.json:
         facts: dict[str, Any] = {"command": "python benchmarks/random_weights.py", "torch": torch.__version__}
-        facts |= {"shuffle_null": nulls, "bootstrap_interval": interval, "remark": remark(nulls, interval)}
+        facts |= {"shuffle_null": nulls, "remark": remark(nulls)}
         arguments.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
 
 

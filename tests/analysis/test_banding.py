@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from analysis.banding import _null, _sums, band_scores, neuron_scores, sort_neurons, verdict
+from analysis.banding import _null, band_scores, neuron_scores, share_with_interval, sort_neurons, variation, verdict
 
 
 def bands(n: int = 4) -> np.ndarray:
@@ -55,27 +55,63 @@ def test_a_hand_computed_kernel_that_is_no_square() -> None:
 
 def test_each_directions_interval_and_null_are_its_own() -> None:
     rng = np.random.default_rng(2)
-    reduced = bands(40)[:, :, :3] + rng.random((40, 5, 3, 3))
+    reduced = bands(40)[:, :, :2] + rng.random((40, 5, 2, 3))
     turned = band_scores(np.swapaxes(reduced, 1, 2))
     scores = band_scores(reduced)
     assert scores.vertical_low < scores.vertical < scores.vertical_high < scores.horizontal_low
     assert turned.vertical == pytest.approx(scores.horizontal)
     assert turned.vertical_low == pytest.approx(scores.horizontal_low, abs=0.01)
     assert turned.horizontal_high == pytest.approx(scores.vertical_high, abs=0.03)
-    # Of two columns' means chance makes more than of four rows', relative to what is expected of them.
+    # Chance makes more of five rows than of two columns, relative to what is expected of them.
     assert scores.null_horizontal_high != pytest.approx(scores.null_vertical_high, rel=0.05)
     assert turned.null_vertical_high == pytest.approx(scores.null_horizontal_high, abs=0.02)
     assert abs(scores.null_vertical_mean) < 0.02
 
 
-@pytest.mark.slow
-def test_the_interval_holds_ninety_five_of_a_hundred_resamples() -> None:
-    reduced = bands(60) + 3 * np.random.default_rng(0).random((60, 5, 5, 3))
+def test_an_interval_by_hand() -> None:
+    # Two neurons of 2x2 and one factor. [[0, 0], [1, 1]] is a band: T = R = 1. [[0, 1], [2, 5]]: T = 14, R = 9. The
+    # share is 10/15; without the first neuron it is 9/14, without the second 1, which counts as 1 - 1e-12.
+    reduced = np.array([[[0.0, 0], [1, 1]], [[0, 1], [2, 5]]])[..., None]
     scores = band_scores(reduced)
-    draw = np.random.default_rng(1)
-    resampled = [band_scores(reduced[draw.integers(0, 60, 60)]).horizontal for _ in range(400)]
-    inside = [scores.horizontal_low <= score <= scores.horizontal_high for score in resampled]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+    logits = np.log(9 / 5), np.log(1e12)
+    half = 12.706205 * abs(logits[1] - logits[0]) / 2  # t(0.975, 1); the jackknife's error of two is half the distance
+    ends = [1 / (1 + np.exp(-np.log(2) - sign * half)) for sign in (-1, 1)]
+    assert scores.horizontal == pytest.approx((10 / 15 - 1 / 3) / (2 / 3))
+    assert scores.horizontal_low == pytest.approx((ends[0] - 1 / 3) / (2 / 3))
+    assert scores.horizontal_high == pytest.approx((ends[1] - 1 / 3) / (2 / 3))
+
+
+def test_one_neuron_leaves_everything_possible() -> None:
+    scores = band_scores(np.concatenate([np.random.default_rng(0).random((1, 5, 5, 3)), np.zeros((3, 5, 5, 3))]))
+    assert (scores.horizontal_low, scores.horizontal_high) == pytest.approx((-0.2, 1))
+
+
+def test_the_interval_of_perfect_bands_is_a_point() -> None:
+    scores = band_scores(bands() * np.arange(1.0, 5)[:, None, None, None])
+    assert scores.horizontal_low == pytest.approx(1)
+    assert scores.horizontal <= scores.horizontal_high <= 1 + 1e-12
+
+
+def test_a_neuron_beside_which_the_others_vanish_leaves_the_interval_finite() -> None:
+    reduced = bands() + np.random.default_rng(0).random((4, 5, 5, 3))
+    reduced[0] *= 1e12
+    scores = band_scores(reduced)
+    assert -0.2 <= scores.horizontal_low <= scores.horizontal <= scores.horizontal_high <= 1
+
+
+@pytest.mark.parametrize(("n", "least"), [(8, 0.9), (16, 0.92), (64, 0.92)])
+def test_the_interval_holds_the_score_of_what_the_neurons_were_drawn_from(n: int, least: float) -> None:
+    """In the long run 93% of intervals of 8 neurons, 95% of larger ones (benchmarks/coverage.py)."""
+    draw = np.random.default_rng(n)
+    population = bands(4000) / 4 + draw.random((4000, 1, 1, 1)) * draw.random((4000, 5, 5, 3))
+    sums = variation(population)
+    truth = sums.rows.sum() / sums.total.sum()
+    held = 0
+    for _ in range(400):
+        drawn = draw.integers(4000, size=n)
+        _, low, high = share_with_interval(sums.rows[drawn], sums.total[drawn])
+        held += low <= truth <= high
+    assert held / 400 >= least
 
 
 def test_constant_weights_score_zero_and_are_counted() -> None:
@@ -155,8 +191,9 @@ def test_the_null_is_that_of_shuffles_made_one_by_one() -> None:
     for _ in range(2000):
         order = rng.random((12, 12)).argsort(axis=1)
         shuffled = np.take_along_axis(reduced.reshape(12, 12, 3), order[:, :, None], axis=1).reshape(reduced.shape)
-        plain.append(_sums(shuffled).horizontal(np.arange(12)[None])[0])
-    rows, columns = _null(reduced, _sums(reduced), rng)
+        sums = variation(shuffled)
+        plain.append((sums.rows.sum() / sums.total.sum() - 2 / 11) / (9 / 11))
+    rows, columns = _null(reduced, variation(reduced), rng)
     assert rows.shape == columns.shape == (200,)
     assert abs(np.mean(plain)) < 3 * np.std(plain) / 2000**0.5  # chance is 0 by the formula
     assert abs(rows.mean()) < 4 * np.std(plain) / 200**0.5
@@ -164,7 +201,7 @@ def test_the_null_is_that_of_shuffles_made_one_by_one() -> None:
     assert np.quantile(rows, 0.975) == pytest.approx(np.quantile(plain, 0.975), rel=0.3)
 
 
-def test_the_same_seed_gives_the_same_interval_and_null() -> None:
+def test_the_same_seed_gives_the_same_null() -> None:
     reduced = np.random.default_rng(0).random((16, 5, 5, 3))
     assert band_scores(reduced, seed=1) == band_scores(reduced, seed=1)
     assert band_scores(reduced, seed=1) != band_scores(reduced, seed=2)
