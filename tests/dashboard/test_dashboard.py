@@ -405,7 +405,11 @@ def test_the_seeds_page_says_mean_spread_and_difference(storage: Path, monkeypat
     assert (row["Seeds"], row["Horizontal"], row["Verdict"]) == (2, "0.88 ± 0.04", "horizontal")
     assert table.loc[("rotate90", "features.3b.conv")]["Vertical"] == "0.90"
     assert "no_pooling" not in {intervention for intervention, _ in table.index}  # it is still running
-    assert "Trials are paired by seed" in words(page)
+    endpoint = page.dataframe[1].value.set_index("Intervention").loc["rotate90"]
+    assert endpoint.tolist() == ["vertical", "1 / 2", "+1.01", "+0.79 to +1.23", "0.011"]  # t(0.975, 1) = 12.7
+    assert "named before it ran" in words(page)
+    assert "Exploration" in words(page)
+    assert "p, corrected" not in page.dataframe[2].value
 
 
 def test_the_seeds_page_of_a_sweep_that_has_just_begun(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
