@@ -18,6 +18,8 @@ from jaxtyping import Float, Int, Num
 
 Verdict = Literal["horizontal", "vertical", "none"]
 THRESHOLD = 2 / 3  # between the highest unbanded (0.63) and the lowest banded (0.71) of the 18 published layers
+RELIABLE = 0.4
+"""Planted perfect bands of at least this reliability reach the threshold (benchmarks/reliability.py)."""
 
 # 200 shuffles in all. A round's shuffles share one gather over the weights, which costs most; with ten rounds their
 # common part no longer shows in the 97.5th percentile.
@@ -118,6 +120,14 @@ def verdict(scores: BandScores) -> Verdict:
     if scores.horizontal >= THRESHOLD:
         return "horizontal"
     return "vertical" if scores.vertical >= THRESHOLD else "none"
+
+
+def too_noisy(verdict: str | None, reliability: float | None) -> bool:
+    """Whether a layer's verdict is none although noise would hide even perfect bands.
+
+    `reliability` is that of `analysis.reliability`; where it is missing (None or NaN), a verdict stands.
+    """
+    return verdict == "none" and reliability is not None and reliability < RELIABLE
 
 
 def neuron_scores(

@@ -24,11 +24,13 @@ from threadpoolctl import threadpool_limits
 from upath import UPath
 
 from analysis.banding import BandScores, Verdict, band_scores, neuron_scores, sort_neurons, verdict
+from analysis.nulls import TurnedNull, turned_null
 from analysis.profile import KernelShape, column_profile, kernel_shape, row_profile
 from analysis.readers.conv import Conv
 from analysis.readers.convs import final_convs, spatial_convs
 from analysis.readers.entry import AnyPath
 from analysis.reduce import Method, Reduction, reduce_layer
+from analysis.reliability import reliability
 from analysis.write import RESULTS, arrays_names, is_local, is_outage, read_bytes, remove_unfinished, write_bytes
 
 Row = dict[str, Any]
@@ -41,6 +43,7 @@ _SCORES = (
 )  # fmt: skip
 _KERNEL = ("middle_row", "middle_column", "asymmetry_top_bottom", "asymmetry_left_right")
 _REDUCTION = ("residual", "zeros", "single_tap", "iterations")
+_NOISE = ("null_turned_mean", "null_turned_high", "reliability")
 _REST = ("verdict", "row_profile", "column_profile", "analysis_wall_s")
 
 
@@ -53,6 +56,8 @@ class LayerResult:
     groups: int | None
     skipped: str | None = None
     scores: BandScores | None = None
+    turned: TurnedNull | None = None
+    reliability: float | None = None
     verdict: Verdict | None = None
     reduction: Reduction | None = None
     kernel: KernelShape | None = None
@@ -114,7 +119,7 @@ def analyze_checkpoint(
 
 def failed_row(layer: str, position: int, error: Exception) -> Row:
     """The row of a layer whose analysis failed."""
-    empty = dict.fromkeys((*_SCORES, *_KERNEL, *_REDUCTION, *_REST))
+    empty = dict.fromkeys((*_SCORES, *_NOISE, *_KERNEL, *_REDUCTION, *_REST))
     return {"layer": layer, "position": position} | empty | {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -195,7 +200,7 @@ def _row(arrays: UPath, conv: Conv, position: int, device: str) -> Row:
     began = time.perf_counter()
     try:
         result = _analyze(conv, "per-neuron", device)
-        if result.scores is None or result.reduction is None or result.kernel is None:
+        if result.scores is None or result.turned is None or result.reduction is None or result.kernel is None:
             return failed_row(conv.layer, position, ValueError(f"not scored: {result.skipped}"))
         _write_arrays(arrays, result)
     except Exception as error:
@@ -207,6 +212,8 @@ def _row(arrays: UPath, conv: Conv, position: int, device: str) -> Row:
         "layer": conv.layer,
         "position": position,
         **{name: getattr(result.scores, name) for name in _SCORES},
+        **asdict(result.turned),
+        "reliability": result.reliability,
         "verdict": result.verdict,
         **asdict(result.kernel),
         "row_profile": _compact_json(row_profile(reduced)),
@@ -237,6 +244,8 @@ def _analyze(conv: Conv, method: Method, device: str) -> LayerResult:
         shape=conv.shape,
         groups=conv.groups,
         scores=scores,
+        turned=turned_null(reduction.reduced),
+        reliability=reliability(torch.as_tensor(weights), device=device),
         verdict=verdict(scores),
         reduction=reduction,
         kernel=kernel_shape(weights),

@@ -51,7 +51,8 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "null_vertical_mean": "Float64", "null_vertical_high": "Float64", "dead": "Int64", "zeros": "Int64",
         "single_tap": "Int64", "middle_row": "Float64", "middle_column": "Float64", "asymmetry_top_bottom": "Float64",
         "asymmetry_left_right": "Float64", "row_profile": "string", "column_profile": "string", "residual": "Float64",
-        "analysis_wall_s": "Float64", "error": "string",
+        "analysis_wall_s": "Float64", "error": "string", "null_turned_mean": "Float64", "null_turned_high": "Float64",
+        "reliability": "Float64",
     },
     "neurons": {
         "trial_id": "string", "step": "Int64", "layer": "string", "neuron": "Int64",
