@@ -34,13 +34,16 @@ lint: $(INSTALLED)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED)  ## measure NMF, the reader, Ray's overhead, the actor pool, safety and chaos, and take every cell a step (about 80 minutes on 2 cores)
+bench: $(INSTALLED)  ## measure NMF, the reader, Ray's overhead, the actor pool, safety and chaos, and take every cell a step (about 90 minutes on 2 cores)
 	$(BIN)/python benchmarks/nmf.py --json docs/results/nmf.json
 	$(BIN)/python benchmarks/readers.py --json docs/results/readers.json
 	$(BIN)/python benchmarks/precision.py --json docs/results/precision.json
 	$(BIN)/python benchmarks/overhead.py --json docs/results/overhead.json
 	$(BIN)/python benchmarks/resilience.py --json docs/results/resilience.json
 	$(BIN)/python benchmarks/random_weights.py --json docs/results/random-weights.json
+	$(BIN)/python benchmarks/coverage.py --json docs/results/coverage.json
+	$(BIN)/python benchmarks/power.py --json docs/results/power.json
+	$(BIN)/python benchmarks/reliability.py --json docs/results/reliability.json
 	$(BIN)/python benchmarks/pool.py --json docs/results/pool.json
 	$(BIN)/python benchmarks/chaos.py --json docs/results/chaos.json
 	$(BIN)/python benchmarks/chaos.py --s3 --json docs/results/chaos-s3.json

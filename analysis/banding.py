@@ -125,9 +125,10 @@ def verdict(scores: BandScores) -> Verdict:
 def too_noisy(verdict: str | None, reliability: float | None) -> bool:
     """Whether a layer's verdict is none although noise would hide even perfect bands.
 
-    `reliability` is that of `analysis.reliability`; where it is missing (None or NaN), a verdict stands.
+    `reliability` is that of `analysis.reliability`; where it is missing, the verdict stands.
     """
-    return verdict == "none" and reliability is not None and reliability < RELIABLE
+    # Tables of older versions have no reliability: None, NaN or pandas' NA.
+    return verdict == "none" and isinstance(reliability, float) and reliability < RELIABLE
 
 
 def neuron_scores(

@@ -46,8 +46,8 @@ def seed_table(summary: pd.DataFrame) -> pd.DataFrame:
         "Horizontal": _spreads(ordered, "horizontal"),
         "Vertical": _spreads(ordered, "vertical"),
         "Verdict": [
-            f"{verdict} ({agreeing} of {n})" if agreeing < n else verdict
-            for verdict, agreeing, n in ordered[["verdict", "agreeing", "n"]].itertuples(index=False, name=None)
+            f"{told} ({agreeing} of {n})" if agreeing < n else told
+            for told, agreeing, n in ordered[["told", "agreeing", "n"]].itertuples(index=False, name=None)
         ],
         "Expected": ordered["expected"],
         "Accuracy": _spreads(ordered, "val_accuracy"),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from sweep.results.attempts import Attempt
 from sweep.results.cost import TrialCost
-from sweep.results.words import duration, size_in_words
+from sweep.results.words import decimal, duration, size_in_words
 
 
 def facts(trial: pd.Series, epochs: pd.DataFrame, cost: TrialCost | None) -> dict[str, str]:
@@ -34,6 +34,18 @@ def checkpoints(layers: pd.DataFrame, layer: str) -> pd.DataFrame:
         for step, epoch in own[["step", "epoch"]].itertuples(index=False, name=None)
     ]
     return own.assign(name=names)
+
+
+def chance(layer: pd.Series, probes: pd.DataFrame) -> str:
+    """What a layer's scores are to be compared with; `probes` are the trial's rows of that table."""
+    parts = [f"below {decimal(layer['null_horizontal_high'])} with shuffled positions"]
+    if not pd.isna(layer["null_turned_high"]):
+        parts.append(f"below {decimal(layer['null_turned_high'])} with turned neurons")
+    own = probes[(probes["layer"] == layer["layer"]) & probes["null_input_horizontal"].notna()]
+    for horizontal, vertical in own[["null_input_horizontal", "null_input_vertical"]].itertuples(index=False):
+        parts.append(f"{decimal(horizontal)} horizontal, {decimal(vertical)} vertical in kernels made of its inputs")
+    told = f"By chance: {'; '.join(parts)}."
+    return told if pd.isna(layer["reliability"]) else f"{told} Reliability {decimal(layer['reliability'])}."
 
 
 def attempt_table(attempts: Sequence[Attempt]) -> pd.DataFrame:

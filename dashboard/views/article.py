@@ -20,7 +20,7 @@ def show_finding(seen: State, row: dict[str, Any]) -> None:
     sign = "≠" if row["surprising"] else "✓"
     agreeing = f", {row['agreeing']} of {row['n']} seeds" if row["agreeing"] < row["n"] else ""
     st.markdown(
-        f"{sign} expected {row['expected']}, found {SYMBOLS[row['verdict']]} **{row['verdict']}** "
+        f"{sign} expected {row['expected']}, found {SYMBOLS[row['verdict']]} **{row['told']}** "
         f"({findings.score_in_words(row)}; {count(int(row['n']), 'seed')}{agreeing})"
     )
     layer = source.reduced_layer(seen, row["trial_id"], int(row["step"]), row["layer"])

@@ -14,7 +14,7 @@ from sweep.results.cells import SYMBOLS
 from sweep.results.specs import spec_differences
 from sweep.results.state import State
 from sweep.results.tables import Row, records
-from sweep.results.words import decimal, short_layer
+from sweep.results.words import decimal, short_layer, told_verdict
 
 LEAST, MOST = 2, 6
 DRAWN = 48
@@ -135,7 +135,7 @@ def show_weights(seen: State, names: dict[str, str], position: int) -> None:
 
 def show_layer(seen: State, name: str, row: Row, place: int) -> None:
     st.subheader(plain(name))
-    verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
+    verdict = f"{SYMBOLS[row['verdict']]} {told_verdict(row['verdict'], row['reliability'])}"
     scores = f"horizontal {decimal(row['horizontal'])}, vertical {decimal(row['vertical'])}"
     st.caption(f"{plain(short_layer(row['layer']))} · epoch {row['epoch']:g} · {verdict} · {scores}")
     tiles.show_layer(

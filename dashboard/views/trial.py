@@ -15,7 +15,7 @@ from dashboard.words import page_title, plain
 from sweep.results.attempts import attempts
 from sweep.results.cells import SYMBOLS
 from sweep.results.state import State
-from sweep.results.words import count, decimal, remarkable, short_layer, size_in_words
+from sweep.results.words import count, decimal, remarkable, short_layer, size_in_words, told_verdict
 from sweep.store.files import sizes_below, version_of
 from sweep.store.notes import Note, read_notes
 from sweep.store.requests import Request, TrialStop, pending_request
@@ -184,14 +184,15 @@ def show_weights(seen: State, trial: pd.Series, layers: pd.DataFrame) -> None:
     layer = choose_layer(layers)
     row = choose_checkpoint(words.checkpoints(layers, layer))
     st.markdown(
-        f"{SYMBOLS[row['verdict']]} **{row['verdict']}** (expected: {text(row['expected'])}): "
-        f"{scored(row, 'horizontal')}, {scored(row, 'vertical')}, {row['neurons']} neurons, chance below "
-        f"{decimal(row['null_horizontal_high'])}"
+        f"{SYMBOLS[row['verdict']]} **{told_verdict(row['verdict'], row['reliability'])}** "
+        f"(expected: {text(row['expected'])}): {scored(row, 'horizontal')}, {scored(row, 'vertical')}, "
+        f"{row['neurons']} neurons"
     )
     numbers = row[["dead", "single_tap"]].fillna(0)
     if remark := remarkable(row["neurons"], numbers["dead"], numbers["single_tap"]):
         st.caption(remark)
     trial_id = trial["trial_id"]
+    st.caption(words.chance(row, source.rows(seen, "probes", trial_id)))
     reduced = source.reduced_layer(seen, trial_id, int(row["step"]), layer)
     if reduced is None:
         cure = f"`sweep analyze {plain(str(seen.sweep.path))}` writes it again."

@@ -15,7 +15,7 @@ from dashboard.weights import SORTS, Shown
 from dashboard.words import page_title, plain
 from sweep.results.cells import SYMBOLS
 from sweep.results.state import State
-from sweep.results.words import decimal, short_layer
+from sweep.results.words import decimal, short_layer, told_verdict
 
 MOST = 6
 ACROSS = 3
@@ -180,7 +180,8 @@ def show_entry(seen: State, entry: Entry, epoch: float, sort: str, leading: np.n
         return None
     net = plain(str(entry.trial["architecture"])) + (" · pinned baseline" if entry.place is None else "")
     scores = f"horizontal {decimal(row['horizontal'])}, vertical {decimal(row['vertical'])}"
-    st.caption(f"{net} · epoch {row['epoch']:g} · {SYMBOLS[row['verdict']]} {row['verdict']} · {scores}")
+    verdict = f"{SYMBOLS[row['verdict']]} {told_verdict(row['verdict'], row['reliability'])}"
+    st.caption(f"{net} · epoch {row['epoch']:g} · {verdict} · {scores}")
     return tiles.show_layer(
         seen,
         entry.trial["trial_id"],

@@ -132,6 +132,7 @@ def _probe_rows(trials: pd.DataFrame, layers: pd.DataFrame, probes: pd.DataFrame
         n=("trial_id", "nunique"), images=("images", "max"),
         row_mean=("row_r2", "mean"), row_std=("row_r2", "std"),
         column_mean=("column_r2", "mean"), column_std=("column_r2", "std"),
+        input_horizontal=("null_input_horizontal", "mean"), input_vertical=("null_input_vertical", "mean"),
     ).reset_index()  # fmt: skip
 
 

@@ -6,7 +6,8 @@ Pure functions of the results tables; needs neither torch nor Ray.
 import numpy as np
 import pandas as pd
 
-from analysis.banding import THRESHOLD
+from analysis.banding import RELIABLE, THRESHOLD
+from sweep.results.words import TOO_NOISY
 from sweep.spec import USUAL_FLIP
 
 BASELINE = "baseline"
@@ -15,6 +16,8 @@ CONDITION = ("data", "data_key", "recipe_key", "architecture")
 DIRECTIONS = ("horizontal", "vertical")
 
 _QUANTITIES = (*DIRECTIONS, "val_accuracy")
+CHANCE = ("null_horizontal_high", "null_vertical_high", "null_turned_high", "reliability")
+"""What a score is to be compared with."""
 
 
 def scored(trials: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
@@ -37,8 +40,9 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `scored`, one for each condition, intervention and layer: mean and spread over its seeds.
 
     `n` seeds; `<quantity>_mean` and `<quantity>_std` of the scores and of the validation accuracy, the standard
-    deviation with n - 1, missing with one seed; `verdict` the one that most seeds share, in a tie that of the mean
-    scores, `agreeing` how many seeds have it; `surprising` if it is not the one expected.
+    deviation with n - 1, missing with one seed; the means of `CHANCE`; `verdict` the one that most seeds share, in a
+    tie that of the mean scores, `agreeing` how many seeds have it; `surprising` if it is not the one expected; `told`
+    the verdict in words: too noisy to judge where it is none and most seeds are.
     """
     keys = [*CONDITION, "intervention", "layer", "position"]
     rows = rows.assign(_group=rows.groupby(keys, sort=False, dropna=False).ngroup())
@@ -47,12 +51,17 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     for quantity in _QUANTITIES:
         found[f"{quantity}_mean"] = groups[quantity].mean().astype(float)
         found[f"{quantity}_std"] = groups[quantity].std(ddof=1).astype(float)
+    for quantity in CHANCE:
+        found[quantity] = groups[quantity].mean().astype(float)
     found["verdict"] = shared_verdicts(rows, ["_group"]).astype(object)
     shared = rows["_group"].map(found["verdict"])
     found["agreeing"] = (rows["verdict"] == shared).groupby(rows["_group"], sort=False).sum().astype(int)
     found["expected"] = groups["expected"].first().fillna("unknown")
     surprising = (found["expected"] != "unknown") & (found["expected"] != found["verdict"])
     found["surprising"] = surprising.astype(bool)
+    noisy = (rows["verdict"] == "none") & (rows["reliability"] < RELIABLE).fillna(False)
+    most = noisy.groupby(rows["_group"], sort=False).mean() > 0.5
+    found["told"] = found["verdict"].mask((found["verdict"] == "none") & most, TOO_NOISY)
     return found.reset_index(drop=True)
 
 

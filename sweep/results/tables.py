@@ -66,7 +66,7 @@ COLUMNS: dict[TableName, dict[str, str]] = {
     },
     "probes": {
         "trial_id": "string", "step": "Int64", "layer": "string", "row_r2": "Float64", "column_r2": "Float64",
-        "images": "Int64",
+        "images": "Int64", "null_input_horizontal": "Float64", "null_input_vertical": "Float64",
     },
     "ablations": {
         "trial_id": "string", "step": "Int64", "layer": "string", "change": "string", "accuracy": "Float64",
@@ -84,8 +84,9 @@ equal content; `gpus` and `cpus` are what the trial occupies or will, `images` t
 what its training has taken so far, and `cpu_hours` where it had no GPU; `flip` is the data set's option, `primary` the
 direction of the primary endpoint. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's
 neurons in it, what the cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute
-position read from a map; `map` is the last one. `ablations`: validation accuracy with a conv's kernels changed, as they
-are and after batch norm has taken its statistics anew."""
+position read from a map; `map` is the last one; `null_input_` what kernels made of the layer's own inputs score.
+`null_turned_` is the same in both directions; missing in older tables, as is `reliability`. `ablations`: validation
+accuracy with a conv's kernels changed, as they are and after batch norm has taken its statistics anew."""
 
 DAMAGE = (
     ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,

@@ -19,7 +19,7 @@ from analysis.write import write_bytes
 from sweep.results.cells import last_convs
 from sweep.results.state import Filters, read_state
 from sweep.results.tables import read_reduced, read_table, records
-from sweep.results.words import decimal, remarkable
+from sweep.results.words import decimal, remarkable, told_verdict
 from sweep.store.sweep_dir import SweepDir
 from sweep.terminal.status import STYLES, StateView, state_json
 
@@ -58,7 +58,7 @@ def layer_results_table(results: Sequence[LayerResult]) -> Table:
             shape,
             _interval(s.horizontal, s.horizontal_low, s.horizontal_high),
             _interval(s.vertical, s.vertical_low, s.vertical_high),
-            _coloured(result.verdict) + _remark(result),
+            _coloured(result.verdict, told_verdict(result.verdict, result.reliability)) + _remark(result),
         )
     return table
 
@@ -112,11 +112,17 @@ def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:
             "shape": list(result.shape),
             "horizontal": None if result.scores is None else round(result.scores.horizontal, 4),
             "vertical": None if result.scores is None else round(result.scores.vertical, 4),
+            "null_turned_high": None if result.turned is None else _rounded(result.turned.null_turned_high),
+            "reliability": _rounded(result.reliability),
             "verdict": result.verdict,
             "skipped": result.skipped,
         }
         for result in results
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def draw_sweep(sweep: SweepDir) -> UPath | None:
@@ -145,6 +151,6 @@ def _interval(value: float, low: float, high: float) -> str:
     return f"{decimal(value)} [{decimal(low)}, {decimal(high)}]".replace("[", r"\[")
 
 
-def _coloured(word: str | None) -> str:
-    style = STYLES.get(word or "")
-    return f"[{style}]{word}[/{style}]" if style else word or ""
+def _coloured(verdict: str | None, told: str) -> str:
+    style = STYLES.get(verdict or "")
+    return f"[{style}]{told}[/{style}]" if style else told

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sweep.results.state import Failures, Filters, State
 from sweep.results.tables import Row, plain_records
-from sweep.results.words import decimal, short_layer
+from sweep.results.words import decimal, short_layer, told_verdict
 from sweep.terminal.cost import done_and_left
 from sweep.terminal.fit import readable, shortened
 
@@ -259,7 +259,8 @@ def _brief_verdict(layer: Row | None, marked: bool) -> Text:
         return Text("unscored", style="red")
     verdict = layer["verdict"] or ""
     surprising = marked and verdict and layer["expected"] not in (None, "unknown", verdict)
-    return Text(f"{verdict} ≠" if surprising else verdict, style=STYLES.get(verdict, ""))
+    told = told_verdict(verdict, layer["reliability"])
+    return Text(f"{told} ≠" if surprising else told, style=STYLES.get(verdict, ""))
 
 
 def _trial_json(trial: Row, layers: list[Row]) -> Row:

@@ -109,7 +109,7 @@ def _layer(
     intervals |= {f"{name}_high": value + 0.05 for name, value in scores.items()}
     layer = "features.3b.conv" if position == 1 else "features.3a.conv"
     facts = {"step": step, "epoch": epoch, "layer": layer, "position": position, "neurons": 48}
-    null = {"null_horizontal_mean": 0.0, "null_horizontal_high": 0.03}
+    null = {"null_horizontal_mean": 0.0, "null_horizontal_high": 0.03, "null_turned_high": 0.4, "reliability": 0.8}
     return facts | scores | intervals | null | {"verdict": verdict, "expected": expected}
 
 

@@ -19,7 +19,7 @@ from sweep.cli import app
 from sweep.grid.expand import expand
 from sweep.grid.schema import Grid
 from sweep.results.measuring import measure_sweep
-from sweep.results.position import MAP, POSITION, feature_maps
+from sweep.results.position import MAP, POSITION, feature_maps, input_nulls
 from sweep.results.tables import read_table
 from sweep.spec import Plan
 from sweep.store.sweep_dir import SweepDir
@@ -56,6 +56,9 @@ def test_a_trial_is_probed_once_for_each_checkpoint(trained: SweepDir, plan: Pla
     assert set(table["images"]) == {16}
     assert table[["row_r2", "column_r2"]].notna().all(axis=None)
     assert table[["row_r2", "column_r2"]].le(1).all(axis=None)
+    nulls = table.set_index("layer")[["null_input_horizontal", "null_input_vertical"]]
+    assert nulls.loc[MAP].isna().all()  # no convolution's input
+    assert nulls.drop(MAP).abs().le(1).all(axis=None)
     assert outcomes(trained) == ["there already"]
     file = trained.trial(plan.trial_id).path / "probe.json"
     rows = json.loads(file.read_text())
@@ -122,6 +125,23 @@ def test_maps_are_those_that_the_network_makes() -> None:
         assert np.allclose(maps[MAP], net.features(images), atol=1e-6)
         assert np.allclose(maps[MAP], block[2](block[1](torch.from_numpy(maps["features.3b.conv"]))), atol=1e-6)
     assert not net.features.get_submodule("3b.conv")._forward_hooks
+
+
+def test_inputs_that_vary_by_row_alone_make_horizontal_kernels() -> None:
+    net = models.build("simplified_mini", "coord_conv", 5, 56, seed=0)
+    images = torch.rand((4, 3, 56, 1), generator=torch.Generator().manual_seed(0)).expand(4, 3, 56, 56)
+    for name in net.final_convs:
+        net.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs: (inputs[0].mean(dim=3, keepdim=True).expand_as(inputs[0]),)
+        )
+    nulls = input_nulls(net, images)
+    assert list(nulls) == list(reversed(net.final_convs))
+    assert all(null["null_input_horizontal"] > 0.9 for null in nulls.values())
+
+
+def test_a_conv_without_windows_has_no_input_null() -> None:
+    net = models.build("simplified_mini", "baseline", 5, 56, seed=0)
+    assert set(input_nulls(net, torch.zeros(2, 3, 56, 56))) <= set(net.final_convs)
 
 
 def test_a_sweep_that_is_not_there_yet_gives_an_empty_table(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def rows(*values: tuple[str, int, float, str]) -> pd.DataFrame:
     common = {
         "data": "scenes", "data_key": "d", "recipe_key": "r", "architecture": "net", "layer": "last", "position": 1,
         "vertical": 0.0, "val_accuracy": 0.5, "expected": "horizontal", "primary": "horizontal",
+        "reliability": 0.9, **dict.fromkeys(["null_horizontal_high", "null_vertical_high", "null_turned_high"], 0.1),
     }  # fmt: skip
     return pd.DataFrame(
         [common | dict(zip(("intervention", "seed", "horizontal", "verdict"), value, strict=True)) for value in values]
@@ -64,6 +65,13 @@ def test_a_verdict_tells_of_its_own_score_and_none_of_the_larger_one() -> None:
     assert told_direction("vertical", 0.9, 0.7) == "vertical"
     assert told_direction("none", -0.1, 0.2) == "vertical"
     assert told_direction("none", 0.2, 0.1) == "horizontal"
+
+
+def test_none_is_told_as_too_noisy_where_most_seeds_are() -> None:
+    table = rows(("baseline", 0, 0.3, "none"), ("baseline", 1, 0.3, "none"), ("baseline", 2, 0.9, "horizontal"))
+    for reliability, told in (([0.1, 0.1, 0.9], "too noisy to judge"), ([0.1, 0.9, 0.1], "none"), (None, "none")):
+        (row,) = over_seeds(table.assign(reliability=pd.Series(reliability, dtype="Float64"))).to_dict("records")
+        assert (row["verdict"], row["told"]) == ("none", told)
 
 
 def test_one_seed_has_no_spread() -> None:
