@@ -14,7 +14,8 @@ from sweep.results.cells import SYMBOLS
 from sweep.results.specs import spec_differences
 from sweep.results.state import State
 from sweep.results.tables import Row, records
-from sweep.results.words import decimal, short_layer, told_verdict
+from sweep.results.verdicts import told_verdict
+from sweep.results.words import decimal, short_layer
 
 LEAST, MOST = 2, 6
 DRAWN = 48

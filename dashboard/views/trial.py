@@ -15,7 +15,8 @@ from dashboard.words import page_title, plain
 from sweep.results.attempts import attempts
 from sweep.results.cells import SYMBOLS
 from sweep.results.state import State
-from sweep.results.words import count, decimal, remarkable, short_layer, size_in_words, told_verdict
+from sweep.results.verdicts import told_verdict
+from sweep.results.words import count, decimal, remarkable, short_layer, size_in_words
 from sweep.store.files import sizes_below, version_of
 from sweep.store.notes import Note, read_notes
 from sweep.store.requests import Request, TrialStop, pending_request

@@ -15,7 +15,8 @@ from dashboard.weights import SORTS, Shown
 from dashboard.words import page_title, plain
 from sweep.results.cells import SYMBOLS
 from sweep.results.state import State
-from sweep.results.words import decimal, short_layer, told_verdict
+from sweep.results.verdicts import told_verdict
+from sweep.results.words import decimal, short_layer
 
 MOST = 6
 ACROSS = 3

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.banding import RELIABLE, THRESHOLD
-from sweep.results.words import TOO_NOISY
+from sweep.results.verdicts import TOO_NOISY
 from sweep.spec import USUAL_FLIP
 
 BASELINE = "baseline"

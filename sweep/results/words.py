@@ -3,10 +3,6 @@
 import re
 from math import isnan
 
-from analysis.banding import too_noisy
-
-TOO_NOISY = "too noisy to judge"
-
 _SIZES = ("bytes", "kB", "MB", "GB", "TB")
 _UNITS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (120, 60, "minutes"))
 
@@ -59,11 +55,6 @@ def remarkable(neurons: int, dead: float | None, single_tap: float | None) -> st
 def short_layer(layer: str) -> str:
     """A layer's name without the parts that all of a network's layers share."""
     return layer.removeprefix("features.").removesuffix(".conv")
-
-
-def told_verdict(verdict: str | None, reliability: float | None) -> str:
-    """A layer's verdict, or `too noisy to judge` where it is none and noise would hide even perfect bands."""
-    return TOO_NOISY if too_noisy(verdict, reliability) else verdict or ""
 
 
 def kind_of(error: str) -> str:

@@ -19,7 +19,8 @@ from analysis.write import write_bytes
 from sweep.results.cells import last_convs
 from sweep.results.state import Filters, read_state
 from sweep.results.tables import read_reduced, read_table, records
-from sweep.results.words import decimal, remarkable, told_verdict
+from sweep.results.verdicts import told_verdict
+from sweep.results.words import decimal, remarkable
 from sweep.store.sweep_dir import SweepDir
 from sweep.terminal.status import STYLES, StateView, state_json
 

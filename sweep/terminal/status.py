@@ -13,7 +13,8 @@ from rich.text import Text
 
 from sweep.results.state import Failures, Filters, State
 from sweep.results.tables import Row, plain_records
-from sweep.results.words import decimal, short_layer, told_verdict
+from sweep.results.verdicts import told_verdict
+from sweep.results.words import decimal, short_layer
 from sweep.terminal.cost import done_and_left
 from sweep.terminal.fit import readable, shortened
 
