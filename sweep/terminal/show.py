@@ -113,10 +113,10 @@ def layer_results_json(results: Sequence[LayerResult]) -> list[dict[str, Any]]:
             "shape": list(result.shape),
             "horizontal": None if result.scores is None else round(result.scores.horizontal, 4),
             "vertical": None if result.scores is None else round(result.scores.vertical, 4),
-            "null_turned_high": None if result.turned is None else _rounded(result.turned.null_turned_high),
-            "reliability": _rounded(result.reliability),
             "verdict": result.verdict,
             "skipped": result.skipped,
+            "null_turned_high": None if result.turned is None else _rounded(result.turned.null_turned_high),
+            "reliability": _rounded(result.reliability),
         }
         for result in results
     ]

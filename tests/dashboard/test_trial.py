@@ -243,3 +243,15 @@ def test_a_request_to_stop_is_told_apart_from_one_to_retry(sweep: SweepDir, page
     run(page, trial=FAILED)
     assert "A stop was requested" in told(page)
     assert "Retry" not in labels(page)
+
+
+def test_chance_is_told_by_each_null_that_is_known() -> None:
+    layer = pd.Series({"layer": "c", "null_horizontal_high": 0.03, "null_turned_high": 0.4, "reliability": 0.8})
+    probes = pd.DataFrame({"layer": ["map", "c"], "null_input_horizontal": [None, 0.2], "null_input_vertical": 0.1})
+    assert words.chance(layer, probes) == (
+        "By chance: below 0.03 with shuffled positions; below 0.40 with turned neurons; 0.20 horizontal, 0.10 vertical "
+        "in kernels made of its inputs. Reliability 0.80."
+    )
+    older = layer.astype(object)
+    older[["null_turned_high", "reliability"]] = pd.NA
+    assert words.chance(older, probes.iloc[:0]) == "By chance: below 0.03 with shuffled positions."

@@ -36,7 +36,8 @@ def test_json_has_the_keys_it_promises_and_a_reason_for_each_layer_without_score
     result = analyze(file, "--json")
     rows = {row["layer"]: row for row in json.loads(result.stdout)}
     assert list(rows) == ["stem", "point", "nan", "last"]
-    assert all(list(row) == ["layer", "shape", "horizontal", "vertical", "verdict", "skipped"] for row in rows.values())
+    keys = ["layer", "shape", "horizontal", "vertical", "verdict", "skipped", "null_turned_high", "reliability"]
+    assert all(list(row) == keys for row in rows.values())
     assert (rows["stem"]["verdict"], rows["last"]["verdict"]) == ("none", "horizontal")
     assert rows["last"]["horizontal"] > 2 / 3
     assert (rows["point"]["horizontal"], rows["point"]["verdict"]) == (None, None)
