@@ -21,7 +21,7 @@ def probe(
     cluster: Cluster = None,
     insecure: Insecure = False,
 ) -> None:
-    """Measure how well a linear model reads absolute position from each trial's last maps."""
+    """Measure how well position can be read from each trial's last maps, and what bands their inputs make likely."""
     from sweep.results.position import POSITION
     from sweep.store.sweep_dir import open_sweep
 
