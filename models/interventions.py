@@ -393,6 +393,7 @@ INTERVENTIONS: dict[str, Intervention] = {
         source=_OURS,
         expected={},
         transform=rotate90,
+        primary="vertical",
         flip="top_bottom",  # before the rotation, which makes it left to right
     ),
     "rotate180": Intervention(
