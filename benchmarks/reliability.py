@@ -30,7 +30,7 @@ KERNELS, CHANNELS = (3, 5, 7), (16, 64, 256)
 NOISE = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 MIXED = {3: 0.6, 5: 0.9, 7: 1.0}
 """How strong what isn't banded is beside the bands, for each kernel; the score without noise is then about a half."""
-EDGES = (-1.0, 0.1, 0.2, 0.3, RELIABLE, 0.5, 0.6, 0.8, 1.0)
+EDGES = (-1.0, 0.1, 0.2, 0.3, RELIABLE, 0.6, 0.8, 1.0)
 
 
 class Planted(NamedTuple):
@@ -95,7 +95,7 @@ def in_range(found: list[Planted], low: float, high: float) -> dict[str, Any] | 
     kept = [layer.score / layer.truth for layer in mixed]
     corrected = [layer.score / layer.truth / stepped_up(layer.reliability) for layer in mixed]
     return {
-        "reliability": f"below {high:.1f}" if low == EDGES[0] else f"{low:.1f} to {high:.1f}",
+        "reliability": f"below {high}" if low == EDGES[0] else f"{low} to {high}",
         "perfect": len(perfect),
         "called horizontal": sum(layer.score >= THRESHOLD for layer in perfect),
         "mean score": f"{np.mean([layer.score for layer in perfect]):.2f}",

@@ -29,6 +29,15 @@ def test_a_grid_is_the_product_of_what_it_names() -> None:
     assert plans[0].layers == ("features.3b.conv", "features.3a.conv")
 
 
+def test_each_plan_names_its_primary_endpoint_and_keeps_it() -> None:
+    plans = expand(load_grid("demo", [])).plans
+    endpoints = {plan.spec.intervention: plan.primary for plan in plans}
+    assert endpoints == dict.fromkeys(endpoints, "horizontal") | {"rotate90": "vertical"}
+    assert [Plan.from_json(json.loads(json.dumps(plan.to_json()))) for plan in plans] == list(plans)
+    older = {key: value for key, value in plans[0].to_json().items() if key != "primary"}
+    assert Plan.from_json(older).primary is None
+
+
 LARGE = {"full", "smoke-full"}
 
 
