@@ -16,7 +16,7 @@ from analysis.reduce import reduce_weights
 
 _DRAWS = 1000
 _LEVEL = 0.975
-_WINDOWS = 4096  # kernels made of twice as many score the same within 0.01
+_WINDOWS = 4096  # more change the score less than another seed does
 _BYTES = 256 * 2**20  # of windows held at a time
 
 
