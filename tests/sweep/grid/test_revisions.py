@@ -57,7 +57,8 @@ def ids(*settings: str, grid: str = "demo") -> list[str]:
 
 @pytest.mark.parametrize("grid", IDS)
 def test_what_was_never_mended_keeps_its_id(grid: str) -> None:
-    settings = {"photos": ["data=tiny"], "smoke-full": ["interventions=[baseline]"]}.get(grid, [])
+    others = {"demo": ["recipe=small"], "photos": ["data=tiny"], "smoke-full": ["interventions=[baseline]"]}
+    settings = others.get(grid, [])
     kept = [trial_id for trial_id in ids(*settings, grid=grid) if not trial_id.startswith(tuple(MENDED))]
     assert kept == IDS[grid]
 
