@@ -79,13 +79,19 @@ class AnalysisPool:
     one for each 4 CPUs where both are 0, growing with the cluster. An actor with a share of a GPU factorises there.
     A checkpoint whose actor dies is retried once on a new actor, then reported as a row with the error. One that met an
     outage of the storage is reported as such: whoever knows when the storage answers may submit it again. Its actor
-    gets nothing more for a minute while others get on.
+    gets nothing more for a minute while others get on. `layers` goes with each checkpoint to the `analyst`, the class
+    of the actors.
     """
 
     def __init__(
-        self, actors: int | Literal["auto"], num_cpus: float, num_gpus: float, layers: Choice = "final"
+        self,
+        actors: int | Literal["auto"],
+        num_cpus: float,
+        num_gpus: float,
+        layers: Any = "final",
+        analyst: type[Analyst] = Analyst,
     ) -> None:
-        self._wanted, self._layers = actors, layers
+        self._wanted, self._layers, self._analyst = actors, layers, analyst
         self._num_cpus, self._num_gpus = num_cpus, num_gpus
         self._workers: list[_Worker] = []
         self._queue: deque[_Job] = deque()
@@ -150,7 +156,7 @@ class AnalysisPool:
 
     def _start(self) -> _Worker:
         shares = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus}
-        actor = ray.remote(Analyst).options(**shares, scheduling_strategy="SPREAD").remote(self._num_gpus)
+        actor = ray.remote(self._analyst).options(**shares, scheduling_strategy="SPREAD").remote(self._num_gpus)
         return _Worker(actor, starting=actor.ready.remote())
 
     def _dispatch(self) -> None:

@@ -106,14 +106,26 @@ def analyze_checkpoint(
         STORAGE_ERRORS: the storage is unavailable; nothing says that the checkpoint is analysed.
     """
     folder = UPath(out_dir)
-    before = _results(folder)
+    before = results_in(folder)
     if before is not None:
         return before
     remove_unfinished(folder)
     original = UPath(model_file)
     with _nearby(original) as file:
         rows = [_naming(original, file, row) for row in _rows(file, folder, layers, device)]
-    write_bytes(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    _write_results(folder, rows)
+    return rows
+
+
+def analyze_chosen(convs: Sequence[Conv], out_dir: AnyPath, device: str = "cpu") -> list[Row]:
+    """Analyse convs wherever their weights come from, and write what `analyze_checkpoint` does.
+
+    Raises:
+        STORAGE_ERRORS: the storage is unavailable.
+    """
+    folder = UPath(out_dir)
+    rows = _rows_of(convs, folder, device)
+    _write_results(folder, rows)
     return rows
 
 
@@ -140,8 +152,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _results(folder: UPath) -> list[Row] | None:
-    """The rows that an earlier analysis has left, or None."""
+def results_in(out_dir: AnyPath) -> list[Row] | None:
+    """The rows that an earlier analysis has left in a folder, or None."""
+    folder = UPath(out_dir)
     try:
         rows = json.loads(read_bytes(folder / RESULTS))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -181,9 +194,17 @@ def _rows(model_file: UPath, folder: UPath, layers: Choice, device: str) -> list
         if is_outage(error):
             raise
         return [failed_row("", 1, error)]  # whatever is wrong with the file
+    return _rows_of(chosen, folder, device)
+
+
+def _rows_of(chosen: Sequence[Conv], folder: UPath, device: str) -> list[Row]:
     with one_thread():
         names = arrays_names(conv.layer for conv in chosen)
         return [_row(folder / names[conv.layer], conv, i, device) for i, conv in enumerate(chosen, start=1)]
+
+
+def _write_results(folder: UPath, rows: list[Row]) -> None:
+    write_bytes(folder / RESULTS, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _chosen(model_file: AnyPath, layers: Choice) -> list[Conv]:

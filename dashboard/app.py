@@ -9,6 +9,7 @@ import streamlit as st
 from PIL import Image
 
 import sweep  # noqa: F401  # first: it makes sure that the project's packages are found, not others with the same names
+from dashboard import atlases
 from dashboard.access import needs_login
 from dashboard.theme import GRAPHICS, STYLE
 from dashboard.trouble import told
@@ -26,7 +27,9 @@ ICONS = {  # of the pages, in their order; others follow
     "article": "article",
     "seeds": "difference",
     "progress": "hourglass_top",
+    "atlas": "map",
 }
+ATLAS = "atlas"  # a page of storages that hold one
 
 
 def icon() -> Image.Image:
@@ -35,6 +38,11 @@ def icon() -> Image.Image:
     for row, colour in enumerate(("vermillion", "green", "blue")):
         image.paste(Image.new("RGB", (48, 12), GRAPHICS[colour]), (0, 2 + 16 * row))
     return image
+
+
+def shown() -> list[Path]:
+    """The pages that this storage has something for."""
+    return [view for view in VIEWS.glob("*.py") if view.stem != ATLAS or atlases.names()]
 
 
 def require_login() -> None:
@@ -62,7 +70,7 @@ pages = st.navigation(
             url_path=view.stem,
             default=view.stem == FIRST,
         )
-        for view in sorted(VIEWS.glob("*.py"), key=lambda view: ([*ICONS, view.stem].index(view.stem), view.stem))
+        for view in sorted(shown(), key=lambda view: ([*ICONS, view.stem].index(view.stem), view.stem))
     ]
 )
 with told():

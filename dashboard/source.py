@@ -45,24 +45,24 @@ def chosen_sweep() -> SweepDir:
 
 def state(sweep: SweepDir) -> State:
     """The sweep as it is now; read anew when it has changed. Ends the page if a table is damaged."""
-    with _damage_told():
+    with damage_told():
         return _state(str(sweep.path), glance(sweep)[0])
 
 
 def rows(seen: State, name: TableName, trial_id: str) -> pd.DataFrame:
     """One trial's rows of a table, in all its columns; ends the page if the table is damaged."""
-    with _damage_told():
+    with damage_told():
         return _rows(str(seen.sweep.path), name, trial_id, _table_version(seen, name))
 
 
 def table(seen: State, name: TableName) -> pd.DataFrame:
     """A whole table that no driver rewrites, such as `clusters`; ends the page if it is damaged."""
-    with _damage_told():
+    with damage_told():
         return _table(str(seen.sweep.path), name, _table_version(seen, name))
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def damage_told() -> Iterator[None]:
     """Say which table is damaged and which command rewrites it: the dashboard itself writes only requests."""
     try:
         yield

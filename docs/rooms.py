@@ -17,6 +17,7 @@ ROOMS = {
     "sweep.service": (1.5, "all that knows Ray"),
     "sweep.report": (1.0, "one HTML file"),
     "sweep.terminal": (2.0, "what a terminal shows"),
+    "sweep.atlas": (3.5, "other people's networks"),
     "sweep.results": (0.5, "files to tables to numbers"),
     "sweep.training": (1.5, "one trial, without Ray"),
     "sweep.grid": (2.5, "what a researcher writes"),

@@ -12,6 +12,7 @@ import typer
 
 from sweep.cli.ablate import ablate
 from sweep.cli.analyze import analyze
+from sweep.cli.atlas import atlas
 from sweep.cli.consoles import complain
 from sweep.cli.dashboard import dashboard
 from sweep.cli.diff import diff
@@ -29,8 +30,8 @@ from sweep.cli.stop import logs, stop
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "launch": launch, "submit": submit, "resume": resume, "stop": stop, "status": status, "logs": logs,
-    "list": list_names, "diff": diff, "remove": remove, "analyze": analyze, "dashboard": dashboard,
-    "prepare": prepare, "probe": probe, "ablate": ablate, "report": report,
+    "list": list_names, "diff": diff, "remove": remove, "analyze": analyze, "atlas": atlas,
+    "dashboard": dashboard, "prepare": prepare, "probe": probe, "ablate": ablate, "report": report,
 }  # fmt: skip
 
 app = typer.Typer(cls=Commands, invoke_without_command=True, pretty_exceptions_enable=False)

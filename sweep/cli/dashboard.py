@@ -51,15 +51,16 @@ def _shown(place: str | None, storage: str) -> str:
     Raises:
         ValueError: there is neither; the message lists the sweeps of the storage.
     """
+    from sweep.store.atlas_dir import atlas_names, is_atlas
     from sweep.store.files import absolute, children
     from sweep.store.sweep_dir import is_sweep, sweep_names
 
     named = absolute(storage if place is None else place)
-    if is_sweep(named):
+    if is_sweep(named) or is_atlas(named):
         return str(named)
     if place is not None and "://" not in place and is_sweep(absolute(storage) / place):
         return str(absolute(storage) / place)
-    if sweep_names(named):
+    if sweep_names(named) or atlas_names(named):
         return str(named)
     if named.is_dir() and all(name.startswith(".") for name in children(named)):
         return str(named)  # a storage that waits for its first sweep

@@ -47,6 +47,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweep analyze model.pt --layer features.3b.conv --json", "one layer, for programs"),
         ("sweep analyze demo", "all checkpoints of a sweep, again"),
     ),
+    "atlas": (
+        ("sweep atlas timm torchvision --dry-run", "which networks that are"),
+        ("sweep atlas 'timm:resnet*' random:timm:resnet18 ~/checkpoints", "some of them, one untrained, and your own"),
+        ("sweep atlas --report atlas.html", "what is missing of it, and a file to send"),
+    ),
     "dashboard": (
         ("sweep dashboard runs", "all sweeps of a folder"),
         ("sweep dashboard s3://bucket/sweeps --port 8600", "those of an object store, at another port"),

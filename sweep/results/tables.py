@@ -4,7 +4,7 @@ Needs neither torch nor Ray, so the dashboard and reports start fast and run any
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -120,7 +120,15 @@ def read_table(
         DamagedTableError: it can't be read; the message says which command rewrites it.
     """
     types = COLUMNS[name] if columns is None else {column: COLUMNS[name][column] for column in columns}
-    path = SweepDir(sweep).table(name)
+    return read_parquet(SweepDir(sweep).table(name), types, f"{_CURES.get(name, 'sweep resume')} {sweep}", trial_id)
+
+
+def read_parquet(path: UPath, types: Mapping[str, str], command: str, trial_id: str | None = None) -> pd.DataFrame:
+    """A table's file as a frame with columns of these pandas types; `command` rewrites the file.
+
+    Raises:
+        DamagedTableError: it can't be read.
+    """
     if not path.exists():
         return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in types.items()})
     data = BytesIO(path.read_bytes())
@@ -130,7 +138,7 @@ def read_table(
         table = file.read(written) if trial_id is None else _of_trial(file, written, trial_id)
         return table.to_pandas().reindex(columns=list(types)).astype(types)
     except DAMAGE as error:
-        _refuse(sweep, path, error, _CURES.get(name, "sweep resume"))
+        _refuse(path, error, command)
 
 
 def table_versions(sweep: UPath) -> dict[str, str]:
@@ -155,9 +163,9 @@ def _of_trial(file: ParquetFile, columns: Sequence[str], trial_id: str) -> pa.Ta
     return table.filter(pc.equal(table["trial_id"], trial_id)).select(columns)
 
 
-def _refuse(sweep: UPath, path: UPath, error: BaseException, command: str) -> NoReturn:
+def _refuse(path: UPath, error: BaseException, command: str) -> NoReturn:
     said = " ".join(str(error).split()) or type(error).__name__
-    raise DamagedTableError(f"{path} is damaged ({said[:200]}); `{command} {sweep}` rewrites it") from error
+    raise DamagedTableError(f"{path} is damaged ({said[:200]}); `{command}` rewrites it") from error
 
 
 def table_of(name: TableName, rows: Iterable[Row]) -> pd.DataFrame:
@@ -179,7 +187,12 @@ def parquet(table: pd.DataFrame) -> bytes:
 
 def read_reduced(sweep: UPath, trial_id: str, step: int, layer: str) -> ReducedLayer | None:
     """The reduced weights of one analysed layer, or None where it was not analysed or its file is damaged."""
-    path = arrays_file(SweepDir(sweep).trial(trial_id).layers / str(step), layer)
+    return read_arrays(SweepDir(sweep).trial(trial_id).layers / str(step), layer)
+
+
+def read_arrays(folder: UPath, layer: str) -> ReducedLayer | None:
+    """The reduced weights of a layer whose results are in a folder, or None where they are missing or damaged."""
+    path = arrays_file(folder, layer)
     if not path.exists():
         return None
     data = path.read_bytes()
@@ -214,7 +227,7 @@ def read_clusters_array(sweep: UPath, name: str) -> np.ndarray | None:
         with np.load(BytesIO(data), allow_pickle=False) as arrays:
             return arrays[name] if name in arrays.files else None
     except DAMAGE as error:
-        _refuse(sweep, path, error, "sweep report")
+        _refuse(path, error, f"sweep report {sweep}")
 
 
 def plain_records(frame: pd.DataFrame) -> list[Row]:

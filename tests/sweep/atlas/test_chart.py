@@ -1,0 +1,210 @@
+"""Networks looked at by plain calls, without Ray: files, a library of three, the same weights twice, what is broken."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from upath import UPath
+
+from analysis.layers import analyze_file
+from models import libraries
+from models.libraries import Library
+from sweep.atlas import chart as charting
+from sweep.atlas import network as networks
+from sweep.atlas.chart import Task, chart
+from sweep.atlas.sources import addresses, unfinished
+from sweep.results.atlas import COLUMNS, atlas_table, failures, read_atlas, read_layer, verdicts_by, write_atlas
+from sweep.store.addresses import absolute_source
+from sweep.store.atlas_dir import Asked, AtlasDir, Record, atlas_names, open_atlas
+from sweep.store.files import read_json
+
+TASK = Task(last=2, run="a run")
+
+
+def banded(n: int = 12, c: int = 6) -> torch.Tensor:
+    noise = torch.randn(n, c, 5, 5, generator=torch.Generator().manual_seed(0))
+    return torch.linspace(-1, 1, 5)[:, None].expand(5, 5) * noise[:, :, :1, :1] + 0.05 * noise
+
+
+class Tiny(nn.Module):
+    def __init__(self, trained: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect")
+        self.conv = nn.Conv2d(6, 12, 5, padding=2)
+        self.head = nn.Linear(12, 2)
+        if trained:
+            self.conv.weight.data = banded()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(self.stem(images)).mean((2, 3)))
+
+
+def build(name: str, trained: bool) -> nn.Module:
+    if name == "gone.v1" and trained:
+        raise OSError("no route to the server")
+    return nn.Linear(2, 2) if name.startswith("flat") else Tiny(trained)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library of three networks, one of whose weights can't be had."""
+    known = Library(
+        architectures=lambda: ["flat", "gone", "tiny"], weights=lambda: ["flat.v1", "gone.v1", "tiny.v1"], build=build
+    )
+    monkeypatch.setitem(libraries.LIBRARIES, "timm", known)
+
+
+@pytest.fixture
+def atlas(tmp_path: Path) -> AtlasDir:
+    return AtlasDir(UPath(tmp_path / "runs" / "atlas"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two copies of a banded file, a broken one, what is no checkpoint, and what training continues from."""
+    folder = tmp_path / "nets"
+    (folder / "deep").mkdir(parents=True)
+    torch.save({"first.weight": torch.randn(6, 3, 3, 3), "last.weight": banded()}, folder / "a.pt")
+    shutil.copy(folder / "a.pt", folder / "deep" / "copy.pth")
+    (folder / "broken.pt").write_text("torn")
+    for name in ("notes.txt", "training.safetensors", ".hidden.pt", "model-00001-of-00002.safetensors"):
+        (folder / name).write_text("none of these")
+    return folder
+
+
+def table(atlas: AtlasDir, records: list[Record]) -> Any:
+    def layers_of(digest: str) -> dict[str, Any]:
+        return {row["layer"]: row for row in read_json(atlas.network(digest) / "layers.json")}
+
+    return atlas_table(records, layers_of)
+
+
+def test_a_library_is_scored_and_what_is_missing_is_a_row_with_its_reason(library: None, atlas: AtlasDir) -> None:
+    found = addresses(["timm", "random:timm:t*", "timm:tiny.v1"])
+    assert found == ["timm:flat.v1", "timm:gone.v1", "timm:tiny.v1", "random:timm:tiny"]
+    flat, gone, trained, random = (chart(atlas, address, TASK) for address in found)
+    assert "no convolution" in str(flat.error)
+    assert "run this where there is a network" in str(gone.error)
+    assert (trained.architecture, trained.pooling, trained.error) == ("tiny", "global average", None)
+    rows = table(atlas, [flat, gone, trained, random])
+    assert list(rows.columns) == list(COLUMNS)
+    of = rows.set_index(["source", "position"])
+    last, before = of.loc[("timm:tiny.v1", 1)], of.loc[("timm:tiny.v1", 2)]
+    assert (last["layer"], last["kernel"], last["padding"], last["verdict"]) == ("conv", "5x5", "zeros", "horizontal")
+    assert (before["layer"], before["kernel"], before["padding"]) == ("stem", "3x3", "reflect")
+    assert last["horizontal_low"] <= last["horizontal"] <= last["horizontal_high"]
+    assert of.loc[("random:timm:tiny", 1)]["verdict"] == "none"
+    assert rows["weights"].tolist() == ["trained"] * 4 + ["random"] * 2
+    assert [number for number, _, _ in failures(rows)] == [1, 1]
+
+
+def test_a_file_is_scored_as_sweep_analyze_scores_it(atlas: AtlasDir, folder: Path) -> None:
+    record = chart(atlas, str(folder / "a.pt"), TASK)
+    (result,) = analyze_file(folder / "a.pt", ["last"])
+    (row,) = table(atlas, [record]).query("layer == 'last'").to_dict("records")
+    assert result.scores is not None
+    assert (row["position"], row["library"], row["pooling"]) == (1, "file", "unknown")
+    assert row["horizontal"] == result.scores.horizontal
+    assert record.digest is not None
+    reduced = read_layer(atlas.path, record.digest, "last")
+    assert reduced is not None
+    assert result.reduction is not None
+    np.testing.assert_allclose(reduced.reduced, result.reduction.reduced, atol=1e-3)  # it is kept in half precision
+
+
+def test_the_same_weights_are_analysed_once_and_both_rows_say_so(
+    atlas: AtlasDir, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    whole = charting.analyze_chosen
+    monkeypatch.setattr(charting, "analyze_chosen", lambda *given: calls.append(1) or whole(*given))
+    found = addresses([str(folder)])
+    assert [UPath(one).name for one in found] == ["a.pt", "broken.pt", "copy.pth"]
+    records = [chart(atlas, address, TASK) for address in found]
+    assert len(calls) == 1
+    rows = table(atlas, records)
+    last = rows[rows["position"] == 1].set_index("name")["same_as"]
+    assert last.to_dict() == {"a.pt": found[2], "copy.pth": found[0]}
+    assert verdicts_by(rows, "pooling").to_dict("records") == [
+        {"pooling": "unknown", "networks": 1, "horizontal": 1, "vertical": 0, "none": 0}
+    ]
+    assert "damaged" in rows.set_index("name").loc["broken.pt", "error"]
+
+
+def test_weights_that_another_actor_analyses_are_left_to_it_and_taken_over_from_a_dead_run(atlas: AtlasDir) -> None:
+    assert atlas.claim("digest", "first", "run")
+    assert atlas.claim("digest", "first", "run")  # its actor has died, and it is tried again
+    assert not atlas.claim("digest", "second", "run")
+    assert atlas.claim("digest", "second", "next run")
+
+
+def test_only_what_is_missing_or_has_changed_is_done_again(atlas: AtlasDir, folder: Path, library: None) -> None:
+    found = addresses([str(folder), "timm"])
+    assert unfinished(atlas, found) == found
+    for address in found[:3]:
+        chart(atlas, address, TASK)
+    a, broken, copy, *named = found
+    assert unfinished(atlas, found) == [broken, *named]
+    for address in named:
+        chart(atlas, address, TASK)
+    assert unfinished(atlas, found) == [broken, "timm:flat.v1", "timm:gone.v1"]
+    torch.save({"last.weight": torch.randn(8, 4, 3, 3)}, copy)
+    (atlas.path / "sources" / "torn.json").write_text("{")
+    assert unfinished(atlas, [a, copy]) == [copy]
+
+
+def test_an_interrupted_analysis_has_no_results_and_its_row_says_so(atlas: AtlasDir, folder: Path) -> None:
+    record = chart(atlas, str(folder / "a.pt"), TASK)
+    (atlas.network(str(record.digest)) / "layers.json").unlink()
+    assert unfinished(atlas, [record.source]) == [record.source]
+    assert "run the same command again" in atlas_table([record], lambda _: {})["error"].iloc[0]
+
+
+def test_a_network_larger_than_the_machine_is_not_built(
+    atlas: AtlasDir, library: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "_free_bytes", lambda: 10)
+    assert "of memory" in str(chart(atlas, "timm:tiny.v1", TASK).error)
+    monkeypatch.undo()
+    assert networks._free_bytes() is None or networks._free_bytes() > 2**20
+
+
+def test_mistakes_are_told_with_a_cure(tmp_path: Path, atlas: AtlasDir) -> None:
+    with pytest.raises(ValueError, match="libraries: timm, torchvision"):
+        absolute_source("tim")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no checkpoint that can be read"):
+        addresses([str(tmp_path / "empty")])
+    (tmp_path / "empty" / "sweep.yaml").touch()
+    with pytest.raises(ValueError, match="sweep analyze"):
+        addresses([str(tmp_path / "empty")])
+    with pytest.raises(ValueError, match="is empty"):
+        atlas.extended([], None)
+    atlas.ask(atlas.extended(["timm"], 2))
+    assert atlas.extended(["timm", "torchvision"], None) == Asked(sources=["timm", "torchvision"], last=2)
+    with pytest.raises(ValueError, match="--last"):
+        atlas.extended([], 3)
+    atlas.file.write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        atlas.asked()
+
+
+def test_an_atlas_is_found_by_name_or_path(tmp_path: Path, atlas: AtlasDir) -> None:
+    assert atlas_names(atlas.path.parent) == []
+    atlas.ask(Asked(sources=["timm"]))
+    assert atlas_names(atlas.path.parent) == ["atlas"]
+    assert open_atlas("atlas", str(tmp_path / "runs")) == open_atlas(str(atlas.path), "elsewhere") == atlas
+
+
+def test_the_table_survives_being_written(atlas: AtlasDir, folder: Path) -> None:
+    rows = table(atlas, [chart(atlas, str(folder / "a.pt"), TASK)])
+    assert read_atlas(atlas).empty
+    write_atlas(atlas, rows)
+    assert read_atlas(atlas).equals(rows)
+    atlas.table.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="sweep atlas --name"):
+        read_atlas(atlas)
