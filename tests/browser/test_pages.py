@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from dashboard.serve import APP
 from tests.dashboard.chromium import WAIT_MS, Server, served
 from tests.dashboard.synthetic import trial_id, write_sweep
+from tests.dashboard.test_atlas import write as write_atlas
 
 pytestmark = pytest.mark.browser
 PAGES = sorted(path.stem for path in (APP.parent / "views").glob("*.py"))
@@ -29,6 +30,7 @@ STREAMLITS = {"region", "landmark-one-main", "scrollable-region-focusable"}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     storage = tmp_path_factory.mktemp("pages")
     write_sweep(storage / "demo")
+    write_atlas(storage / "atlas")
     with served(storage, storage / "log", "--no-token") as running:
         yield running
 

@@ -66,7 +66,8 @@ def test_it_counts_verdicts_by_pooling_and_shows_the_weights_of_a_layer(page: Ap
     assert names(page) == ["resnet18.a1", "vgg16.tv", "resnet18", "[turned].pt"]
     assert page.dataframe[1].value["Vertical"].tolist() == [-0.1, 0.0, 0.0, 0.8]
     assert any("resnet18.a1" in str(part.value) for part in page.subheader)
-    assert not any("picture can" in str(part.value) for part in page.info)
+    (image,) = page.get("image")
+    assert image.proto.imgs[0].url.endswith(".png")
     assert any("1 network without scores" in part.label for part in page.expander)
 
 
