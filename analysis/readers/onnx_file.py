@@ -18,6 +18,9 @@ _NODES = {
     "QLinearConv": "quantised",
     "ConvInteger": "quantised",
 }
+_GLOBAL = {"GlobalAveragePool": "global average", "GlobalMaxPool": "global max"}
+_REDUCTIONS = {"ReduceMean": "global average", "ReduceMax": "global max"}
+_POSITIONS: tuple[set[int], ...] = ({2, 3}, {-1, -2}, {1, 2}, {1})  # of maps n c h w and n h w c, of n tokens c
 _NODES_LIMIT = 1_000_000
 _CALLS_LIMIT = 100
 
@@ -31,6 +34,60 @@ def onnx_convs(file: UPath) -> list[Conv]:
     Raises:
         ValueError: onnx is not installed, or the file is damaged.
     """
+    folder = str(file.parent.path) if file.protocol in ("", "file") else ""
+    found: dict[tuple[str, str], Conv] = {}
+    with called_damaged(file):
+        for node, constants in _nodes(_graph(file), {}):
+            if node.op_type in _NODES:
+                conv = _conv(node, constants, folder)
+                found.setdefault((conv.layer, _weight_of(node)), conv)  # a weight that several nodes share is one layer
+    return list(found.values())
+
+
+def onnx_pooling(file: UPath) -> str:
+    """What gathers the last map of a graph: `global average`, `global max`, `flatten`, `attention` or `unknown`.
+
+    Nodes alone tell, without shapes: an average pool of one size is unknown.
+
+    Raises:
+        ValueError: onnx is not installed, or the file is damaged.
+    """
+    pooling = "unknown"
+    shares: set[str] = set()  # outputs of softmax, which are attention if something is multiplied by them
+    with called_damaged(file):
+        for node, constants in _nodes(_graph(file), {}):
+            if node.op_type == "Softmax":
+                shares.update(node.output)
+            elif node.op_type == "MatMul" and shares & set(node.input):
+                pooling = "attention"
+            else:
+                pooling = _gathers(node, constants, pooling)
+    return pooling
+
+
+def _gathers(node: Any, constants: dict[str, Any], before: str) -> str:
+    """What gathers the last map once a node has run."""
+    if node.op_type in _NODES:
+        return "unknown"
+    if node.op_type in _GLOBAL:
+        return _GLOBAL[node.op_type]
+    if node.op_type in _REDUCTIONS and _axes(node, constants) in _POSITIONS:
+        return _REDUCTIONS[node.op_type]
+    return "flatten" if node.op_type in ("Flatten", "Reshape") and before == "unknown" else before
+
+
+def _axes(node: Any, constants: dict[str, Any]) -> set[int]:
+    """The axes of a reduction: an attribute, or since opset 18 a constant."""
+    from onnx import numpy_helper
+
+    given = [value for attribute in node.attribute if attribute.name == "axes" for value in attribute.ints]
+    if not given and len(node.input) > 1 and node.input[1] in constants:
+        given = numpy_helper.to_array(constants[node.input[1]]).ravel().tolist()
+    return set(given)
+
+
+def _graph(file: UPath) -> Any:
+    """A file's graph, its functions inlined."""
     try:
         import onnx
     except ImportError as error:
@@ -38,21 +95,14 @@ def onnx_convs(file: UPath) -> list[Conv]:
     from google.protobuf.message import DecodeError
     from onnx.inliner import inline_local_functions
 
-    folder = str(file.parent.path) if file.protocol in ("", "file") else ""
-    found: dict[tuple[str, str], Conv] = {}
-    with called_damaged(file):
-        try:
-            model = onnx.load_model_from_string(file.read_bytes())
-            if model.functions:
-                _require_bounded(model)
-                model = inline_local_functions(model)
-        except (DecodeError, RuntimeError) as error:
-            raise ValueError(error) from error
-        for node, constants in _nodes(model.graph, {}):
-            if node.op_type in _NODES:
-                conv = _conv(node, constants, folder)
-                found.setdefault((conv.layer, _weight_of(node)), conv)  # a weight that several nodes share is one layer
-    return list(found.values())
+    try:
+        model = onnx.load_model_from_string(file.read_bytes())
+        if model.functions:
+            _require_bounded(model)
+            model = inline_local_functions(model)
+    except (DecodeError, RuntimeError) as error:
+        raise ValueError(error) from error
+    return model.graph
 
 
 def _require_bounded(model: Any) -> None:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from analysis.readers.conv import Conv, why_skipped
 from analysis.readers.convs import final_convs, spatial_convs
+from analysis.readers.kinds import ONNX, kind_of_file
+from analysis.readers.onnx_file import onnx_pooling
+from analysis.readers.tensors import file_within
 from models import libraries
 from models.anatomy import Anatomy, anatomy, padding_of
 from sweep.store.addresses import Named, named
@@ -51,7 +54,9 @@ def _of_file(address: str) -> Network:
     first = [by_name[name] for name in stated if name in by_name]
     rest = [conv for conv in reversed(convs) if conv.layer not in stated]
     chosen = [conv for conv in [*first, *rest] if conv.skipped is None]
-    return Network(convs=chosen, architecture=None, pooling="unknown", parameters=None, padding={})
+    file = file_within(address)
+    pooling = onnx_pooling(file) if kind_of_file(file) is ONNX else "unknown"  # others hold no graph
+    return Network(convs=chosen, architecture=None, pooling=pooling, parameters=None, padding={})
 
 
 def _of_library(address: Named) -> Network:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from upath import UPath
 
 from analysis.layers import analyze_file
 from analysis.readers.convs import spatial_convs
+from analysis.readers.onnx_file import onnx_pooling
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 
@@ -136,3 +138,33 @@ def test_functions_that_unfold_without_end_are_refused_before_they_do(tmp_path: 
     onnx.save(model, file)
     with pytest.raises(ValueError, match=r"call each other endlessly|expand to more than 1,000,000 nodes"):
         spatial_convs(file)
+
+
+@pytest.mark.parametrize(
+    ("after", "pooling"),
+    [
+        ([("GlobalAveragePool", {}), ("Flatten", {})], "global average"),
+        ([("GlobalMaxPool", {}), ("Reshape", {})], "global max"),
+        ([("ReduceMean", {"axes": [2, 3]})], "global average"),
+        ([("ReduceMax", {"axes": [-1, -2]})], "global max"),
+        ([("Flatten", {}), ("Softmax", {})], "flatten"),
+        ([("Reshape", {}), ("Softmax", {}), ("MatMul", {}), ("Reshape", {})], "attention"),
+        ([("GlobalAveragePool", {}), ("Conv", {}), ("Flatten", {})], "flatten"),  # the channels' weights, not the map's
+        ([("ReduceMean", {"axes": [1, 2, 3]})], "unknown"),
+        ([("AveragePool", {"kernel_shape": [7, 7]})], "unknown"),
+    ],
+)
+def test_what_gathers_the_last_map_is_read_from_the_nodes(
+    tmp_path: Path, after: list[tuple[str, dict[str, list[int]]]], pooling: str
+) -> None:
+    nodes, last = [node("Conv", "c.weight")], "c.weight_out"
+    for number, (kind, attributes) in enumerate(after):
+        nodes.append(onnx.helper.make_node(kind, [last, "c.weight"], [f"out{number}"], **attributes))
+        last = f"out{number}"
+    assert onnx_pooling(UPath(saved(tmp_path / "net.onnx", nodes, {"c.weight": WEIGHT}))) == pooling
+
+
+def test_axes_of_a_reduction_may_be_a_constant(tmp_path: Path) -> None:
+    nodes = [node("Conv", "c.weight"), onnx.helper.make_node("ReduceMean", ["c.weight_out", "axes"], ["out"])]
+    weights = {"c.weight": WEIGHT, "axes": np.array([2, 3])}
+    assert onnx_pooling(UPath(saved(tmp_path / "net.onnx", nodes, weights))) == "global average"
