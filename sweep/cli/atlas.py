@@ -8,6 +8,7 @@ import typer
 from upath import UPath
 
 from sweep.cli import consoles
+from sweep.cli.checks import require_name
 from sweep.cli.options import Address, AsJson, Storage
 from sweep.cli.running import terminable
 
@@ -24,7 +25,9 @@ def atlas(
             "`random:` in front of a library takes its constructors' random weights. Default: what the atlas has.",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="The atlas to make or continue: a name or a path.")] = "atlas",
+    name: Annotated[
+        str, typer.Option(help="The atlas to make or continue: a name or a path.", callback=require_name)
+    ] = "atlas",
     last: Annotated[
         int | None, typer.Option(min=1, help="How many of a network's last layers to score. Default: 3.")
     ] = None,
@@ -39,7 +42,6 @@ def atlas(
     as_json: AsJson = False,
 ) -> None:
     """Score the last layers of many trained networks: whole libraries, files, folders. Does only what is missing."""
-    from sweep.results.atlas import read_atlas
     from sweep.service.atlas import make_atlas
     from sweep.store.addresses import absolute_source
     from sweep.store.atlas_dir import open_atlas
@@ -51,16 +53,16 @@ def atlas(
         _tell_plan(opened, named, as_json)
         return
     with terminable():
-        made = make_atlas(opened, named, last, actors, address, consoles.complaints)
+        table = make_atlas(opened, named, last, actors, address, consoles.complaints)
     if as_json:
-        consoles.print_json(atlas_json(opened, made.table))
+        consoles.print_json(atlas_json(opened, table))
     else:
-        consoles.output.print(summary(made.table))
+        consoles.output.print(summary(table))
     consoles.tell(f"atlas: {opened.table}", as_json)
     if report is not None:
         from sweep.report.atlas import write_atlas_report
 
-        write_atlas_report(opened, read_atlas(opened), UPath(report))
+        write_atlas_report(opened, table, UPath(report))
         consoles.tell(f"report: {report}", as_json)
 
 

@@ -5,7 +5,6 @@ What is there already is not done again; whatever is wrong with a network is a r
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ from analysis.actors import Analysed, AnalysisPool, Analyst
 from analysis.write import RESULTS
 from sweep.results.atlas import atlas_table, read_atlas, write_atlas
 from sweep.results.tables import Row
-from sweep.service.cluster import Patience, connected
+from sweep.service.cluster import Patience, capacity_of_cluster, connected
 from sweep.store.atlas_dir import AtlasDir, Record
 from sweep.store.files import read_json, require_writable
 from sweep.store.lease import hold
@@ -37,19 +36,10 @@ class Charter(Analyst):
         return [{"record": record}]
 
 
-@dataclass(frozen=True)
-class Made:
-    """An atlas as a run leaves it: its table, how many networks this run looked at, and each actor's peak in MiB."""
-
-    table: pd.DataFrame
-    looked_at: int
-    peaks_mib: list[float]
-
-
 def make_atlas(
     atlas: AtlasDir, sources: Sequence[str], last: int | None, actors: int | None, address: str | None, console: Console
-) -> Made:
-    """Add sources to an atlas and look at all its networks that have no results yet.
+) -> pd.DataFrame:
+    """Add sources to an atlas and look at all its networks that have no results yet; returns its table.
 
     `actors` is how many work at a time; None: one for each CPU of the cluster.
 
@@ -62,30 +52,27 @@ def make_atlas(
         wanted, todo = _listed(atlas, asked.sources)  # before they are recorded: a mistake would be one for ever
         atlas.ask(asked)
         task = {"last": asked.last, "run": uuid4().hex}
-        run = _Run(atlas, wanted, task, actors, Patience(console.print, logs))
+        count = min(len(todo), actors or max(1, int(capacity_of_cluster().cpus // _CPUS)))
+        run = _Run(atlas, wanted, task, count, Patience(console.print, logs))
         with networks_progress(console, len(wanted), len(wanted) - len(todo)) as progress:
             try:
                 run.work(todo, progress, lease.require)
             finally:
                 run.close()
-        return Made(read_atlas(atlas), len(todo), run.peaks_mib)
+        return read_atlas(atlas)
 
 
 class _Run:
     """One run over networks; `close` keeps what is complete."""
 
     def __init__(
-        self, atlas: AtlasDir, wanted: Sequence[str], task: Mapping[str, Any], actors: int | None, patience: Patience
+        self, atlas: AtlasDir, wanted: Sequence[str], task: Mapping[str, Any], actors: int, patience: Patience
     ) -> None:
-        import ray
-
         self._atlas, self._wanted, self._patience = atlas, wanted, patience
-        count = actors or max(1, int(ray.cluster_resources().get("CPU", 1) // _CPUS))
-        self._pool = AnalysisPool(count, _CPUS, 0.0, layers=dict(task), analyst=Charter)
-        self._records = {source: record for source, record in atlas.records().items() if source in set(wanted)}
+        self._pool = AnalysisPool(actors, _CPUS, 0.0, layers=dict(task), analyst=Charter)
+        self._records = atlas.records()
         self._layers: dict[str, dict[str, Row]] = {}
         self._written_at = time.monotonic()
-        self.peaks_mib: list[float] = []
 
     def work(self, todo: Sequence[str], progress: Progress, require: Callable[[], object]) -> None:
         """Look at networks until all are done."""
@@ -102,7 +89,6 @@ class _Run:
                 self._patience.spend("no network could be looked at: an actor needs 1 CPU", {"CPU": _CPUS})
             if time.monotonic() - self._written_at > _WRITE_EVERY_S:
                 self._write()
-        self.peaks_mib = self._pool.peaks_mib() if todo else []
 
     def close(self) -> None:
         self._pool.close()

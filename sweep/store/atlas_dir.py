@@ -20,6 +20,7 @@ from upath import UPath
 
 from analysis.write import RESULTS
 from sweep.store.files import absolute, children, create_json, read_json, write_json
+from sweep.store.sweep_dir import is_sweep
 
 LAST = 3
 """How many of a network's last layers are scored unless told otherwise."""
@@ -173,6 +174,12 @@ def atlas_names(storage: UPath) -> list[str]:
 
 
 def open_atlas(name_or_path: str, storage: str) -> AtlasDir:
-    """The atlas of a name in a storage, or at a path, whether it is there yet or not."""
-    path = UPath(name_or_path) if "/" in name_or_path else absolute(storage) / name_or_path
-    return AtlasDir(absolute(path))
+    """The atlas of a name in a storage, or at a path, whether it is there yet or not.
+
+    Raises:
+        ValueError: a sweep is there.
+    """
+    path = absolute(UPath(name_or_path) if "/" in name_or_path else absolute(storage) / name_or_path)
+    if is_sweep(path):
+        raise ValueError(f"{path} is a sweep; give the atlas another --name")
+    return AtlasDir(path)

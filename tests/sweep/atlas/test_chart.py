@@ -198,6 +198,9 @@ def test_an_atlas_is_found_by_name_or_path(tmp_path: Path, atlas: AtlasDir) -> N
     atlas.ask(Asked(sources=["timm"]))
     assert atlas_names(atlas.path.parent) == ["atlas"]
     assert open_atlas("atlas", str(tmp_path / "runs")) == open_atlas(str(atlas.path), "elsewhere") == atlas
+    (atlas.path / "sweep.yaml").touch()
+    with pytest.raises(ValueError, match="is a sweep"):
+        open_atlas("atlas", str(tmp_path / "runs"))
 
 
 def test_the_table_survives_being_written(atlas: AtlasDir, folder: Path) -> None:
