@@ -3,9 +3,9 @@
     python benchmarks/atlas.py [--most 1500] [--every 1] [--minutes 600] [--json FILE]
 
 About 10 s of CPU a network, so 2 hours for all 1,371 on 2 idle CPU cores; with `--every 10`, every tenth of them by
-name. After `--minutes`, it stops as by Ctrl-C and tells what is complete. Expect the driver and each actor to stay as large
-as a few imports and the largest network, however many networks there are, and no layer to be called banded: random
-weights have no bands. What fails is listed by kind.
+name. After `--minutes`, it stops as by Ctrl-C and tells what is complete. Expect the driver to stay as large as a few
+imports, and each actor as they and the largest network, however many networks there are. Expect no layer to be called
+banded: random weights have no bands. What fails is listed by kind.
 """
 
 import argparse
@@ -107,8 +107,8 @@ def remark(table: pd.DataFrame, asked: int, complete: bool) -> str:
     counts = Counter(map(str, table.drop_duplicates("source")["pooling"].fillna("unknown")))
     pooling = [f"{name} {number}" for name, number in counts.most_common()]
     said = [
-        f"{count(asked, 'network')} asked for, {'all looked at' if complete else 'stopped by the time limit'}; one actor "
-        f"for each of {os.cpu_count()} cores.",
+        f"{count(asked, 'network')} asked for, {'all looked at' if complete else 'stopped by the time limit'}; "
+        f"one actor for each of {os.cpu_count()} cores.",
         f"{banded:.1%} of the layers are called banded; the highest score is {highest:.2f}.",
         f"Pooling: {', '.join(pooling)}.",
         f"Without scores: {'; '.join(f'{number} ({error[:160]})' for number, error, _ in failures(table)) or 'none'}.",
