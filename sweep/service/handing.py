@@ -1,4 +1,4 @@
-"""What workers are given to do next, and what is taken back from those that end before they begin it."""
+"""What workers are given to do next, and what is taken back from those that will not begin it soon."""
 
 import time
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Handing:
         if worker.node in self._nodes.avoided:
             worker.send_home()
             return
-        wanted = 1 if once else 1 + self._ahead(worker.kind) - len(worker.tasks)
+        wanted = 1 if once else 1 + self._ahead(worker) - len(worker.tasks)
         unlike = worker.node if self._nodes.suspected(worker.node) else None
         tasks = self._ledger.queue.take(worker.kind, wanted, unlike) if wanted > 0 else []
         if not tasks and worker.tasks:
@@ -54,17 +54,22 @@ class Handing:
             worker.since = now
 
     def take_back(self) -> None:
-        """Hand out again what workers that were sent home will not begin, or leave it if a reader has asked for that.
+        """Hand out again what workers will not begin soon, or leave it if a reader has asked for that.
 
-        A worker says what it has not begun: it may be at its next trial before it hears that it should go.
+        Those are workers that were sent home, and ones whose trial takes longer than trials of its kind did when others
+        were handed out behind it. A worker says what it has not begun: it may be at its next trial before it hears that
+        it is asked.
         """
-        going = {worker.going: worker for worker in self._ledger.workers.values() if worker.going is not None}
-        heard, _ = ray.wait(list(going), num_returns=len(going), timeout=0) if going else ([], [])
-        for reference in heard:
-            worker, dropped = going[reference], []
-            worker.going = None
+        for worker in self._ledger.workers.values():
+            if len(worker.tasks) > 1 and _takes_long(worker):
+                worker.give_back()
+        asked = {answer: worker for worker in self._ledger.workers.values() for answer in worker.returning}
+        heard, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
+        for answer in heard:
+            worker, dropped = asked[answer], []
+            worker.returning.remove(answer)
             with suppress(RayError):  # it has died, and is looked into when Tune knows
-                dropped = ray.get(reference)
+                dropped = ray.get(answer)
             for task in [task for task in worker.tasks if task["trial_id"] in dropped]:
                 worker.tasks.remove(task)
                 if task["trial_id"] in worker.unwanted:
@@ -72,8 +77,16 @@ class Handing:
                 else:
                     self._ledger.queue.tasks.add(task)
 
-    def _ahead(self, kind: Kind) -> int:
-        """How many trials a worker of a kind may hold beside the one that it works on: none near the end."""
+    def _ahead(self, worker: Worker) -> int:
+        """How many trials a worker may hold beside the one that it works on: none near the end or behind a long one."""
+        kind = worker.kind
+        if worker.tasks and _takes_long(worker):
+            return 0
         ahead = int(_AHEAD_S / self._pace_s[kind]) if kind in self._pace_s else 0
         workers = sum(worker.kind == kind and worker.actor is not None for worker in self._ledger.workers.values())
         return min(ahead, _MOST_AHEAD, self._ledger.queue.waiting(kind) // (2 * max(workers, 1)))
+
+
+def _takes_long(worker: Worker) -> bool:
+    """Whether the trial at work has gone on for longer than all that is handed out ahead should take."""
+    return time.monotonic() - worker.since > 2 * _AHEAD_S

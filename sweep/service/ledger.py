@@ -26,8 +26,9 @@ class Worker:
     process: int | None = None
     since: float = field(default_factory=time.monotonic)
     closing: bool = False
-    going: Any = None
-    """Its answer to having been sent home: the tasks that it will not begin."""
+    sent_home: bool = False
+    returning: list[Any] = field(default_factory=list)
+    """Its answers to having been sent home, or asked for what waits: each the tasks that it has not begun."""
     stopping: TrialStop | None = None
     """A reader's request that it has been told of, to save the trial it works on and stop."""
     unwanted: dict[str, TrialStop] = field(default_factory=dict)
@@ -36,8 +37,14 @@ class Worker:
     def send_home(self) -> None:
         """Let it end with the trial that it works on; what else it holds comes back when it has heard of it."""
         self.closing = True
-        if self.going is None:
-            self.going = self.actor.go_home.remote()
+        if not self.sent_home:
+            self.sent_home = True
+            self.returning.append(self.actor.go_home.remote())
+
+    def give_back(self) -> None:
+        """Have it return what waits behind the trial that it works on."""
+        if not self.returning:
+            self.returning.append(self.actor.give_back.remote())
 
 
 @dataclass(frozen=True)

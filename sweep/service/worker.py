@@ -78,12 +78,16 @@ class TrialWorker(tune.Trainable):
         self._given.extend(tasks)
         self._no_more = no_more
 
-    def go_home(self) -> list[str]:
-        """End with the trial at work; returns the others, which are the driver's again."""
+    def give_back(self) -> list[str]:
+        """Return the trials that have not begun, which are the driver's again."""
         dropped = [task["trial_id"] for task in self._given]
         self._given.clear()
-        self._no_more = True
         return dropped
+
+    def go_home(self) -> list[str]:
+        """End with the trial at work; returns the others."""
+        self._no_more = True
+        return self.give_back()
 
     def step(self) -> dict[str, Any]:
         """What has happened since the last step; `done` if this process can't or need not go on."""

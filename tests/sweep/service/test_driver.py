@@ -29,7 +29,7 @@ from sweep.store.sweep_dir import SweepDir
 from sweep.store.trial_dir import Status
 from sweep.training.trial import run_trial
 from tests.command import run
-from tests.sweep.service.driving import Told, at_work, report
+from tests.sweep.service.driving import Told, at_work, behind, report
 
 
 def test_that_nothing_can_start_is_said_once(
@@ -136,6 +136,24 @@ def test_short_trials_are_handed_out_ahead_however_many_workers_wait_for_a_place
     driven._handing.feed(worker)
     given, no_more = actor.given[-1]
     assert (len(given), no_more) == (3, False)
+
+
+@pytest.mark.ray
+def test_what_waits_behind_a_long_trial_is_handed_out_again(driven: Driver, sweep: SweepDir, plan: Plan) -> None:
+    _, actor = at_work(driven, plan)
+    worker = driven._workers["w"]
+    actor.not_begun = behind(driven, sweep, plan, 7, 8)
+    driven._handing._pace_s[worker.kind] = 0.01  # as after failures at once
+    driven._handing.take_back()
+    assert len(worker.tasks) == 3
+    worker.since -= 60
+    driven._handing.take_back()
+    driven._handing.take_back()  # the answer may come with the second look
+    assert [task["trial_id"] for task in worker.tasks] == [plan.trial_id]
+    given = len(actor.given)
+    driven._handing.feed(worker)  # nor does it get them again
+    assert len(actor.given) == given
+    assert all(driven._queue.holds(trial_id) for trial_id in actor.not_begun)
 
 
 def test_at_most_so_many_trials_run_as_the_user_and_the_other_sweeps_leave(driven: Driver, plan: Plan) -> None:

@@ -65,7 +65,9 @@ def test_a_worker_that_is_sent_home_ends_with_its_trial_and_gives_the_others_bac
     worker.give([work, work | {"trial_id": "other"}, work | {"trial_id": "another"}], no_more=False)
     worker.step()
     told = worker.step()["events"]
-    assert worker.go_home() == ["other", "another"]
+    assert worker.give_back() == ["other", "another"]
+    worker.give([work | {"trial_id": "other"}], no_more=False)
+    assert worker.go_home() == ["other"]
     told += events(worker)
     worker.stop()
     assert {event["trial_id"] for event in told} == {plan.trial_id}
