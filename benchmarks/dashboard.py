@@ -212,9 +212,8 @@ def dashboard_rows(storage: Path, trials: int, page: Page) -> tuple[list[dict[st
     return rows, {"trials": f"{trials:,}", "idle, s a refresh": f"{idle:.3f}", "most MiB": f"{peak:.0f}"}
 
 
-def s3_row(storage: Path, trials: int, page: Page) -> dict[str, Any]:
+def s3_row(storage: Path, trials: int, page: Page, port: int) -> dict[str, Any]:
     """The overview of a storage on an S3 of this machine: until it is drawn, and the requests of a look for news."""
-    port = free_port()
     os.environ |= {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -223,8 +222,9 @@ def s3_row(storage: Path, trials: int, page: Page) -> dict[str, Any]:
     with counted_s3(port) as store:
         bucket = UPath("s3://dashboard")
         bucket.mkdir(exist_ok=True)
-        bucket.fs.put(str(storage / "sweep"), "dashboard/runs/sweep", recursive=True)
-        with serving(lambda at: serve.command("s3://dashboard/runs", at)) as server:
+        runs = f"dashboard/{trials}-trials"
+        bucket.fs.put(str(storage / "sweep"), f"{runs}/sweep", recursive=True)
+        with serving(lambda at: serve.command(f"s3://{runs}", at)) as server:
             store.requests.clear()
             before, began = server.settled_cpu_s(), time.monotonic()
             page.goto(f"{server.address}/?sweep=sweep")
@@ -266,16 +266,19 @@ def tensorboard_row(folder: Path, trials: int, page: Page) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def status_row(storage: Path, trials: int) -> dict[str, str]:
-    """CPU seconds of `sweep status`."""
+def status_row(storage: Path) -> dict[str, str]:
+    """CPU seconds of `sweep status`, and of the import of pandas alone, which says how fast this processor is."""
+    status = cpu_s("-m", "sweep.cli", "status", "sweep", "--storage", str(storage))
+    pandas = cpu_s("-c", "import pandas")
+    return {"sweep status, s": f"{status:.2f}", "of which pandas' import takes, s": f"{pandas:.2f}"}
+
+
+def cpu_s(*arguments: str) -> float:
+    """CPU seconds of a Python process from its start to its end."""
     before = psutil.Process().cpu_times()
-    subprocess.run(
-        [sys.executable, "-m", "sweep.cli", "status", "sweep", "--storage", str(storage)],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     after = psutil.Process().cpu_times()
-    took = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"sweep status, s": f"{took:.2f}"}
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def main() -> None:
@@ -287,6 +290,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     wholes: list[dict[str, Any]] = []
     peers: list[dict[str, Any]] = []
+    port = free_port()  # for all sizes: this process keeps its connections to the store
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1400, "height": 1400})
@@ -294,9 +298,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="dashboard-") as folder:
                 found, whole = dashboard_rows(Path(folder), trials, page)
                 rows += found
-                wholes.append(whole | status_row(Path(folder), trials))
+                wholes.append(whole | status_row(Path(folder)))
                 print(wholes[-1], flush=True)
-                peers.append(s3_row(Path(folder), trials, page))
+                peers.append(s3_row(Path(folder), trials, page, port))
                 print(peers[-1], flush=True)
             if trials <= given.runs:
                 with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
