@@ -50,9 +50,9 @@ bench: $(INSTALLED)  ## measure NMF, the reader, Ray's overhead, the actor pool,
 	$(PYTEST) -m whole
 	$(BIN)/python docs/generate.py
 
-results: $(INSTALLED)  ## run the sweeps behind the README's results tables, renew tables and pictures (about 20 minutes on 2 cores)
+results: $(INSTALLED)  ## run the sweeps behind the README's results tables, renew tables and pictures (about 12 minutes on 2 cores)
 	test -n "$$(ls runs/pictures 2>/dev/null)" || benchmarks/fetch_pictures.sh runs/pictures
-	$(BIN)/python benchmarks/publish.py demo8 demo --set 'seeds=[0,1,2,3,4,5,6,7]'
+	$(BIN)/python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
 	$(BIN)/python benchmarks/publish.py photos photos --set data.root=runs/pictures
 	$(BIN)/python docs/generate.py
 

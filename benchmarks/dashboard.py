@@ -41,6 +41,7 @@ from tests.conftest import free_port
 from tests.counting import counted_s3
 
 MIB = 2**20
+SIZES = [4, 200, 10_000]
 VIEWS = Path(serve.__file__).with_name("views")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHECKPOINTS = (0, 1, 2, 4, 8, 16, 32, 64, 90, 100)
@@ -281,9 +282,18 @@ def cpu_s(*arguments: str) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+def facts(sizes: list[int], *measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is written after each size: rows of pages, then remarks on the whole and on others."""
+    rows, wholes, peers = measured
+    words = [", ".join(f"{name}: {value}" for name, value in row.items()) for row in (*wholes, *peers)]
+    command = "python benchmarks/dashboard.py" + (f" --trials {' '.join(map(str, sizes))}" if sizes != SIZES else "")
+    remark = "\n".join(f"- {line}" for line in words)
+    return {"command": command, "rows": rows, "wholes": wholes, "peers": peers, "remark": remark}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[4, 200, 10_000])
+    parser.add_argument("--trials", type=int, nargs="+", default=SIZES)
     parser.add_argument("--runs", type=int, default=1000, help="of TensorBoard, at most")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -306,12 +316,9 @@ def main() -> None:
                 with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
                     peers.append(tensorboard_row(Path(folder), trials, page))
                     print(peers[-1], flush=True)
+            if given.json:
+                given.json.write_text(json.dumps(facts(given.trials, rows, wholes, peers), indent=1) + "\n")
         browser.close()
-    words = [", ".join(f"{name}: {value}" for name, value in row.items()) for row in (*wholes, *peers)]
-    facts = {"command": "python benchmarks/dashboard.py", "rows": rows, "wholes": wholes, "peers": peers}
-    facts["remark"] = "\n".join(f"- {line}" for line in words)
-    if given.json:
-        given.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

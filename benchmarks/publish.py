@@ -1,11 +1,11 @@
 """Run a grid and put its results where the documents read them: docs/results/<NAME>.json and .png.
 
-    python benchmarks/publish.py demo8 demo --set 'seeds=[0,1,2,3,4,5,6,7]'
+    python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
     python benchmarks/publish.py photos photos --set data.root=FOLDER
     python benchmarks/publish.py flips flips --set data.root=FOLDER --then --set data.options.flip=none
 
 What follows a `--then` is launched into the same sweep afterwards, with the options before the first one.
-`make results` runs the first two and updates the documents. Takes as long as the grid: about 12 and 7 minutes for these
+`make results` runs the first two and updates the documents. Takes as long as the grid: about 5 and 7 minutes for these
 on 2 CPU cores. A sweep that is already complete in runs/published/ is only read; its time is then the one measured when
 it ran.
 """
