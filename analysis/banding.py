@@ -128,7 +128,7 @@ def too_noisy(verdict: str | None, reliability: float | None) -> bool:
     `reliability` is that of `analysis.reliability`; where it is missing, the verdict stands.
     """
     # Tables of older versions have no reliability: None, NaN or pandas' NA.
-    return verdict == "none" and isinstance(reliability, float) and reliability < RELIABLE
+    return verdict == "none" and isinstance(reliability, float) and bool(reliability < RELIABLE)
 
 
 def neuron_scores(

@@ -25,7 +25,7 @@ def results(name: str) -> str:
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for trial in sweep["trials"]:
         for layer in trial["layers"]:
-            key = trial["intervention"], layer["layer"], trial.get("flip", "")
+            key = trial["intervention"], layer["layer"], trial.get("flip") or "left_right"
             groups.setdefault(key, []).append(trial | layer)
     order = {key[:2]: place for place, key in reversed(list(enumerate(groups)))}  # a cell's ways beside each other
     told = len({flip for _, _, flip in groups}) > 1

@@ -149,11 +149,6 @@ class DataSpec(Frozen):
         return f"{self.name}-{self.image_size}-{_digest(self.model_dump(mode='json'))}"
 
     @property
-    def flip(self) -> str:
-        """How training images are mirrored, unless an intervention has its own way."""
-        return str(self.options.get("flip", USUAL_FLIP))
-
-    @property
     def prepared(self) -> Self:
         """The set as it is prepared, whose key names it in a cache: flips come later, and all share its images."""
         return self.model_copy(update={"options": without_flip(self.options)})

@@ -236,7 +236,7 @@ def trial_row(plan: Plan, status: Status) -> Row:
         "intervention": spec.intervention,
         "data": spec.data.name,
         "data_key": spec.data.key,
-        "flip": spec.data.flip,
+        "flip": spec.data.options.get("flip"),
         "recipe_key": spec.recipe.key,
         "seed": spec.init_seed,
         "epochs": spec.recipe.epochs,

@@ -73,20 +73,20 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "recalibrated_accuracy": "Float64", "images": "Int64",
     },
 }  # fmt: skip
-"""Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why
-an excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is
-the last conv, higher numbers than the final convs' are other convs, which have no `expected`; `dead` neurons show no
+"""Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why an
+excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is the
+last conv, higher numbers than the final convs' are other convs, which have no `expected`; `dead` neurons show no
 variation over positions, `zeros` among them have no weights; `single_tap` ones have weights at one position alone;
 `row_profile` is JSON [ky][3], the share of each factor in each row, `column_profile` [kx][3] (docs/score.md explains
-them all); times ending in `_at` are seconds since 1970;
-`settled` trials are finished and analysed: their rows no longer change; `data_key` and `recipe_key` are equal for
-equal content; `gpus` and `cpus` are what the trial occupies or will, `images` those of all its epochs, `gpu_hours`
-what its training has taken so far, and `cpu_hours` where it had no GPU; `flip` is the data set's option, `primary` the
-direction of the primary endpoint. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's
-neurons in it, what the cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute
-position read from a map; `map` is the last one; `null_input_` what kernels made of the layer's own inputs score.
-`null_turned_` is the same in both directions; missing in older tables, as is `reliability`. `ablations`: validation
-accuracy with a conv's kernels changed, as they are and after batch norm has taken its statistics anew."""
+them all); times ending in `_at` are seconds since 1970; `settled` trials are finished and analysed: their rows no
+longer change; `data_key` and `recipe_key` are equal for equal content; `gpus` and `cpus` are what the trial occupies or
+will, `images` those of all its epochs, `gpu_hours` what its training has taken so far, and `cpu_hours` where it had no
+GPU; `flip` is the data set's option, missing where it is the usual one, `primary` the direction of the primary
+endpoint. `clusters` has a row for each layer, k and cluster: the `percent` of the layer's neurons in it, what the
+cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
+`map` is the last one; `null_input_` what kernels made of the layer's own inputs score. `null_turned_` is the same in
+both directions; missing in older tables, as is `reliability`. `ablations`: validation accuracy with a conv's kernels
+changed, as they are and after batch norm has taken its statistics anew."""
 
 DAMAGE = (
     ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,

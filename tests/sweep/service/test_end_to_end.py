@@ -172,7 +172,8 @@ def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(launche
 def test_analyze_scores_a_checkpoint_of_the_sweep(launched: Path) -> None:
     file = next(iter((launched / "demo" / "trials").glob("*baseline*/checkpoints/6/model.safetensors")))
     rows = json.loads(run("analyze", str(file), "--json"))
-    assert [set(row) for row in rows] == [{"layer", "shape", "horizontal", "vertical", "verdict", "skipped"}] * 5
+    told = {"layer", "shape", "horizontal", "vertical", "verdict", "skipped", "reliability", "null_turned_high"}
+    assert [set(row) for row in rows] == [told] * 5
     assert rows[-1]["layer"] == "features.3b.conv"
     assert rows[-1]["shape"] == [48, 48, 5, 5]
     (row,) = json.loads(run("analyze", str(file), "--json", "--layer", "features.3b.conv"))

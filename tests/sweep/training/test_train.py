@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_fails_with_its_step(sweep: SweepDir) -> None:
 
 
 def test_training_learns(sweep: SweepDir) -> None:
-    plan = expand(load_grid("demo", [*TINY, "recipe.epochs=12"])).plans[0]
+    plan = expand(load_grid("demo", ["recipe=small", *TINY, "recipe.epochs=12"])).plans[0]
     rows = train(plan.spec, prepare(plan.spec.data, None), sweep.trial("trial").path)
     losses = [row["train_loss"] for row in rows[1:]]
     assert losses[-1] < 0.6 * losses[0]
