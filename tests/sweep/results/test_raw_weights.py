@@ -53,7 +53,7 @@ def server(object_store: int) -> Iterator[CountedS3]:
 def test_an_object_store_is_asked_twice(server: CountedS3, tmp_path: Path) -> None:
     local = written(tmp_path, {f"{LAYER}.weight": WEIGHTS})
     storage = UPath("s3://runs/sweep/trials/t")
-    storage.fs.mkdir("runs")
+    storage.fs.makedirs("runs", exist_ok=True)
     file = storage / "checkpoints" / "8" / "model.safetensors"
     storage.fs.pipe_file(file.path, (local.checkpoints / "8" / "model.safetensors").read_bytes())
     server.requests.clear()
