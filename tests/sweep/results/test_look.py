@@ -30,7 +30,7 @@ def server(object_store: int) -> Iterator[CountedS3]:
 def large(server: CountedS3, plan: Plan) -> SweepDir:
     """A sweep as its driver has written it: half of the trials finished, the others waiting."""
     storage = UPath("s3://runs/sweeps")
-    storage.fs.mkdir("runs")
+    storage.fs.makedirs("runs", exist_ok=True)
     sweep = SweepDir(storage / "large")
     sweep.record_launch({"name": "large", "architectures": [plan.spec.architecture], "interventions": ["baseline"]})
     row = trial_row(plan, Status())
