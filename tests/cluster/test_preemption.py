@@ -164,6 +164,7 @@ def test_all_is_as_if_nothing_had_happened(story: Story, tmp_path: Path) -> None
     assert read_table(story.sweep.path, "trials")["settled"].all()
 
 
+@pytest.mark.whole  # `make bench` runs all of it
 def test_chaos_in_short(tmp_path: Path) -> None:
     """What the story above leaves out; `make bench` strikes with every kind."""
     kinds = ["kill a trial that writes a checkpoint", "kill a node", "damage the newest checkpoint"]

@@ -265,6 +265,7 @@ def test_each_epoch_says_how_fast_it_was_and_what_it_waited_for(plan: Plan, swee
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile looks at what tensors warn about
+@pytest.mark.whole  # compiling takes a minute; that a compiled trial resumes is in the suite
 def test_a_compiled_network_learns_what_the_plain_one_learns(plan: Plan, sweep: SweepDir) -> None:
     recipe = plan.spec.recipe.model_copy(update={"compile": "default"})
     plain, compiled = sweep.trial("plain"), sweep.trial("compiled")
