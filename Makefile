@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cluster,dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (two minutes on 2 cores)
+demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and vanish (two to three minutes on 2 cores)
 	$(BIN)/sweep launch demo
 
 test: $(INSTALLED)  ## run all tests and say how much of the code they ran (ten to fifteen minutes on 2 cores)
