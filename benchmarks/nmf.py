@@ -2,7 +2,7 @@
 
     python benchmarks/nmf.py [--json FILE]
 
-About 2 minutes on 2 CPU cores. Expect at least 8 times scikit-learn's speed on layers of 512x512x5x5 with a
+About 2 minutes on 2 CPU cores. Expect several times scikit-learn's speed on layers of 512x512x5x5 with a
 mean objective (squared Frobenius norm of what three factors leave out) of at most 1.0005 times its. Banded weights are
 three patterns over channels whose mixture depends on the row, plus noise; random ones are Gaussian.
 """
