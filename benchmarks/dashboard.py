@@ -35,10 +35,13 @@ sys.path.remove(str(Path(__file__).parent))  # or this file is taken for the pac
 sys.path.append(str(Path(__file__).parents[1]))  # where `tests` is
 
 from dashboard import serve
+from sweep.results.atlas import read_atlas, write_atlas
 from sweep.results.tables import COLUMNS, TableName, write_table
 from sweep.spec import SCHEMA
+from sweep.store.atlas_dir import AtlasDir
 from tests.conftest import free_port
 from tests.counting import counted_s3
+from tests.dashboard import test_atlas
 
 MIB = 2**20
 SIZES = [4, 200, 10_000]
@@ -184,6 +187,14 @@ def serving(make: Callable[[int], list[str]]) -> Iterator[Server]:
         process.wait()
 
 
+def write_networks(folder: Path, networks: int) -> None:
+    """An atlas of so many networks."""
+    test_atlas.write(folder)
+    few = read_atlas(AtlasDir(UPath(folder)))
+    copies = [few.assign(source=few["source"] + f".{copy}") for copy in range(-(-networks // len(test_atlas.NETWORKS)))]
+    write_atlas(AtlasDir(UPath(folder)), pd.concat([few, *copies[1:]], ignore_index=True))
+
+
 def visited(server: Server, page: Page, url: str) -> float:
     """Open a page and wait until its server has nothing more to do; the CPU seconds that it took."""
     before = server.settled_cpu_s()
@@ -195,6 +206,7 @@ def visited(server: Server, page: Page, url: str) -> float:
 def dashboard_rows(storage: Path, trials: int, page: Page) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Each page's CPU seconds, cold and warm; the server's memory and what an idle tab takes."""
     trial = write_sweep(storage / "sweep", trials)
+    write_networks(storage / "atlas", trials)
     rows = []
     peak = 0.0
     for view in sorted(path.stem for path in VIEWS.glob("*.py")):

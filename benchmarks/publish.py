@@ -1,6 +1,7 @@
-"""Run a grid and put its results where the documents read them: docs/results/<NAME>.json and .png.
+"""Run a grid and put its results where the documents read them: docs/results/<NAME>.json, and .png if one shows it.
 
     python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
+    ONEDNN_MAX_CPU_ISA=SSE41 python benchmarks/publish.py demo8-sse41 demo --set 'seeds=[0,1,2,3,4,5,6,7]'
     python benchmarks/publish.py photos photos --set data.root=FOLDER
     python benchmarks/publish.py flips flips --set data.root=FOLDER --then --set data.options.flip=none
 
@@ -39,6 +40,12 @@ def launched(options: Sequence[str]) -> list[list[str]]:
     return [first, *(first + other for other in others)]
 
 
+def kernels() -> str:
+    """Which instructions oneDNN's kernels were held to, if they were: that makes a machine of another kind."""
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f", kernels up to {most}" if most else ""
+
+
 def main(name: str, grid: str, *options: str) -> None:
     storage = ROOT / "runs" / "published" / name
     times = storage / "wall_s.json"
@@ -53,13 +60,15 @@ def main(name: str, grid: str, *options: str) -> None:
     facts = {
         "command": "; ".join(f"sweep launch {grid} {' '.join(launch)}".strip() for launch in launches),
         "wall_s": round(json.loads(times.read_text())),
-        "machine": f"{os.cpu_count()} cores of {platform.machine()}",
+        "machine": f"{os.cpu_count()} cores of {platform.machine()}{kernels()}",
         "torch": torch.__version__,
     }
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{name}.json").write_text(json.dumps(facts | json.loads(status.stdout), indent=1) + "\n")
-    shutil.copy(sweep / "results" / "weights.png", results / f"{name}.png")
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    if any(f"results/{name}.png" in file.read_text(encoding="utf-8") for file in documents):
+        shutil.copy(sweep / "results" / "weights.png", results / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import commands
 import rooms
-from published import findings, markdown, results
+from published import findings, markdown, results, seeds
 
 from sweep.grid import catalogue, registries
 
@@ -47,12 +47,13 @@ def measured(name: str) -> str:
 
 def generated(name: str) -> str:
     kind, _, argument = name.partition(" ")
-    return {"list": listed, "results": results, "measured": measured, "findings": findings}[kind](argument)
+    kinds = {"list": listed, "results": results, "seeds": seeds, "measured": measured, "findings": findings}
+    return kinds[kind](argument)
 
 
 def updated(text: str) -> str:
     """A document with its generated parts as they should be now."""
-    pattern = re.compile(r"<!-- ((?:list|results|measured|findings) \S+) -->\n.*?<!-- end -->", re.DOTALL)
+    pattern = re.compile(r"<!-- ((?:list|results|seeds|measured|findings) \S+) -->\n.*?<!-- end -->", re.DOTALL)
     return pattern.sub(lambda match: f"<!-- {match[1]} -->\n{generated(match[1])}\n<!-- end -->", text)
 
 

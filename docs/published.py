@@ -61,6 +61,31 @@ def results(name: str) -> str:
     return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."
 
 
+def seeds(names: str) -> str:
+    """Every seed's score of the last conv in the direction of the baseline's or the rotated bands, a row for a cell.
+
+    `names` are sweeps that differ in the machine alone. Of no_pooling and untrained, the larger score of both counts.
+    """
+    rows = []
+    for name in names.split(","):
+        file = RESULTS / f"{name}.json"
+        if not file.exists():
+            return "Not run yet."
+        sweep: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        cells: dict[str, dict[int, float]] = {}
+        for trial in sweep["trials"]:
+            last = trial["layers"][0]
+            banded = {"baseline": "horizontal", "rotate90": "vertical"}.get(trial["intervention"])
+            score = last[banded] if banded else max(last["horizontal"], last["vertical"])
+            cells.setdefault(trial["intervention"], {})[trial["seed"]] = score
+        for intervention, scores in cells.items():
+            every = [scores[seed] for seed in sorted(scores)]
+            worst = min(every) if intervention in ("baseline", "rotate90") else max(every)
+            listed = " ".join(decimal(score) for score in every)
+            rows.append([sweep["machine"], f"`{intervention}`", spread(every), decimal(worst), listed])
+    return markdown(["machine", "intervention", "mean", "worst", "each seed, from 0"], rows)
+
+
 def findings(names: str) -> str:
     """The article's findings in the catalogue's order, each beside what sweeps found, by their names."""
     sweeps = {name: cells_of(name) for name in names.split(",")}
@@ -121,7 +146,11 @@ def cells_of(name: str) -> dict[tuple[str, str, str], Cell]:
 
 def spread(values: list[float]) -> str:
     deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{round(mean(values), 2) + 0.0:.2f}{deviation}"  # no minus before zero
+    return f"{decimal(mean(values))}{deviation}"
+
+
+def decimal(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # no minus before zero
 
 
 def verdicts(group: list[dict[str, Any]]) -> str:

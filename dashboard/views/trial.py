@@ -202,7 +202,7 @@ def show_weights(seen: State, trial: pd.Series, layers: pd.DataFrame) -> None:
     picture, histogram = st.columns([3, 2])
     tiles = source.strip(reduced, neurons=96, columns=16, scale=7)
     caption = f"Up to 96 neurons of {plain(layer)} at {at(row['name'])}, by similarity: {row['verdict']}"
-    picture.image(tiles, caption=caption, output_format="PNG")
+    picture.image(tiles, caption=caption, alt=caption, output_format="PNG")
     with picture.container(horizontal=True):
         st.link_button(
             "Look closer", links.to("weights", seen.sweep.name, show=f"{trial_id}/{layer}"), help="On the page Weights."

@@ -17,7 +17,7 @@ from sweep.report.drawings import interval_svg, strip
 from sweep.results.ablated import CHANGES, over_changes
 from sweep.results.cells import COLOURS
 from sweep.results.figure12 import cluster_section
-from sweep.results.state import State
+from sweep.results.state import State, Tables
 from sweep.results.statistics import CONDITION, condition_titles, finished, first_epochs
 from sweep.results.tables import Row, TableName, read_table, records
 from sweep.results.words import decimal, mean_and_spread, short_layer
@@ -45,7 +45,7 @@ def write_report(sweep: UPath, file: UPath) -> None:
 def render(sweep: UPath) -> str:
     """The report's HTML."""
     tables: dict[TableName, pd.DataFrame] = {name: read_table(sweep, name) for name in ("trials", "epochs", "layers")}
-    seen = State(SweepDir(sweep), tables, holder(sweep))
+    seen = State(SweepDir(sweep), Tables.of(tables), holder(sweep))
     trials, layers = seen.trials, tables["layers"]
     clusters, neurons, probes, ablations = (
         read_table(sweep, name) for name in ("clusters", "neurons", "probes", "ablations")

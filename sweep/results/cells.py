@@ -28,6 +28,7 @@ COLOURS = {
 CELL = ("title", *CONDITION, "intervention")
 """What identifies a cell; `title` tells its data set and recipe from the sweep's others."""
 
+_TOLD = ("outcome", "score", "spread", "direction", "agreement", "surprising", "failed", "unscored")
 _NEWEST = ("layer", "horizontal", "vertical", "verdict", "expected", "step", "error")
 
 
@@ -102,8 +103,9 @@ def cells(last: pd.DataFrame) -> pd.DataFrame:
         found["score"].notna() & (found["expected"] != "unknown") & (found["expected"] != found["outcome"])
     )
     found = found.reset_index()
-    found["label"] = [_label(cell, _spread(cell)) for cell in found.to_dict("records")]
-    found["brief"] = [_label(cell, "") for cell in found.to_dict("records")]
+    told = found[list(_TOLD)].to_dict("records")  # all columns would take as long as the rest
+    found["label"] = [_label(cell, _spread(cell)) for cell in told]
+    found["brief"] = [_label(cell, "") for cell in told]
     found["sign"] = found["outcome"].map(SYMBOLS) + found["surprising"].map({True: "≠", False: ""})
     return found
 

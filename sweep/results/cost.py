@@ -220,6 +220,8 @@ def measured_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Speed]:
 
 def _older_speeds(trials: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     rows = epochs.loc[(epochs["epoch"] > 0) & epochs["images_per_s"].isna(), ["trial_id", "epoch", "wall_s"]]
+    if rows.empty:
+        return rows[["trial_id"]].assign(images_per_s=[])
     rows = rows.merge(trials[["trial_id", "images", "epochs"]], on="trial_id")
     before = epochs.loc[epochs["trial_id"].isin(rows["trial_id"]), ["trial_id", "epoch", "wall_s"]]
     before = before.assign(epoch=before["epoch"] + 1)
@@ -233,6 +235,7 @@ def trial_costs(
 ) -> list[TrialCost]:
     """What each trial of the table `trials` has cost and will cost."""
     rows = plain_records(trials[list(_USED)])
+    left = [_images_left(row) for row in rows]
     groups = _groups(speeds)
     own = {speed.trial_id: speed for speed in speeds}
     used = _used_types(rows, prices)
@@ -243,15 +246,15 @@ def trial_costs(
             status=row["status"],
             gpus=row["gpus"],
             cpus=row["cpus"],
-            epochs_left=row["epochs"] - row["epoch"] if _images_left(row) != 0 else 0,
-            images_left=_images_left(row),
+            epochs_left=row["epochs"] - row["epoch"] if images != 0 else 0,
+            images_left=images,
             images_per_s=_speed_of(row, own.get(row["trial_id"]), groups),
             hours_done=(row["wall_s"] or 0.0) / 3600,
             gpu_hours_done=row["gpu_hours"],
             cpu_hours_done=row["cpu_hours"],
             per_hour=_per_hour(row, used, prices),
         )
-        for row in rows
+        for row, images in zip(rows, left, strict=True)
     ]
 
 
@@ -292,12 +295,13 @@ def _images_left(row: Row) -> int | None:
 
 def _groups(speeds: Sequence[Speed]) -> dict[str, list[Speed]]:
     """For each architecture the median speed of each combination of device, number of GPUs and data."""
-    found: dict[Speed, list[float]] = {}
+    alike: dict[tuple[str, str | None, float | None, str | None], list[Speed]] = {}
     for speed in speeds:
-        found.setdefault(replace(speed, images_per_s=0.0, trial_id=None), []).append(speed.images_per_s)
+        alike.setdefault((speed.architecture, speed.device, speed.gpus, speed.data_key), []).append(speed)
     groups: dict[str, list[Speed]] = {}
-    for what, measured in found.items():
-        groups.setdefault(what.architecture, []).append(replace(what, images_per_s=median(measured)))
+    for (architecture, *_), group in alike.items():
+        middle = replace(group[0], images_per_s=median(speed.images_per_s for speed in group), trial_id=None)
+        groups.setdefault(architecture, []).append(middle)
     return groups
 
 

@@ -17,14 +17,18 @@ from sweep.results import cells, cost
 from sweep.results.compact import survey
 from sweep.results.contrasts import contrasts
 from sweep.results.statistics import over_seeds, scored
-from sweep.results.tables import COLUMNS, DamagedTableError, TableName, read_table, table_versions
+from sweep.results.tables import COLUMNS, DamagedTableError, TableName, read_newest, read_table, table_versions
 from sweep.results.words import kind_of
 from sweep.store.kept import epochs_to_keep
 from sweep.store.lease import Holder, holder
 from sweep.store.sweep_dir import SweepDir
 
 _EPOCH_COLUMNS = ("trial_id", "epoch", "wall_s", "images_per_s")
-_LAYER_COLUMNS = tuple(name for name in COLUMNS["layers"] if not name.endswith("_profile"))
+_OTHERS = {  # of layers, for pages of one trial
+    "row_profile", "column_profile", "middle_row", "middle_column", "asymmetry_top_bottom", "asymmetry_left_right",
+    "residual", "analysis_wall_s", "zeros",
+}  # fmt: skip
+_LAYER_COLUMNS = tuple(name for name in COLUMNS["layers"] if name not in _OTHERS)
 _PARTS: tuple[TableName, ...] = ("trials", "epochs", "layers")
 
 
@@ -114,6 +118,41 @@ class Progress:
     nodes: tuple[Node, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What a state is made of: the trials, their epochs, and the `newest` of their layers (`cells.newest`).
+
+    `analysed` counts the analysed checkpoints by trial.
+    """
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    newest: pd.DataFrame
+    analysed: pd.Series
+
+    @classmethod
+    def of(cls, tables: Mapping[TableName, pd.DataFrame]) -> Tables:
+        """From whole tables."""
+        layers = tables["layers"]
+        analysed = layers[["trial_id", "step"]].drop_duplicates().groupby("trial_id", sort=False).size()
+        return cls(trials=tables["trials"], epochs=tables["epochs"], newest=cells.newest(layers), analysed=analysed)
+
+    @classmethod
+    def read(cls, sweep: SweepDir) -> Tables:
+        """From a sweep's files, without ever holding all that they say.
+
+        Raises:
+            DamagedTableError: a table can't be read.
+        """
+        newest, analysed = read_newest(sweep.path, _LAYER_COLUMNS)
+        return cls(
+            trials=read_table(sweep.path, "trials"),
+            epochs=read_table(sweep.path, "epochs", _EPOCH_COLUMNS, categorical=True),
+            newest=cells.newest(newest),
+            analysed=analysed,
+        )
+
+
 class State:
     """A sweep at one moment.
 
@@ -121,15 +160,13 @@ class State:
     conv's verdict isn't the expected one). `newest` are the layers of each trial's newest analysed checkpoint.
     """
 
-    def __init__(self, sweep: SweepDir, tables: Mapping[TableName, pd.DataFrame], driver: Holder | None) -> None:
+    def __init__(self, sweep: SweepDir, tables: Tables, driver: Holder | None) -> None:
         self.sweep, self.driver = sweep, driver
         self.version = Version((), None if driver is None else driver.token)
-        self.newest = cells.newest(tables["layers"])
-        self.trials = _as_they_are(tables["trials"], self.newest, driver)
-        self._epochs = tables["epochs"]
+        self.newest = tables.newest
+        self.trials = _as_they_are(tables.trials, self.newest, driver)
+        self._epochs, self._analysed = tables.epochs, tables.analysed
         self._cells: dict[int, pd.DataFrame] = {}
-        analysed = tables["layers"][["trial_id", "step"]].drop_duplicates()
-        self._analysed = analysed.groupby("trial_id", sort=False).size()
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -247,22 +284,14 @@ def read_state(sweep: SweepDir, *, surveyed: bool = False) -> State:
     version, driver = glance(sweep)  # first: tables that change meanwhile are read again
     try:
         missing = surveyed and any(name not in dict(version.tables) for name in _PARTS)
-        tables = survey(sweep).tables if missing else _tables(sweep)
+        tables = Tables.of(survey(sweep).tables) if missing else Tables.read(sweep)
     except DamagedTableError:
         if not surveyed:
             raise
-        tables = survey(sweep).tables
+        tables = Tables.of(survey(sweep).tables)
     state = State(sweep, tables, driver)
     state.version = version
     return state
-
-
-def _tables(sweep: SweepDir) -> dict[TableName, pd.DataFrame]:
-    return {
-        "trials": read_table(sweep.path, "trials"),
-        "epochs": read_table(sweep.path, "epochs", _EPOCH_COLUMNS),
-        "layers": read_table(sweep.path, "layers", _LAYER_COLUMNS),
-    }
 
 
 def _as_they_are(trials: pd.DataFrame, newest: pd.DataFrame, driver: Holder | None) -> pd.DataFrame:

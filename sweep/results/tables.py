@@ -112,14 +112,22 @@ class ReducedLayer:
 
 
 def read_table(
-    sweep: UPath, name: TableName, columns: Sequence[str] | None = None, trial_id: str | None = None
+    sweep: UPath,
+    name: TableName,
+    columns: Sequence[str] | None = None,
+    trial_id: str | None = None,
+    *,
+    categorical: bool = False,
 ) -> pd.DataFrame:
     """One compacted table of a sweep as a frame with the columns of `COLUMNS`, or some of them, of one trial or all.
+
+    `categorical` ids of trials are half of the memory of a table with many rows of each.
 
     Raises:
         DamagedTableError: it can't be read; the message says which command rewrites it.
     """
     types = COLUMNS[name] if columns is None else {column: COLUMNS[name][column] for column in columns}
+    types = types | {"trial_id": "category"} if categorical else types
     return read_parquet(SweepDir(sweep).table(name), types, f"{_CURES.get(name, 'sweep resume')} {sweep}", trial_id)
 
 
@@ -130,15 +138,47 @@ def read_parquet(path: UPath, types: Mapping[str, str], command: str, trial_id: 
         DamagedTableError: it can't be read.
     """
     if not path.exists():
-        return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in types.items()})
-    data = BytesIO(path.read_bytes())
+        return _empty(types)
+    data = path.read_bytes()
     try:
-        file = ParquetFile(data, page_checksum_verification=True)
-        written = [column for column in types if column in file.schema_arrow.names]  # older versions wrote fewer
-        table = file.read(written) if trial_id is None else _of_trial(file, written, trial_id)
-        return table.to_pandas().reindex(columns=list(types)).astype(types)
+        file = _opened(data, [column for column, dtype in types.items() if dtype == "category"])
+        written = _written(file, types)
+        return _frame(
+            file.read(written, use_threads=False) if trial_id is None else _of_trial(file, written, trial_id), types
+        )
     except DAMAGE as error:
         _refuse(path, error, command)
+
+
+def read_newest(sweep: UPath, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
+    """Of the table `layers`, the rows of each trial's newest analysed checkpoint, and how many each trial has.
+
+    Other rows are dropped as they are decoded: they are most of a large sweep's memory.
+
+    Raises:
+        DamagedTableError: as `read_table`.
+    """
+    types, path = {column: COLUMNS["layers"][column] for column in columns}, SweepDir(sweep).table("layers")
+    if not path.exists():
+        return _empty(types), pd.Series(dtype=int)
+    data = path.read_bytes()
+    try:
+        file = _opened(data, ["trial_id"])
+        written, (ids, trials, steps) = _written(file, types), _keys(file)
+        newest = np.full(len(ids), -1, dtype=np.int64)
+        np.maximum.at(newest, trials, steps)
+        kept, begin = [], 0
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, written, use_threads=False)
+            rows = slice(begin, begin := begin + len(group))
+            kept.append(group.filter(pa.array(steps[rows] == newest[trials[rows]])))
+        each = int(steps.max(initial=0)) + 2
+        checkpoints = np.unique(trials * each + steps + 1)  # of a layer each, a row
+        analysed = np.bincount(checkpoints // each, minlength=len(ids))
+        table = pa.concat_tables(kept) if kept else file.schema_arrow.empty_table().select(written)
+        return _frame(table, types), pd.Series(analysed, index=ids)
+    except DAMAGE as error:
+        _refuse(path, error, f"sweep resume {sweep}")
 
 
 def table_versions(sweep: UPath) -> dict[str, str]:
@@ -152,6 +192,35 @@ def table_versions(sweep: UPath) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return {PurePosixPath(entry["name"]).stem: entry_version(entry) for entry in entries if entry["type"] == "file"}
+
+
+def _empty(types: Mapping[str, str]) -> pd.DataFrame:
+    return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in types.items()})
+
+
+def _opened(data: bytes, categories: Sequence[str]) -> ParquetFile:
+    """A table's file, from which some columns of text are read as categories.
+
+    Whoever reads it uses one thread: more take longer, each in memory of its own.
+    """
+    return ParquetFile(pa.BufferReader(data), read_dictionary=categories, page_checksum_verification=True)
+
+
+def _written(file: ParquetFile, types: Mapping[str, str]) -> list[str]:
+    """The columns that a file has: older versions wrote fewer."""
+    names = set(file.schema_arrow.names)
+    return [column for column in types if column in names]
+
+
+def _frame(table: pa.Table, types: Mapping[str, str]) -> pd.DataFrame:
+    return table.to_pandas(use_threads=False).reindex(columns=list(types)).astype(types)
+
+
+def _keys(file: ParquetFile) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The ids of a table's trials; each row's trial, as its place among them, and step."""
+    rows = file.read(["trial_id", "step"], use_threads=False).combine_chunks()
+    ids = rows["trial_id"].combine_chunks()
+    return ids.dictionary.to_pylist(), ids.indices.to_numpy().astype(np.int64), rows["step"].fill_null(-1).to_numpy()
 
 
 def _of_trial(file: ParquetFile, columns: Sequence[str], trial_id: str) -> pa.Table:

@@ -20,6 +20,7 @@ from sweep.terminal.fit import readable, shortened
 
 STYLES = {"horizontal": "cyan", "vertical": "magenta", "failed": "red", "excluded": "dim"}
 _MOST = 100  # trials that a person still reads
+_MOST_TROUBLED = 30  # of more trials, those that need attention
 _GROUPS = 5  # of failures
 _LINES = 3  # of an error
 _GAP = 1  # between columns
@@ -32,7 +33,7 @@ class StateView:
     """A sweep's state at the width of whatever console prints it.
 
     It says how many trials are in each state and why some failed, and has a row for each trial's final layers. Of more
-    than 100 trials, only those that need attention are shown, unless a filter chooses them.
+    than 100 trials, only the first 30 that need attention are shown, unless a filter chooses them.
     """
 
     state: State
@@ -61,10 +62,10 @@ def state_json(state: State, filters: Filters) -> dict[str, Any]:
 
 
 def _view(state: State, filters: Filters, width: int) -> RenderableType:
-    chosen = state.chosen(filters)
+    chosen, most = state.chosen(filters), _MOST
     if len(chosen) > _MOST and filters == Filters():
-        chosen = chosen[~chosen["status"].isin(["finished", "excluded"])]
-    shown = plain_records(chosen.head(_MOST))
+        chosen, most = chosen[~chosen["status"].isin(["finished", "excluded"])], _MOST_TROUBLED
+    shown = plain_records(chosen.head(most))
     parts: list[RenderableType] = [Text(_title(state)), *_failures(state, set(chosen["trial_id"]), width)]
     if shown:
         names = readable(list(state.trials["trial_id"]))

@@ -49,7 +49,7 @@ def opened(page: Page, server: Server, name: str) -> list[str]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{server.address}/{'' if name == 'overview' else name}?sweep=demo&{LINKS.get(name, '')}")
     expect(page.locator("h1").first).to_be_visible(timeout=WAIT_MS)
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=WAIT_MS)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=WAIT_MS)
     return complaints
 
 

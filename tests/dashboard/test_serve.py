@@ -210,6 +210,8 @@ def test_the_options_reach_the_server(started: list[str], tmp_path: Path, served
 def test_the_server_stops_without_a_word_when_asked_to(tmp_path: Path, sent: signal.Signals) -> None:
     write_sweep(tmp_path / "demo")
     with started_server(tmp_path, tmp_path / "log") as server:
+        while "Whoever has this link" not in server.output:  # the last that it says
+            assert server.process.poll() is None
         before = server.output
         server.process.send_signal(sent)
         assert server.process.wait() in (0, -sent)

@@ -31,6 +31,7 @@ from sweep.results.tables import (
     COLUMNS,
     DamagedTableError,
     read_clusters_array,
+    read_newest,
     read_reduced,
     read_table,
     write_table,
@@ -186,6 +187,21 @@ def test_a_harmed_table_is_read_or_told_in_one_line_with_its_cure(tmp_path: Path
         assert "rewrites it" in str(error)  # noqa: PT017
     else:
         assert list(table.columns) == list(COLUMNS["probes"])
+
+
+@quick
+@given(data=st.data())
+def test_of_harmed_layers_the_newest_are_read_or_it_is_told(tmp_path: Path, data: st.DataObject) -> None:
+    write_table(UPath(tmp_path), "layers", TABLE)
+    file = SweepDir(UPath(tmp_path)).table("layers")
+    write_bytes(file, damaged(file.read_bytes(), data.draw))
+    try:
+        newest, analysed = read_newest(UPath(tmp_path), list(COLUMNS["layers"]))
+    except DamagedTableError as error:
+        assert "rewrites it" in str(error)  # noqa: PT017
+    else:
+        assert list(newest.columns) == list(COLUMNS["layers"])
+        assert len(analysed) <= len(TABLE)
 
 
 @quick
