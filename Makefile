@@ -23,7 +23,7 @@ demo: $(INSTALLED)  ## train and analyse the demo grid: stripes appear, turn and
 	$(BIN)/sweep launch demo
 
 test: $(INSTALLED)  ## run all tests and say how much of the code they ran (ten to fifteen minutes on 2 cores)
-	$(PYTEST) --cov --cov-report=
+	$(PYTEST) --cov --cov-report= --durations=25
 
 quick: $(INSTALLED)  ## run what needs no Ray, no browser and no patience (a minute)
 	$(PYTEST) -m 'not (ray or browser or slow or whole)'

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import inspect
 import ipaddress
 import socket
 import sys
@@ -23,7 +24,10 @@ from dashboard.trouble import tell
 
 _FIRST_PORT, _PORTS = 8501, 100
 _WILDCARDS = ("0.0.0.0", "::")
-_HEAVY = ("altair", "pyarrow.parquet", "sweep.results.figure12", "sweep.results.state")
+_HEAVY = (
+    "altair", "dashboard.atlases", "dashboard.charts", "dashboard.neuron", "dashboard.source", "pyarrow.parquet",
+    "sweep.results.figure12",
+)  # fmt: skip
 """What the pages import, loaded before the first reader comes."""
 APP = Path(__file__).with_name("app.py")
 
@@ -102,6 +106,7 @@ def _serve(place: str, options: Options) -> None:
 
     for name in _HEAVY:
         import_module(name)
+    inspect.stack()  # Streamlit does it before the first element, and only the first time looks at all modules' files
     app = st.App(APP, lifespan=announced, middleware=[Middleware(access.Gate, door=door)], on_script_error=tell)
     with suppress(KeyboardInterrupt):  # Ctrl-C, after which the server has shut down
         app.run(config=config)
