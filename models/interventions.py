@@ -191,6 +191,12 @@ def pad(net: ConvNet, mode: Literal["reflect", "circular", "replicate"]) -> None
             module.padding_mode = mode
 
 
+def pad_without_pool(net: ConvNet, mode: Literal["reflect", "circular", "replicate"]) -> None:
+    """`no_pooling` with convs padded with something other than zeros."""
+    pad(net, mode)
+    no_pooling(net)
+
+
 def blur_pool(net: ConvNet) -> None:
     """Smooth before every pool's subsampling; strided convolutions stay."""
     for name, module in list(net.named_modules()):
@@ -360,6 +366,16 @@ INTERVENTIONS: dict[str, Intervention] = {
             source="ours, after Kayhan and van Gemert 2020 (arXiv:2003.07064)",
             expected={},
             change_network=partial(pad, mode=mode),
+        )
+        for mode in ("reflect", "circular", "replicate")
+    },
+    **{
+        f"no_pooling_padding_{mode}": Intervention(
+            what=f"no pool, and {mode} padding in all convs",
+            source=_OURS,
+            expected={},
+            change_network=partial(pad_without_pool, mode=mode),
+            meaningless=needs_positions,
         )
         for mode in ("reflect", "circular", "replicate")
     },

@@ -173,9 +173,11 @@ def test_no_pooling_of_vgg_removes_the_pools_in_front_of_its_hidden_layers() -> 
     assert changed.head.classifier[0].in_features == 512 * 14 * 14
 
 
+@pytest.mark.parametrize("head", ["", "no_pooling_"])
 @pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
-def test_padding_is_changed_in_every_conv(mode: str) -> None:
-    net = models.build(SMALL, f"padding_{mode}", 10, 56, seed=0)
+def test_padding_is_changed_in_every_conv(mode: str, head: str) -> None:
+    net = models.build(SMALL, f"{head}padding_{mode}", 10, 56, seed=0)
+    assert isinstance(net.head.get_submodule("pool"), nn.Identity) == bool(head)
     assert {m.padding_mode for m in net.modules() if isinstance(m, nn.Conv2d)} == {mode}
     flat = torch.ones(1, 3, 56, 56)
     features = net.eval().features(flat)
