@@ -58,6 +58,10 @@ def matching(rows: pd.DataFrame, wanted: Mapping[str, Sequence[str]], search: st
     return rows
 
 
+SCORES = ("Horizontal", "from", "to", "Vertical", "from ", "to ")
+"""Columns of the page's table, which needs a name for each: the intervals' differ by a space."""
+
+
 def for_reader(rows: pd.DataFrame) -> pd.DataFrame:
     """Scored layers in words, as the page's table shows them."""
     return pd.DataFrame(

@@ -37,9 +37,11 @@ def write_search() -> None:
 def show_table(rows: pd.DataFrame) -> None:
     """The table; a click on a row shows its weights."""
     st.caption(f"{count(len(rows), 'layer')}. Click a row to see its weights, a column's head to sort.")
+    scores = st.column_config.NumberColumn(format="%.2f", width="small")
     event = st.dataframe(
         atlases.for_reader(rows),
         hide_index=True,
+        column_config=dict.fromkeys(atlases.SCORES, scores),
         on_select="rerun",
         selection_mode="single-row",
         key=f"atlas {pd.util.hash_pandas_object(rows['source'], index=False).sum()}",
