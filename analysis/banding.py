@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Num
 
 Verdict = Literal["horizontal", "vertical", "none"]
 THRESHOLD = 2 / 3  # between the highest unbanded (0.63) and the lowest banded (0.71) of the 18 published layers
-RELIABLE = 0.45
+RELIABLE = 0.44
 """Planted perfect bands of at least this reliability reach the threshold (benchmarks/reliability.py)."""
 
 # 200 shuffles in all. A round's shuffles share one gather over the weights, which costs most; with ten rounds their

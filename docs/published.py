@@ -70,7 +70,7 @@ def seeds(names: str) -> str:
     for name in names.split(","):
         file = RESULTS / f"{name}.json"
         if not file.exists():
-            return "Not run yet."
+            continue
         sweep: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         cells: dict[str, dict[int, float]] = {}
         for trial in sweep["trials"]:
@@ -83,7 +83,7 @@ def seeds(names: str) -> str:
             worst = min(every) if intervention in ("baseline", "rotate90") else max(every)
             listed = " ".join(decimal(score) for score in every)
             rows.append([sweep["machine"], f"`{intervention}`", spread(every), decimal(worst), listed])
-    return markdown(["machine", "intervention", "mean", "worst", "each seed, from 0"], rows)
+    return markdown(["machine", "intervention", "mean", "worst", "each seed, from 0"], rows) if rows else "Not run yet."
 
 
 def findings(names: str) -> str:

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from upath import UPath
 
+from analysis.banding import RELIABLE
 from sweep.report.cells import cell_grids
 from sweep.report.drawings import interval_svg, strip
 from sweep.results.ablated import CHANGES, over_changes
@@ -64,6 +65,7 @@ def render(sweep: UPath) -> str:
     template = environment.from_string((files("sweep.report") / "page.html").read_text(encoding="utf-8"))
     return template.render(
         name=sweep.name,
+        reliable=RELIABLE,
         made_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         counts=[(state, number) for state, number in seen.counts.items() if number],
         agreement=seen.agreement,
