@@ -137,6 +137,7 @@ def test_probabilities_are_corrected_for_their_number() -> None:
     assert holm(pd.Series([0.6, 0.7], dtype="Float64")).tolist() == [1, 1]
 
 
+@pytest.mark.whole
 def test_chance_alone_is_rarely_called_a_difference() -> None:
     """Where no intervention does anything, 5% of sweeps or fewer should have one with p_holm below 0.05."""
     draw = np.random.default_rng(0)
