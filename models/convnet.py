@@ -5,6 +5,8 @@ Axis letters: `b` batch, `c` channels, `h w` image or map rows and columns.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,6 +60,20 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         return self.head(self.features(images))
+
+    def maps(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The last map, and the outputs of the final convs by name, before batch norm and ReLU."""
+        outputs: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            # An in-place ReLU after it would change what is kept, so copy.
+            return lambda _, __, output: outputs.update({name: output.clone()})
+
+        with ExitStack() as hooks:
+            for name in self.final_convs:
+                hooks.callback(self.get_submodule(name).register_forward_hook(keep(name)).remove)
+            last = self.features(images)
+        return last, {name: outputs[name] for name in self.final_convs}
 
 
 class L2Pool2d(nn.Module):

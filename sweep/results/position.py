@@ -68,15 +68,9 @@ def feature_maps(net: ConvNet, images: Tensor) -> dict[str, np.ndarray]:
     """Output [n, c, h, w] of the body (`map`) and of each of the final convs, in evaluation mode."""
     net.eval()
     parts: dict[str, list[Tensor]] = {MAP: [], **{name: [] for name in net.final_convs}}
-
-    def keep(name: str) -> Any:
-        # An in-place ReLU after it would change what is kept, so copy.
-        return net.get_submodule(name).register_forward_hook(lambda _, __, output: parts[name].append(output.clone()))
-
-    hooks = [keep(name) for name in net.final_convs]
     with torch.no_grad():
         for batch in images.split(BATCH):
-            parts[MAP].append(net.features(batch))
-    for hook in hooks:
-        hook.remove()
+            last, outputs = net.maps(batch)
+            for name, found in {MAP: last, **outputs}.items():
+                parts[name].append(found)
     return {name: torch.cat(found).numpy() for name, found in parts.items()}
