@@ -5,6 +5,7 @@ Axis letters: `n` neurons, `y x` kernel rows and columns.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from jaxtyping import Int, Num
@@ -77,6 +78,13 @@ def figure(rows: Sequence[FigureRow], neurons: int = 24, scale: int = 7, zoom: i
         canvas.paste(strip, (margin + label_width, middle - strip.height // 2))
         top += height + space
     return canvas
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture's file, without loss."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _levels(reduced: Num[np.ndarray, "n y x 3"]) -> np.ndarray:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from analysis.picture import neuron_tiles
+from analysis.picture import neuron_tiles, png
 from sweep.results.statistics import BASELINE, CONDITION
 from sweep.results.tables import ReducedLayer
 from sweep.results.words import decimal
@@ -116,20 +115,13 @@ def signed(kernel: np.ndarray, largest: float, width: int = PICTURE_PX) -> Image
     return magnified(np.rint(255 + np.abs(share) * (full - 255.0)).astype(np.uint8), width)
 
 
-def magnified(pixels: np.ndarray, width: int) -> Image.Image:
+def magnified(pixels: np.ndarray, width: int = PICTURE_PX) -> Image.Image:
     """A picture [y, x, 3] with each pixel drawn as a square, about `width` pixels wide, in a transparent margin."""
     scale = max(1, round(width / pixels.shape[1]))
     squares = Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1))
     picture = Image.new("RGBA", (squares.width + 2 * _MARGIN, squares.height + 2 * _MARGIN))
     picture.paste(squares, (_MARGIN, _MARGIN))
     return picture
-
-
-def png(image: Image.Image) -> bytes:
-    """A picture's file, without loss."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def baseline_of(trials: pd.DataFrame, trial: pd.Series) -> str | None:

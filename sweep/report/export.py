@@ -8,15 +8,13 @@
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from upath import UPath
 
 from analysis.clusters import KS
-from analysis.picture import neuron_tiles
+from analysis.picture import neuron_tiles, png
 from analysis.write import write_bytes
 from sweep.results.contrasts import contrasts
 from sweep.results.statistics import first_epochs, over_seeds, scored
@@ -53,7 +51,8 @@ def _write_weights(sweep: UPath, folder: UPath, row: dict[str, object]) -> int:
     reduced = read_reduced(sweep, trial_id, int(str(row["step"])), layer)
     if reduced is None:
         return 0
-    _write_picture(folder / trial_id / f"{layer}.png", neuron_tiles(reduced.reduced, reduced.order, _COLUMNS, _SCALE))
+    picture = neuron_tiles(reduced.reduced, reduced.order, _COLUMNS, _SCALE)
+    write_bytes(folder / trial_id / f"{layer}.png", png(picture))
     return 1
 
 
@@ -64,12 +63,6 @@ def _write_centres(sweep: UPath, folder: UPath) -> int:
         centres = read_centres(sweep, k)
         if centres is not None:
             shown = centres / np.maximum(centres.max(axis=(1, 2, 3), keepdims=True), 1e-9)
-            _write_picture(folder / f"k{k:02}.png", neuron_tiles(shown, np.arange(k), k, 4 * _SCALE))
+            write_bytes(folder / f"k{k:02}.png", png(neuron_tiles(shown, np.arange(k), k, 4 * _SCALE)))
             written += 1
     return written
-
-
-def _write_picture(path: UPath, image: Image.Image) -> None:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())

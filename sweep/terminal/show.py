@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from upath import UPath
 
-from analysis.picture import FigureRow, figure
+from analysis.picture import FigureRow, figure, png
 from analysis.write import write_bytes
 from sweep.results.cells import last_convs
 from sweep.results.state import Filters, read_state
@@ -142,9 +141,7 @@ def draw_sweep(sweep: SweepDir) -> UPath | None:
             rows.append(FigureRow(label=label, note=note, reduced=reduced.reduced, order=reduced.order))
     if not rows:
         return None
-    buffer = BytesIO()
-    figure(rows).save(buffer, format="PNG")
-    write_bytes(sweep.picture, buffer.getvalue())
+    write_bytes(sweep.picture, png(figure(rows)))
     return sweep.picture
 
 
