@@ -97,6 +97,10 @@ class PreparedData:
         """Stored images as a network sees them in validation."""
         return DATASETS[self.spec.name].normalise(centre_window(images, self.spec.image_size))
 
+    def levels(self, images: Float[Tensor, "b 3 s s"]) -> UInt8[Tensor, "b 3 s s"]:
+        """Pixel levels of images that a network sees."""
+        return DATASETS[self.spec.name].levels(images)
+
 
 def prepare(
     spec: DataSpec, root: str | Path | None, report: Progress = silent, stop: Callable[[], bool] = never

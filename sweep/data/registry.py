@@ -79,6 +79,10 @@ class Dataset:
     def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return images.to(torch.float32).sub_(self.level_zero).div_(self.level_unit)
 
+    def levels(self, images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
+        """Pixel levels of normalised images."""
+        return (images * self.level_unit + self.level_zero).round().clamp(0, 255).to(torch.uint8)
+
 
 def source_of(options: FolderOptions, scan: ClassFolders) -> Source:
     """What was found in class folders."""

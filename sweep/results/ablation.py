@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from analysis.ablation import CHANGES, Change
 from models.convnet import ConvNet
 from sweep.data.prepare import PreparedData
-from sweep.results.measuring import BATCH, Measurement, chosen_images
+from sweep.results.measuring import BATCH, Measurement, chosen_images, chosen_numbers
 from sweep.results.tables import Row
 from sweep.spec import TrialSpec
 
@@ -28,7 +28,7 @@ def ablate(net: ConvNet, data: PreparedData, spec: TrialSpec, images: int) -> li
     images: with other kernels the old ones are wrong, which by itself costs accuracy.
     """
     seen = chosen_images(data, data.val_images, spec, images)
-    labels = data.val_labels[torch.linspace(0, len(data.val_images) - 1, len(seen)).long()]
+    labels = data.val_labels[chosen_numbers(data.val_images, images)]
     training = chosen_images(data, data.train_images, spec, images)
     rows = []
     for layer in net.final_convs:

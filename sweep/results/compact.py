@@ -23,7 +23,7 @@ from sweep.store.sweep_dir import Seat, SweepDir
 from sweep.store.trial_dir import Status, TrialDir
 
 Trials = Sequence[tuple[Plan, Status]]
-GATHERED: tuple[TableName, ...] = ("probes", "ablations")
+GATHERED: tuple[TableName, ...] = ("probes", "ablations", "examples")
 """Tables that commands of their own make from the trials' files."""
 SMALL: tuple[TableName, ...] = ("epochs", "layers", "trials")
 """Tables that are kept up to date while a sweep runs; `trials` is written last, since it says what is settled."""

@@ -25,7 +25,7 @@ from sweep.store.sweep_dir import SweepDir
 
 Row = dict[str, Any]
 """A row of a table by the names of its columns."""
-TableName = Literal["trials", "epochs", "layers", "neurons", "clusters", "probes", "ablations"]
+TableName = Literal["trials", "epochs", "layers", "neurons", "clusters", "probes", "ablations", "examples"]
 
 COLUMNS: dict[TableName, dict[str, str]] = {
     "trials": {
@@ -72,6 +72,10 @@ COLUMNS: dict[TableName, dict[str, str]] = {
         "trial_id": "string", "step": "Int64", "layer": "string", "change": "string", "accuracy": "Float64",
         "recalibrated_accuracy": "Float64", "images": "Int64",
     },
+    "examples": {
+        "trial_id": "string", "step": "Int64", "layer": "string", "neuron": "Int64", "images": "Int64",
+        "activations": "string", "image_numbers": "string", "positions": "string", "windows": "string",
+    },
 }  # fmt: skip
 """Columns and their pandas types. `status` is pending, running, finished, failed or excluded; `reason` says why an
 excluded cell makes no sense or a trial was interrupted; `error` is the last line of the traceback; `position` 1 is the
@@ -86,7 +90,10 @@ endpoint. `clusters` has a row for each layer, k and cluster: the `percent` of t
 cluster's centre shows, and the mean of its neurons' own scores. `probes`: R^2 of absolute position read from a map;
 `map` is the last one; `null_input_` what kernels made of the layer's own inputs score. `null_turned_` is the same in
 both directions; missing in older tables, as is `reliability`. `ablations`: validation accuracy with a conv's kernels
-changed, as they are and after batch norm has taken its statistics anew."""
+changed, as they are and after batch norm has taken its statistics anew. `examples` has a row for each neuron, and in it
+JSON lists of the validation images, of so many `images`, that it responds to most, the strongest first: `activations`
+of the conv's output, `image_numbers` among all validation images, `positions` [row, column] in the map, and the
+`windows` [top, left, bottom, right] of the image that these see, in pixels, which may reach beyond its border."""
 
 DAMAGE = (
     ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, AssertionError, NotImplementedError,
@@ -94,7 +101,12 @@ DAMAGE = (
 )  # fmt: skip
 """What pyarrow, pandas and numpy raise for bytes that aren't a table or array, once the storage has returned them."""
 _ROW_GROUP = 20_000  # rows that are decoded at a time: a trial's lie in one group or two
-_CURES = {"clusters": "sweep report", "probes": "sweep probe", "ablations": "sweep ablate"}
+_CURES = {
+    "clusters": "sweep report",
+    "probes": "sweep probe",
+    "ablations": "sweep ablate",
+    "examples": "sweep examples",
+}
 
 
 class DamagedTableError(ValueError):

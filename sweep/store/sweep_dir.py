@@ -10,6 +10,7 @@
                   trials/<trial_id>/   spec.json, status.json, epochs.jsonl, error.txt, log.txt
                     checkpoints/<step>/
                     layers/<step>/
+                    *.json, examples/<step>/   what was measured on the network (sweep.results.measuring)
                     attempts/<n>/      what an attempt had left when another started from scratch
                   results/*.parquet    compacted tables, rebuilt from the above at any time
 ```

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -57,7 +58,7 @@ class Status:
 _STATUS = TypeAdapter(Status)
 
 
-MEASURED = {"probes": "probe.json", "ablations": "ablation.json"}
+MEASURED = {"probes": "probe.json", "ablations": "ablation.json", "examples": "examples.json"}
 """Files of trials that a table is gathered from."""
 
 
@@ -94,6 +95,14 @@ class TrialDir:
     def measured_file(self, table: str) -> UPath:
         """What a command has measured on the trial's network, for a table of `MEASURED`."""
         return self.path / MEASURED[table]
+
+    def measured_pictures(self, table: str) -> UPath:
+        """A folder for each step with pictures that belong to what was measured."""
+        return self.path / table
+
+    def measured_picture(self, table: str, step: int, layer: str) -> UPath:
+        """The picture of a layer."""
+        return self.measured_pictures(table) / str(step) / f"{layer}.png"
 
     @property
     def checkpoints(self) -> UPath:
@@ -179,7 +188,7 @@ class TrialDir:
         status = self.status()
         beside.write_status(status)
         self.write_status(Status(attempts=status.attempts, reason=FROM_SCRATCH))
-        measured = (self.measured_file(table) for table in MEASURED)
+        measured = chain.from_iterable((self.measured_file(of), self.measured_pictures(of)) for of in MEASURED)
         for path in (self.checkpoints, self.layers, self.epochs_file, self.error_file, *measured):
             if path.exists():
                 move(path, beside.path / path.name)
