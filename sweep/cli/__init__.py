@@ -16,6 +16,7 @@ from sweep.cli.analyze import analyze
 from sweep.cli.atlas import atlas
 from sweep.cli.consoles import complain
 from sweep.cli.dashboard import dashboard
+from sweep.cli.dataset_examples import dataset_examples
 from sweep.cli.diff import diff
 from sweep.cli.examples import epilog
 from sweep.cli.launch import launch, submit
@@ -32,7 +33,8 @@ from sweep.cli.stop import logs, stop
 COMMANDS: dict[str, Callable[..., None]] = {
     "launch": launch, "submit": submit, "resume": resume, "stop": stop, "status": status, "logs": logs,
     "list": list_names, "diff": diff, "remove": remove, "analyze": analyze, "atlas": atlas,
-    "dashboard": dashboard, "prepare": prepare, "probe": probe, "ablate": ablate, "report": report,
+    "dashboard": dashboard, "prepare": prepare, "probe": probe, "ablate": ablate,
+    "examples": dataset_examples, "report": report,
 }  # fmt: skip
 
 app = typer.Typer(cls=Commands, invoke_without_command=True, pretty_exceptions_enable=False)

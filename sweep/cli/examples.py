@@ -66,6 +66,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "ablate": (
         ("sweep ablate demo", "what accuracy loses when the last convs' kernels lose their bands"),
     ),
+    "examples": (
+        ("sweep examples demo", "the pieces of images that activate each neuron of the last convs most"),
+        ("sweep examples demo --images 2000", "found among more images"),
+    ),
     "report": (
         ("sweep report demo -o report.html", "one file to send"),
         ("sweep report demo --export tables", "with all tables and pictures"),

@@ -1,4 +1,4 @@
-"""What `sweep probe` and `sweep ablate` share: measure each trial's network once, and tell what was done."""
+"""What `sweep probe`, `ablate` and `examples` share: measure each trial's network once, and tell what was done."""
 
 from __future__ import annotations
 

@@ -51,12 +51,15 @@ def test_report(stored: list[str], tmp_path: Path) -> None:
     assert found["files"] == sum(file.is_file() for file in tables.rglob("*"))
 
 
-def test_probe_of_a_sweep_without_checkpoints(tmp_path: Path, sweep: SweepDir, plan: object) -> None:
+@pytest.mark.parametrize(("command", "table"), [("probe", "probes"), ("ablate", "ablations"), ("examples", "examples")])
+def test_what_is_measured_of_a_sweep_without_checkpoints(
+    command: str, table: str, sweep: SweepDir, plan: object
+) -> None:
     sweep.add([plan])  # type: ignore[list-item]
     sweep.record_launch({})
-    found = document("probe", str(sweep.path))
+    found = document(command, str(sweep.path))
     assert [trial["outcome"] for trial in found["trials"]] == ["no checkpoint"]
-    assert found["probes"] == []
+    assert found[table] == []
 
 
 def test_a_launch_and_what_follows_it(ray_address: str, tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def test_submit_is_the_old_name_of_launch(server: FakeServer, tmp_path: Path) ->
         (["analyze", "--no-wait"], ["--address", "auto"]),
         (["status", "--json"], ["--json"]),
         (["probe", "--images", "9"], ["--images=9"]),
+        (["examples", "--images", "9"], ["--images=9"]),
         (["report", "--kernel", "3", "-o", "x.html"], ["--output=s3://bucket/sweeps/demo/x.html", "--kernel=3"]),
     ],
 )  # fmt: skip
