@@ -18,6 +18,7 @@ from upath import UPath
 from analysis.picture import evenly, neuron_tiles
 from dashboard import weights
 from dashboard.address import choose_one
+from sweep.results.example_sheets import Examples, examples_of, read_sheet
 from sweep.results.raw_weights import read_neuron
 from sweep.results.state import State, Version, glance, read_state
 from sweep.results.tables import DamagedTableError, ReducedLayer, TableName, read_reduced, read_table
@@ -81,6 +82,19 @@ def atlas(seen: State, trial_id: str, step: int, layer: str) -> bytes | None:
     return _atlas(str(seen.sweep.path), trial_id, step, layer, _table_version(seen, "layers"))
 
 
+def examples(seen: State, trial_id: str, step: int, layer: str, neuron: int) -> Examples | None:
+    """What a neuron responds to most; None where `sweep examples` has not found it at this checkpoint.
+
+    Raises:
+        DamagedSheetError: its picture can't be read; the message says what to do.
+    """
+    found = rows(seen, "examples", trial_id)
+    if found.empty:
+        return None
+    tiles = _sheet(str(seen.sweep.path), trial_id, step, layer, _table_version(seen, "examples"))
+    return None if tiles is None else examples_of(found, tiles, step, layer, neuron)
+
+
 @st.cache_data(show_spinner=False, max_entries=64)
 def neuron_weights(sweep: str, trial_id: str, step: int, layer: str, neuron: int) -> np.ndarray:
     """One neuron's weights [c, y, x] (`sweep.results.raw_weights.read_neuron`); a checkpoint does not change."""
@@ -126,6 +140,11 @@ def _reduced(sweep: str, trial_id: str, step: int, layer: str, version: str) -> 
 def _atlas(sweep: str, trial_id: str, step: int, layer: str, version: str) -> bytes | None:
     reduced = _reduced(sweep, trial_id, step, layer, version)
     return None if reduced is None else weights.atlas(reduced)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)  # shared: pages only read it
+def _sheet(sweep: str, trial_id: str, step: int, layer: str, version: str) -> np.ndarray | None:
+    return read_sheet(SweepDir(UPath(sweep)).trial(trial_id), step, layer)
 
 
 def _table_version(seen: State, name: TableName) -> str:

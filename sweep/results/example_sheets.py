@@ -24,6 +24,10 @@ _GAP = 1  # between tiles
 _BROKEN_PNG = (*DAMAGE, SyntaxError, struct.error, Image.DecompressionBombError)  # what Pillow raises for one
 
 
+class DamagedSheetError(ValueError):
+    """A sheet is not as it was drawn; the message says what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """A validation image, by its number, in which a neuron's output is high, and at which position of the map.
@@ -56,20 +60,25 @@ def sheet(tiles: UInt8[np.ndarray, "n k y x 3"]) -> Image.Image:
 
 
 def read_sheet(trial: TrialDir, step: int, layer: str) -> UInt8[np.ndarray, "n k y x 3"] | None:
-    """The tiles of a layer's sheet, or None where it is missing or damaged."""
+    """The tiles of a layer's sheet, or None where there is none.
+
+    Raises:
+        DamagedSheetError: it can't be read.
+    """
+    file = trial.measured_picture("examples", step, layer)
     try:
-        data = read_bytes(trial.measured_picture("examples", step, layer))
+        data = read_bytes(file)
     except FileNotFoundError:
         return None
     try:
         with Image.open(BytesIO(data)) as picture:
             pixels = np.pad(np.asarray(picture.convert("RGB")), ((0, _GAP), (0, _GAP), (0, 0)))
-    except _BROKEN_PNG:
-        return None
+    except _BROKEN_PNG as error:
+        raise DamagedSheetError(f"{file} is damaged; remove it, and `sweep examples` draws it again") from error
     each = TILE + _GAP
     neurons, examples = pixels.shape[0] // each, pixels.shape[1] // each
     if pixels.shape[:2] != (neurons * each, examples * each):
-        return None
+        raise DamagedSheetError(f"{file} is no sheet of tiles; remove it, and `sweep examples` draws it again")
     return pixels.reshape(neurons, each, examples, each, 3)[:, :TILE, :, :TILE].swapaxes(1, 2)
 
 

@@ -19,7 +19,7 @@ from dashboard import weights
 from dashboard.weights import Shown
 from sweep.results.tables import ReducedLayer, read_reduced
 from tests.dashboard.synthetic import trial_id
-from tests.dashboard.weighty import LAYERS, NEURONS, write_arrays, write_weighty
+from tests.dashboard.weighty import LAYERS, NEURONS, write_arrays, write_examples, write_weighty
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
 LIMIT_S = 0.2
@@ -259,6 +259,56 @@ def test_missing_pictures_and_removed_weights_are_said(storage: Path, monkeypatc
     page = opened(monkeypatch, storage, show=ROTATED, neuron="0:1", epoch="1")
     assert "missing or damaged" in said(page)
     assert page.code[0].value == f"sweep analyze {storage / 'demo'}"
+
+
+@pytest.mark.slow
+def test_what_a_neuron_responds_to_is_drawn_with_its_activations(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = write_examples(storage / "demo", ROTATED, 20, LAYERS[0])
+    page = opened(monkeypatch, storage, show=ROTATED, neuron="0:5")
+    shown = [(proto, proto.caption) for image in page.image for proto in image.proto.imgs][-8:]
+    assert [caption for _, caption in shown[:2]] == ["6 · row 0, column 7", "5.88 · row 1, column 6"]
+    assert [proto.alt for proto, _ in shown][:2] == [
+        "activation 6 by validation image 5 at row 0, column 7",
+        "activation 5.88 by validation image 105 at row 1, column 6",
+    ]
+    for place, (proto, _) in enumerate(shown):
+        picture = Image.open(io.BytesIO(base64.b64decode(proto.url.partition("base64,")[2])))
+        pixels = np.asarray(picture)
+        assert picture.format == "PNG"
+        assert np.array_equal(pixels[3:-3, 3:-3, :3], tiles[5, place].repeat(2, axis=0).repeat(2, axis=1))
+        assert not pixels[:3, :, 3].any()
+    assert "Of 256 validation images, those that activate the neuron most" in said(page)
+    assert "the 20 x 24 pixels are drawn" in said(page)
+    assert not page.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", ["another checkpoint", "another layer", "no picture", "no table"])
+def test_where_examples_are_lacking_the_page_says_which_command_finds_them(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    write_examples(storage / "demo", ROTATED, 20, LAYERS[0])
+    picture = storage / "demo" / "trials" / ROTATED / "examples" / "20" / f"{LAYERS[0]}.png"
+    if lacking == "no picture":
+        picture.unlink()
+    if lacking == "no table":
+        (storage / "demo" / "results" / "examples.parquet").unlink()
+    show = f"{ROTATED}/{LAYERS[1]}" if lacking == "another layer" else ROTATED
+    page = opened(monkeypatch, storage, show=show, neuron="0:5", epoch="1" if lacking == "another checkpoint" else "2")
+    assert "`sweep examples` finds them" in said(page)
+    assert [code.value for code in page.code] == [f"sweep examples {storage / 'demo'}"]
+    assert len([caption for image in page.image for caption in image.captions if caption.startswith("input ")]) == 6
+
+
+@pytest.mark.slow
+def test_a_damaged_sheet_of_examples_is_said(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_examples(storage / "demo", ROTATED, 20, LAYERS[0])
+    picture = storage / "demo" / "trials" / ROTATED / "examples" / "20" / f"{LAYERS[0]}.png"
+    picture.write_bytes(picture.read_bytes()[:999])
+    page = opened(monkeypatch, storage, show=ROTATED, neuron="0:5")
+    assert f"{LAYERS[0]}.png is damaged; remove it" in said(page).replace("\\", "")
 
 
 @pytest.mark.slow

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from upath import UPath
 
+from analysis.picture import png
+from analysis.write import write_bytes
+from sweep.results.example_sheets import EXAMPLES, TILE, sheet
+from sweep.results.tables import table_of, write_table
+from sweep.store.sweep_dir import SweepDir
 from tests.dashboard.synthetic import STEPS, TRIALS, trial_id, write_sweep
 
 LAYERS = ("features.3b.conv", "features.3a.conv")
@@ -29,6 +35,27 @@ def write_weighty(folder: Path) -> None:
                 {f"{layer}.weight": raw_weights(position) for position, layer in enumerate(LAYERS)},
                 trial / "checkpoints" / str(step) / "model.safetensors",
             )
+
+
+def write_examples(folder: Path, trial: str, step: int, layer: str) -> np.ndarray:
+    """What `sweep examples` writes of one layer: each tile one colour; returns the tiles [n, k, y, x, 3]."""
+    sweep = SweepDir(UPath(folder))
+    colours = np.random.default_rng(step).integers(0, 256, (NEURONS, EXAMPLES, 1, 1, 3), dtype=np.uint8)
+    tiles = np.broadcast_to(colours, (NEURONS, EXAMPLES, TILE, TILE, 3))
+    write_bytes(sweep.trial(trial).measured_picture("examples", step, layer), png(sheet(tiles)))
+    places = range(EXAMPLES)
+    rows = [
+        {
+            "trial_id": trial, "step": step, "layer": layer, "neuron": neuron, "images": 256,
+            "activations": json.dumps([neuron + 0.125 * (EXAMPLES - place) for place in places]),
+            "image_numbers": json.dumps([100 * place + neuron for place in places]),
+            "positions": json.dumps([[place, 7 - place] for place in places]),
+            "windows": json.dumps([[0, place, 20, place + 24] for place in places]),
+        }
+        for neuron in range(NEURONS)
+    ]  # fmt: skip
+    write_table(sweep.path, "examples", table_of("examples", rows))
+    return tiles
 
 
 def write_spec(trial: Path, intervention: str, seed: int) -> None:

@@ -20,7 +20,7 @@ from sweep.data.images import Images
 from sweep.data.prepare import PreparedData, prepare
 from sweep.grid.expand import expand
 from sweep.grid.schema import Grid
-from sweep.results.example_sheets import EXAMPLES, TILE, examples_of, read_sheet, sheet
+from sweep.results.example_sheets import EXAMPLES, TILE, DamagedSheetError, examples_of, read_sheet, sheet
 from sweep.results.examples import EXAMPLES_OF_NEURONS, GREY, draw_examples, find_examples, tile_of
 from sweep.results.measuring import measure_sweep
 from sweep.results.tables import COLUMNS, Row, read_table, table_of
@@ -175,16 +175,18 @@ def test_a_sheet_is_read_as_it_was_drawn(sweep: SweepDir, drawn: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("keep", [0, 9, 60, 2000, -200])
-def test_a_damaged_sheet_is_as_good_as_none(sweep: SweepDir, drawn: np.ndarray, keep: int) -> None:
+def test_a_damaged_sheet_is_told(sweep: SweepDir, drawn: np.ndarray, keep: int) -> None:
     file = sweep.trial("t").measured_picture("examples", 7, LAYER)
     file.write_bytes(file.read_bytes()[:keep])
-    assert read_sheet(sweep.trial("t"), 7, LAYER) is None
+    with pytest.raises(DamagedSheetError, match=r"conv\.png is damaged; remove it, and `sweep examples` draws"):
+        read_sheet(sweep.trial("t"), 7, LAYER)
 
 
 def test_a_picture_of_another_size_is_no_sheet(sweep: SweepDir) -> None:
     picture = Image.new("RGB", (40, 40))
     write_bytes(sweep.trial("t").measured_picture("examples", 7, LAYER), png(picture))
-    assert read_sheet(sweep.trial("t"), 7, LAYER) is None
+    with pytest.raises(DamagedSheetError, match="is no sheet of tiles"):
+        read_sheet(sweep.trial("t"), 7, LAYER)
 
 
 ROW = {
