@@ -3,8 +3,8 @@
 Axis letters: `c` channels, `h w` rows and columns of a map, `y x` rows and columns of an image.
 
 The network runs once with each convolution an average over its window and all channels, each max pool an average, and
-neither norms nor ReLUs. All that it does is then positive, so nothing cancels: the gradient of an output is positive at
-each pixel that it depends on and zero elsewhere, whatever the weights are.
+no norms. All that it does is then positive, so nothing cancels and ReLUs change nothing: the gradient of an output is
+positive at each pixel that it depends on and zero elsewhere, whatever the weights are.
 
 Source: Luo et al. 2016 (arXiv:1701.04128) for the gradient; Araujo et al., Computing Receptive Fields of Convolutional
 Neural Networks, Distill 2019, for what it must come to (`start`, `step` and `size` follow from kernels, strides and
@@ -89,7 +89,7 @@ def _extent(position: int, near: tuple[int, int], beside: tuple[int, int], canva
 
 
 class _Averages(TorchFunctionMode):
-    """While it is active, convolutions and max pools average, and norms and ReLUs give what they are given."""
+    """While it is active, convolutions and max pools average, and norms give what they are given."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _INSTEAD.get(func, func)(*args, **(kwargs or {}))
@@ -122,9 +122,9 @@ def _unchanged(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-_NORMS = (functional.batch_norm, functional.group_norm, functional.instance_norm)
+_NORMS = (functional.batch_norm, functional.group_norm, functional.instance_norm, functional.layer_norm)
 _INSTEAD: dict[Any, Callable[..., Tensor]] = {
     torch.conv2d: _average,
     functional.max_pool2d: _average_pool,
-    **dict.fromkeys((*_NORMS, functional.layer_norm, functional.relu), _unchanged),
+    **dict.fromkeys(_NORMS, _unchanged),
 }
