@@ -43,8 +43,8 @@ def write(folder: Path) -> None:
     write_atlas(atlas, pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
     folder_of = folder / "networks" / "d0"
     folder_of.mkdir(parents=True)
-    arrays = {"order": np.arange(8), "horizontal": np.zeros(8), "vertical": np.zeros(8)}
-    np.savez(folder_of / "layer4.conv.npz", reduced=np.ones((8, 3, 3, 3), np.float16), **arrays)
+    none, reduced = np.zeros(8), np.ones((8, 3, 3, 3), np.float16)
+    np.savez(folder_of / "layer4.conv.npz", reduced=reduced, order=np.arange(8), horizontal=none, vertical=none)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_it_counts_verdicts_by_pooling_and_shows_the_weights_of_a_layer(page: Ap
     page.run()
     assert not page.exception
     counts = page.dataframe[0].value.set_index("pooling")
-    assert counts.loc["global average"].tolist() == [2, 1, 0, 1]
+    assert list(counts.loc["global average"]) == [2, 1, 0, 1]
     assert names(page) == ["resnet18.a1", "vgg16.tv", "resnet18", "[turned].pt"]
     assert page.dataframe[1].value["Vertical"].tolist() == [-0.1, 0.0, 0.0, 0.8]
     assert any("resnet18.a1" in str(part.value) for part in page.subheader)
