@@ -91,7 +91,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_one_more_of_everything_breaks_no_number_and_is_tested(copy: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(copy)}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *COUNTED]

@@ -277,7 +277,7 @@ def test_a_compiled_network_learns_what_the_plain_one_learns(plan: Plan, sweep: 
     assert states[0].keys() == states[1].keys()
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_trial_resumes_bit_for_bit(plan: Plan, sweep: SweepDir) -> None:
     recipe = plan.spec.recipe.model_copy(update={"compile": "default", "ghost_batch": 2})
