@@ -6,6 +6,7 @@
     python benchmarks/publish.py flips flips --set data.root=FOLDER --then --set data.options.flip=none
 
 What follows a `--then` is launched into the same sweep afterwards, with the options before the first one.
+`NAME --as-it-is` launches nothing and tells of the trials that have finished so far.
 `make results` runs the first two and updates the documents. Takes as long as the grid: about 5 and 7 minutes for these
 on 2 CPU cores. A sweep that is already complete in runs/published/ is only read; its time is then the one measured when
 it ran.
@@ -24,7 +25,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[1]
-THEN = "--then"
+THEN, AS_IT_IS = "--then", "--as-it-is"
 SWEEP = [sys.executable, "-m", "sweep.cli"]
 
 
@@ -50,22 +51,24 @@ def main(name: str, grid: str, *options: str) -> None:
     storage = ROOT / "runs" / "published" / name
     times = storage / "wall_s.json"
     began = time.perf_counter()
-    launches = launched(options)
+    launches = [] if grid == AS_IT_IS else launched(options)
     for launch in launches:
         subprocess.run([*SWEEP, "launch", grid, *launch, "--storage", str(storage)], check=True)
-    if not times.exists():
+    if launches and not times.exists():
         times.write_text(json.dumps(time.perf_counter() - began))
     (sweep,) = (path for path in storage.iterdir() if path.is_dir())
     status = subprocess.run([*SWEEP, "status", str(sweep), "--json"], check=True, capture_output=True, text=True)
     facts = {
-        "command": "; ".join(f"sweep launch {grid} {' '.join(launch)}".strip() for launch in launches),
-        "wall_s": round(json.loads(times.read_text())),
+        "command": "; ".join(f"sweep launch {grid} {' '.join(launch)}".strip() for launch in launches) or AS_IT_IS,
+        "wall_s": round(json.loads(times.read_text())) if times.exists() else None,
         "machine": f"{os.cpu_count()} cores of {platform.machine()}{kernels()}",
         "torch": torch.__version__,
     }
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{name}.json").write_text(json.dumps(facts | json.loads(status.stdout), indent=1) + "\n")
+    found = json.loads(status.stdout)
+    found["trials"] = [trial for trial in found["trials"] if trial["status"] == "finished"]
+    (results / f"{name}.json").write_text(json.dumps(facts | found, indent=1) + "\n")
     documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     if any(f"results/{name}.png" in file.read_text(encoding="utf-8") for file in documents):
         shutil.copy(sweep / "results" / "weights.png", results / f"{name}.png")
