@@ -51,6 +51,7 @@ bench: $(INSTALLED)  ## measure NMF, the reader, Ray's overhead, the actor pool,
 	$(BIN)/python benchmarks/chaos.py --json docs/results/chaos.json
 	$(BIN)/python benchmarks/chaos.py --s3 --json docs/results/chaos-s3.json
 	$(PYTEST) -m whole
+	$(PYTEST) --cov --cov-report=
 	$(BIN)/python docs/generate.py
 
 results: $(INSTALLED)  ## run the sweeps behind the README's results tables, renew tables and pictures (about 12 minutes on 2 cores)

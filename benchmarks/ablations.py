@@ -12,15 +12,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t
 from upath import UPath
 
 from sweep.results.ablated import CHANGES, over_changes
+from sweep.results.contrasts import half_width
 from sweep.results.tables import read_table
-from sweep.results.words import short_layer
+from sweep.results.words import decimal, mean_and_spread, short_layer
+from sweep.spec import USUAL_FLIP
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,14 +30,14 @@ def main(name: str) -> None:
     (sweep,) = (path for path in (ROOT / "runs" / "published" / name).iterdir() if path.is_dir())
     subprocess.run([sys.executable, "-m", "sweep.cli", "ablate", str(sweep)], check=True)
     trials, layers, ablations = (read_table(UPath(sweep), table) for table in ("trials", "layers", "ablations"))
-    flips = trials.drop_duplicates("data_key").set_index("data_key")["flip"].fillna("left_right")
+    flips = trials.drop_duplicates("data_key").set_index("data_key")["flip"].fillna(USUAL_FLIP)
     rows = [
         {
             "intervention": f"`{row['intervention']}`",
             "flip": flips[row["data_key"]],
             "layer": short_layer(row["layer"]),
             "seeds": row["n"],
-            **{said: spread(row[f"{change}_mean"], row[f"{change}_std"]) for change, said in CHANGES.items()},
+            **{said: mean_and_spread(row[f"{change}_mean"], row[f"{change}_std"]) for change, said in CHANGES.items()},
         }
         for row in over_changes(trials, layers, ablations).to_dict("records")
     ]
@@ -52,22 +53,18 @@ def main(name: str) -> None:
 def primary(trials: pd.DataFrame, layers: pd.DataFrame, ablations: pd.DataFrame) -> str:
     """What columns' means cost the last conv more than rows' means, in each cell of several seeds."""
     last = layers.loc[layers["position"] == 1, ["trial_id", "layer"]].drop_duplicates()
-    facts = trials[["trial_id", "intervention", "flip"]].fillna({"flip": "left_right"})
+    facts = trials[["trial_id", "intervention", "flip"]].fillna({"flip": USUAL_FLIP})
     rows = ablations.merge(last, on=["trial_id", "layer"]).merge(facts, on="trial_id")
     table = rows.pivot_table(
         index=["intervention", "flip", "trial_id"], columns="change", values="recalibrated_accuracy"
     )
     told = []
     for cell, group in (table["row_means"] - table["column_means"]).groupby(["intervention", "flip"], sort=False):
-        values = group.to_numpy(dtype=float)
-        if len(values) > 1:
-            half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-            told.append(f"`{cell[0]}` ({cell[1]}) {values.mean():.2f} ± {half:.2f}")
+        costs = [float(cost) for cost in group]
+        if len(costs) > 1:
+            half = float(half_width(stdev(costs) / len(costs) ** 0.5, len(costs) - 1))
+            told.append(f"`{cell[0]}` ({cell[1]}) {decimal(mean(costs))} ± {decimal(half)}")
     return f"What columns' means cost more than rows' means, last conv, with its 95% interval: {', '.join(told)}."
-
-
-def spread(mean: float, deviation: float) -> str:
-    return f"{mean:.2f}" if pd.isna(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
 if __name__ == "__main__":

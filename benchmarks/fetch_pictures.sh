@@ -32,6 +32,6 @@ find unpacked -type f -size +9k -regextype posix-extended -iregex '.*\.(jpe?g|pn
     sum=$(sha256sum "$path" | cut -d' ' -f1)
     [ -e "sums/$sum" ] && continue
     mkdir -p sums && touch "sums/$sum"
-    cp "$path" "$folder/$name"
+    cmp -s "$path" "$folder/$name" || cp "$path" "$folder/$name"  # a sweep takes a file written anew for changed
   done
 echo "$(find "$folder" -type f | wc -l) pictures in $folder"

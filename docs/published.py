@@ -3,10 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, pvariance, stdev
+from statistics import mean, stdev, variance
 from typing import Any
 
-from scipy.stats import t
+from sweep.results.contrasts import half_width
+from sweep.results.statistics import DIRECTIONS
+from sweep.results.words import decimal, mean_and_spread
+from sweep.spec import USUAL_FLIP
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,7 +28,7 @@ def results(name: str) -> str:
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for trial in sweep["trials"]:
         for layer in trial["layers"]:
-            key = trial["intervention"], layer["layer"], trial.get("flip") or "left_right"
+            key = trial["intervention"], layer["layer"], trial.get("flip") or USUAL_FLIP
             groups.setdefault(key, []).append(trial | layer)
     order = {key[:2]: place for place, key in reversed(list(enumerate(groups)))}  # a cell's ways beside each other
     told = len({flip for _, _, flip in groups}) > 1
@@ -58,7 +61,36 @@ def results(name: str) -> str:
     )
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     took = f"{sweep['wall_s']:.0f} s in all" if sweep["wall_s"] else "time not measured as a whole"
-    return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."
+    last = {trial["layers"][0]["layer"] for trial in sweep["trials"]}
+    lasts = {(name, flip): group for (name, layer, flip), group in groups.items() if layer in last}
+    difference = f"\n\n{between_flips(lasts)}" if told else ""
+    return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}.{difference}"
+
+
+def between_flips(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    """What the usual flips change in the last conv of each intervention, against every other way of flipping."""
+    said = []
+    for intervention, flip in cells:
+        usual = cells.get((intervention, USUAL_FLIP))
+        if flip == USUAL_FLIP or usual is None:
+            continue
+        for direction in DIRECTIONS:
+            deviation, freedom = pooled([[row[direction] for row in group] for group in cells.values()])
+            first, second = ([row[direction] for row in group] for group in (usual, cells[intervention, flip]))
+            half = float(half_width(deviation * (1 / len(first) + 1 / len(second)) ** 0.5, freedom))
+            difference = f"{decimal(mean(first) - mean(second))} ± {decimal(half)}"
+            said.append(f"`{intervention}`, minus `{flip}`: {direction} {difference}")
+    return (
+        f"Last conv with `{USUAL_FLIP}` minus another flip, 95 % interval, spread pooled over cells. {'; '.join(said)}."
+    )
+
+
+def pooled(groups: list[list[float]]) -> tuple[float, int]:
+    """The standard deviation within groups, taken as equal in all, and its degrees of freedom."""
+    several = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    squares = sum(variance(group) * (len(group) - 1) for group in several)
+    return ((squares / freedom) ** 0.5 if freedom else float("nan")), freedom
 
 
 def seeds(names: str) -> str:
@@ -92,11 +124,9 @@ def findings(names: str) -> str:
     rows: dict[tuple[str, str, str], list[str]] = {}
     agreeing = dict.fromkeys(sweeps, (0, 0))
     for number, (name, cells) in enumerate(sweeps.items()):
-        errors = [cell.scores for cell in cells.values()]
-        freedom = sum(len(scores) - 1 for scores in errors)
-        pooled = (sum(pvariance(scores) * len(scores) for scores in errors) / freedom) ** 0.5 if freedom else None
+        deviation, freedom = pooled([cell.scores for cell in cells.values()])
         for key, cell in cells.items():
-            half = None if pooled is None else t.ppf(0.975, freedom) * pooled / len(cell.scores) ** 0.5
+            half = float(half_width(deviation / len(cell.scores) ** 0.5, freedom)) if freedom else None
             rows.setdefault(key, [""] * len(sweeps))[number] = cell.in_words(half)
             right, all_ = agreeing[name]
             agreeing[name] = right + cell.agrees, all_ + 1
@@ -145,12 +175,7 @@ def cells_of(name: str) -> dict[tuple[str, str, str], Cell]:
 
 
 def spread(values: list[float]) -> str:
-    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{decimal(mean(values))}{deviation}"
-
-
-def decimal(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # no minus before zero
+    return mean_and_spread(mean(values), stdev(values) if len(values) > 1 else None)
 
 
 def verdicts(group: list[dict[str, Any]]) -> str:

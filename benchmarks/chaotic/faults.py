@@ -115,7 +115,7 @@ def stop_driver_shortly(stage: Stage) -> str:
     """Stop the driver for less time than its lease lasts: it goes on."""
     driver = stage.running_driver()
     _stopped(driver.process.pid, lambda: time.sleep(SHORT_STOP_S))
-    time.sleep(2)
+    time.sleep(2)  # for a driver that takes its lease for lost to end
     if not driver.runs and driver.code != 0:
         stage.unexpected.append(f"a driver stopped for {SHORT_STOP_S:.0f} s did not go on: {driver.said()[-500:]}")
     return f"process {driver.process.pid} for {SHORT_STOP_S:.0f} s"

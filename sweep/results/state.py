@@ -148,7 +148,7 @@ class Tables:
         return cls(
             trials=read_table(sweep.path, "trials"),
             epochs=read_table(sweep.path, "epochs", _EPOCH_COLUMNS, categorical=True),
-            newest=cells.newest(newest),
+            newest=newest.sort_values("position", kind="stable"),
             analysed=analysed,
         )
 

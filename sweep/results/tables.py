@@ -155,9 +155,8 @@ def read_parquet(path: UPath, types: Mapping[str, str], command: str, trial_id: 
     try:
         file = _opened(data, [column for column, dtype in types.items() if dtype == "category"])
         written = _written(file, types)
-        return _frame(
-            file.read(written, use_threads=False) if trial_id is None else _of_trial(file, written, trial_id), types
-        )
+        table = file.read(written, use_threads=False) if trial_id is None else _of_trial(file, written, trial_id)
+        return _frame(table, types)
     except DAMAGE as error:
         _refuse(path, error, command)
 

@@ -43,6 +43,7 @@ def test_the_newest_rows_are_those_of_the_whole_table(sweep: UPath) -> None:
     found, analysed = read_newest(sweep, COLUMNS_READ)
     whole = read_table(sweep, "layers", COLUMNS_READ)
     pd.testing.assert_frame_equal(newest(found).reset_index(drop=True), newest(whole).reset_index(drop=True))
+    assert len(found) == len(newest(whole))  # nothing older is left
     assert analysed.to_dict() == {f"trial-{trial}": 1 + trial % 4 for trial in range(8)}
 
 
