@@ -57,7 +57,7 @@ bench: $(INSTALLED)  ## measure NMF, the reader, Ray's overhead, the actor pool,
 results: $(INSTALLED)  ## run the sweeps behind the README's results tables, renew tables and pictures (about 12 minutes on 2 cores)
 	test -n "$$(ls runs/pictures 2>/dev/null)" || benchmarks/fetch_pictures.sh runs/pictures
 	$(BIN)/python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
-	$(BIN)/python benchmarks/publish.py photos photos --set data.root=runs/pictures
+	$(BIN)/python benchmarks/publish.py photos photos --set 'seeds=[0,1,2]' --set data.root=runs/pictures
 	$(BIN)/python docs/generate.py
 
 docs: $(INSTALLED)  ## update generated tables, the catalogue of `sweep list` and the picture of the imports

@@ -15,7 +15,7 @@ from typing import Any
 
 import commands
 import rooms
-from published import findings, markdown, results, seeds
+from published import differences, findings, markdown, results, seeds
 
 from sweep.grid import catalogue, registries
 
@@ -47,13 +47,22 @@ def measured(name: str) -> str:
 
 def generated(name: str) -> str:
     kind, _, argument = name.partition(" ")
-    kinds = {"list": listed, "results": results, "seeds": seeds, "measured": measured, "findings": findings}
+    kinds = {
+        "list": listed,
+        "results": results,
+        "differences": differences,
+        "seeds": seeds,
+        "measured": measured,
+        "findings": findings,
+    }
     return kinds[kind](argument)
 
 
 def updated(text: str) -> str:
     """A document with its generated parts as they should be now."""
-    pattern = re.compile(r"<!-- ((?:list|results|seeds|measured|findings) \S+) -->\n.*?<!-- end -->", re.DOTALL)
+    pattern = re.compile(
+        r"<!-- ((?:list|results|seeds|measured|findings) \S+|differences [^>]+?) -->\n.*?<!-- end -->", re.DOTALL
+    )
     return pattern.sub(lambda match: f"<!-- {match[1]} -->\n{generated(match[1])}\n<!-- end -->", text)
 
 

@@ -61,28 +61,36 @@ def results(name: str) -> str:
     )
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     took = f"{sweep['wall_s']:.0f} s in all" if sweep["wall_s"] else "time not measured as a whole"
-    last = {trial["layers"][0]["layer"] for trial in sweep["trials"]}
-    lasts = {(name, flip): group for (name, layer, flip), group in groups.items() if layer in last}
-    difference = f"\n\n{between_flips(lasts)}" if told else ""
-    return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}.{difference}"
+    return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."
 
 
-def between_flips(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
-    """What the usual flips change in the last conv of each intervention, against every other way of flipping."""
-    said = []
-    for intervention, flip in cells:
-        usual = cells.get((intervention, USUAL_FLIP))
-        if flip == USUAL_FLIP or usual is None:
-            continue
-        for direction in DIRECTIONS:
-            deviation, freedom = pooled([[row[direction] for row in group] for group in cells.values()])
-            first, second = ([row[direction] for row in group] for group in (usual, cells[intervention, flip]))
+def differences(asked: str) -> str:
+    """Differences between cells of a published sweep in its last conv, each with its 95 % interval.
+
+    The first line of `asked` is the sweep's name, every other one `CELL - CELL`, each an intervention or, where the
+    sweep has several ways of flipping, `intervention/flip`. The spread is pooled over all cells of the sweep.
+    """
+    name, *pairs = asked.split("\n")
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return "Not run yet."
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for trial in json.loads(file.read_text(encoding="utf-8"))["trials"]:
+        flip = trial.get("flip") or USUAL_FLIP
+        for cell in {f"{trial['intervention']}/{flip}", *([trial["intervention"]] if flip == USUAL_FLIP else [])}:
+            cells.setdefault(cell, []).append(trial["layers"][0])
+    every = [group for cell, group in cells.items() if "/" in cell]
+    rows = []
+    for pair in pairs:
+        first, second = (cells.get(cell, []) for cell in pair.split(" - "))
+        said = []
+        for direction in DIRECTIONS if first and second else ():
+            deviation, freedom = pooled([[row[direction] for row in group] for group in every])
             half = float(half_width(deviation * (1 / len(first) + 1 / len(second)) ** 0.5, freedom))
-            difference = f"{decimal(mean(first) - mean(second))} ± {decimal(half)}"
-            said.append(f"`{intervention}`, minus `{flip}`: {direction} {difference}")
-    return (
-        f"Last conv with `{USUAL_FLIP}` minus another flip, 95 % interval, spread pooled over cells. {'; '.join(said)}."
-    )
+            apart = mean(row[direction] for row in first) - mean(row[direction] for row in second)
+            said.append(f"{decimal(apart)} ± {decimal(half)}")
+        rows.append([" minus ".join(f"`{cell}`" for cell in pair.split(" - ")), *(said or ["not run yet", ""])])
+    return markdown(["last conv", *DIRECTIONS], rows)
 
 
 def pooled(groups: list[list[float]]) -> tuple[float, int]:

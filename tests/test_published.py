@@ -1,0 +1,50 @@
+"""What documents say of published sweeps: differences between cells, with intervals."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy import stats
+
+SCORES = {"baseline": [0.90, 0.86, 0.91], "no_pooling": [0.40, 0.48, 0.35]}
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """docs/published.py, whose results are those of two cells, one of them with two ways of flipping."""
+    spec = importlib.util.spec_from_file_location("published", Path(__file__).parents[1] / "docs" / "published.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "published", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    trials = [
+        {"intervention": name, "seed": seed, "layers": [{"horizontal": score, "vertical": -score / 10}]}
+        for name, scores in SCORES.items()
+        for seed, score in enumerate(scores)
+    ]
+    (tmp_path / "two.json").write_text(json.dumps({"trials": trials}))
+    unflipped = [trial | {"flip": "none", "layers": [{"horizontal": 0.5, "vertical": 0.0}]} for trial in trials[:3]]
+    (tmp_path / "three.json").write_text(json.dumps({"trials": trials + unflipped}))
+    return module
+
+
+def test_of_two_cells_the_interval_is_that_of_the_t_test_with_equal_variances(published: ModuleType) -> None:
+    interval = stats.ttest_ind(SCORES["baseline"], SCORES["no_pooling"]).confidence_interval()
+    middle, half = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
+    said = published.differences("two\nbaseline - no_pooling")
+    assert said.splitlines()[-1].startswith(f"| `baseline` minus `no_pooling` | {middle:.2f} ± {half:.2f} |")
+
+
+def test_ways_of_flipping_are_cells_of_their_own(published: ModuleType) -> None:
+    said = published.differences("three\nbaseline/left_right - baseline/none\nno_pooling - baseline")
+    assert "| `baseline/left_right` minus `baseline/none` | 0.39 ±" in said
+    assert "| `no_pooling` minus `baseline` | -0.48 ±" in said
+
+
+def test_a_sweep_that_was_not_run_is_told(published: ModuleType) -> None:
+    assert published.differences("four\nbaseline - no_pooling") == "Not run yet."
