@@ -23,7 +23,7 @@ _LOOK_EVERY = {"cpu": 1, "cuda": 8}  # iterations between checks for convergence
 # Entries of a small matrix: 163 channels of 5x5. The factors of kernels with few channels settle slowly, and what
 # float32 leaves of them may be rounding, since they are nearly of rank 3.
 _SMALL = 8192
-_SETTLING, _SETTLING_SMALL = 20, 60  # passes as scikit-learn makes them; fewer put pictures off by over 0.01
+_SETTLING, _SETTLING_SMALL = 100, 60  # passes as scikit-learn makes them; fewer put pictures off by over 0.01
 _SWEEPS = 2  # a factor is swept twice for each product with X, which costs most
 # How far a step goes beyond the factor found, and how that share grows and shrinks: the values of Ang and Gillis 2019,
 # section 5, whose results hardly depend on them.

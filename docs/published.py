@@ -4,14 +4,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev, variance
-from typing import Any
+from typing import Any, get_args
 
+from scipy import stats
+
+from models.interventions import INTERVENTIONS, Flip
 from sweep.results.contrasts import half_width
 from sweep.results.statistics import DIRECTIONS
 from sweep.results.words import decimal, mean_and_spread
 from sweep.spec import USUAL_FLIP
 
 RESULTS = Path(__file__).parent / "results"
+NOT_RUN = "Not run yet."
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -19,12 +23,27 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def results(name: str) -> str:
-    """The published results of a sweep: one row for each intervention, layer and way of flipping, over its seeds."""
+def published(name: str) -> dict[str, Any] | None:
+    """What benchmarks/publish.py wrote of a sweep, or None.
+
+    Raises:
+        ValueError: its trials differ in more than intervention, flip and seed; means over them would mean nothing.
+    """
     file = RESULTS / f"{name}.json"
     if not file.exists():
-        return "Not run yet."
+        return None
     sweep: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("architecture", "data", "recipe_key"):
+        if len(values := {trial.get(key) for trial in sweep["trials"]}) > 1:
+            raise ValueError(f"{file} mixes trials of several kinds ({key}: {values}); publish each by itself")
+    return sweep
+
+
+def results(name: str) -> str:
+    """The published results of a sweep: one row for each intervention, layer and way of flipping, over its seeds."""
+    sweep = published(name)
+    if sweep is None:
+        return NOT_RUN
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for trial in sweep["trials"]:
         for layer in trial["layers"]:
@@ -45,7 +64,7 @@ def results(name: str) -> str:
         ]
         for (intervention, layer, flip), group in sorted(groups.items(), key=lambda item: order[item[0][:2]])
     ]
-    seeds = len({trial["seed"] for trial in sweep["trials"]})
+    seeds = sorted({len(group) for group in groups.values()})
     table = markdown(
         [
             "intervention",
@@ -59,38 +78,49 @@ def results(name: str) -> str:
         ],
         rows,
     )
-    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
+    several = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+    over = "One seed" if several == "1" else f"Mean ± standard deviation over {several} seeds"
     took = f"{sweep['wall_s']:.0f} s in all" if sweep["wall_s"] else "time not measured as a whole"
     return f"{table}\n\n{over}; {took} on {sweep['machine']}, PyTorch {sweep['torch']}."
 
 
 def differences(asked: str) -> str:
-    """Differences between cells of a published sweep in its last conv, each with its 95 % interval.
+    """Differences between cells of a published sweep in its last conv, each with the 95 % interval of Welch's t.
 
     The first line of `asked` is the sweep's name, every other one `CELL - CELL`, each an intervention or, where the
-    sweep has several ways of flipping, `intervention/flip`. The spread is pooled over all cells of the sweep.
+    sweep has several ways of flipping, `intervention/flip`.
+
+    Raises:
+        ValueError: there is no such intervention or way of flipping.
     """
     name, *pairs = asked.split("\n")
-    file = RESULTS / f"{name}.json"
-    if not file.exists():
-        return "Not run yet."
+    sweep = published(name)
     cells: dict[str, list[dict[str, Any]]] = {}
-    for trial in json.loads(file.read_text(encoding="utf-8"))["trials"]:
-        flip = trial.get("flip") or USUAL_FLIP
-        for cell in {f"{trial['intervention']}/{flip}", *([trial["intervention"]] if flip == USUAL_FLIP else [])}:
-            cells.setdefault(cell, []).append(trial["layers"][0])
-    every = [group for cell, group in cells.items() if "/" in cell]
+    for trial in sweep["trials"] if sweep else ():
+        cell = f"{trial['intervention']}/{trial.get('flip') or USUAL_FLIP}"
+        cells.setdefault(cell, []).append(trial["layers"][0])
     rows = []
     for pair in pairs:
-        first, second = (cells.get(cell, []) for cell in pair.split(" - "))
-        said = []
-        for direction in DIRECTIONS if first and second else ():
-            deviation, freedom = pooled([[row[direction] for row in group] for group in every])
-            half = float(half_width(deviation * (1 / len(first) + 1 / len(second)) ** 0.5, freedom))
-            apart = mean(row[direction] for row in first) - mean(row[direction] for row in second)
-            said.append(f"{decimal(apart)} ± {decimal(half)}")
-        rows.append([" minus ".join(f"`{cell}`" for cell in pair.split(" - ")), *(said or ["not run yet", ""])])
-    return markdown(["last conv", *DIRECTIONS], rows)
+        first, second = (cells.get(_cell(said), []) for said in pair.split(" - "))
+        told = " minus ".join(f"`{cell}`" for cell in pair.split(" - "))
+        if min(len(first), len(second)) < 2:
+            rows.append([told, "not run yet", ""])
+            continue
+        apart = [_apart([row[way] for row in first], [row[way] for row in second]) for way in DIRECTIONS]
+        rows.append([told, *apart])
+    return markdown(["last conv", *DIRECTIONS], rows) if sweep else NOT_RUN
+
+
+def _cell(said: str) -> str:
+    intervention, _, flip = said.partition("/")
+    if intervention not in INTERVENTIONS or flip not in ("", *get_args(Flip)):
+        raise ValueError(f"there is no cell {said}")
+    return f"{intervention}/{flip or USUAL_FLIP}"
+
+
+def _apart(first: list[float], second: list[float]) -> str:
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    return f"{decimal(mean(first) - mean(second))} ± {decimal((interval.high - interval.low) / 2)}"
 
 
 def pooled(groups: list[list[float]]) -> tuple[float, int]:
@@ -107,11 +137,7 @@ def seeds(names: str) -> str:
     `names` are sweeps that differ in the machine alone. Of no_pooling and untrained, the larger score of both counts.
     """
     rows = []
-    for name in names.split(","):
-        file = RESULTS / f"{name}.json"
-        if not file.exists():
-            continue
-        sweep: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for sweep in filter(None, map(published, names.split(","))):
         cells: dict[str, dict[int, float]] = {}
         for trial in sweep["trials"]:
             last = trial["layers"][0]
@@ -123,7 +149,7 @@ def seeds(names: str) -> str:
             worst = min(every) if intervention in ("baseline", "rotate90") else max(every)
             listed = " ".join(decimal(score) for score in every)
             rows.append([sweep["machine"], f"`{intervention}`", spread(every), decimal(worst), listed])
-    return markdown(["machine", "intervention", "mean", "worst", "each seed, from 0"], rows) if rows else "Not run yet."
+    return markdown(["machine", "intervention", "mean", "worst", "each seed, from 0"], rows) if rows else NOT_RUN
 
 
 def findings(names: str) -> str:
@@ -167,10 +193,9 @@ class Cell:
 
 def cells_of(name: str) -> dict[tuple[str, str, str], Cell]:
     """A published sweep's cells by intervention, layer and finding, without those that the article doesn't speak of."""
-    file = RESULTS / f"{name}.json"
-    trials = json.loads(file.read_text(encoding="utf-8"))["trials"] if file.exists() else []
+    sweep = published(name)
     cells: dict[tuple[str, str, str], Cell] = {}
-    for trial in trials:
+    for trial in sweep["trials"] if sweep else ():
         for layer in trial["layers"]:
             finding = layer["expected"]
             if finding in ("unknown", None) or trial["intervention"] == "untrained":

@@ -23,18 +23,28 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     trials = [
-        {"intervention": name, "seed": seed, "layers": [{"horizontal": score, "vertical": -score / 10}]}
+        {
+            "architecture": "a",
+            "data": "scenes",
+            "recipe_key": "r",
+            "intervention": name,
+            "seed": seed,
+            "layers": [{"horizontal": score, "vertical": -score / 10}],
+        }
         for name, scores in SCORES.items()
         for seed, score in enumerate(scores)
     ]
     (tmp_path / "two.json").write_text(json.dumps({"trials": trials}))
-    unflipped = [trial | {"flip": "none", "layers": [{"horizontal": 0.5, "vertical": 0.0}]} for trial in trials[:3]]
+    unflipped = [
+        trial | {"flip": "none", "layers": [{"horizontal": 0.5 + trial["seed"] / 10, "vertical": trial["seed"] / 10}]}
+        for trial in trials[:3]
+    ]
     (tmp_path / "three.json").write_text(json.dumps({"trials": trials + unflipped}))
     return module
 
 
-def test_of_two_cells_the_interval_is_that_of_the_t_test_with_equal_variances(published: ModuleType) -> None:
-    interval = stats.ttest_ind(SCORES["baseline"], SCORES["no_pooling"]).confidence_interval()
+def test_the_interval_is_that_of_welchs_t(published: ModuleType) -> None:
+    interval = stats.ttest_ind(SCORES["baseline"], SCORES["no_pooling"], equal_var=False).confidence_interval()
     middle, half = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
     said = published.differences("two\nbaseline - no_pooling")
     assert said.splitlines()[-1].startswith(f"| `baseline` minus `no_pooling` | {middle:.2f} ± {half:.2f} |")
@@ -42,9 +52,24 @@ def test_of_two_cells_the_interval_is_that_of_the_t_test_with_equal_variances(pu
 
 def test_ways_of_flipping_are_cells_of_their_own(published: ModuleType) -> None:
     said = published.differences("three\nbaseline/left_right - baseline/none\nno_pooling - baseline")
-    assert "| `baseline/left_right` minus `baseline/none` | 0.39 ±" in said
+    assert "| `baseline/left_right` minus `baseline/none` | 0.29 ±" in said
     assert "| `no_pooling` minus `baseline` | -0.48 ±" in said
 
 
-def test_a_sweep_that_was_not_run_is_told(published: ModuleType) -> None:
+def test_a_cell_that_cannot_be_is_refused(published: ModuleType) -> None:
+    for cell in ("baselin", "baseline/sideways"):
+        with pytest.raises(ValueError, match=f"no cell {cell}"):
+            published.differences(f"two\n{cell} - baseline")
+
+
+def test_trials_of_several_data_sets_are_not_averaged(published: ModuleType) -> None:
+    file = published.RESULTS / "two.json"
+    found = json.loads(file.read_text())
+    found["trials"][0]["data"] = "crops"
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="publish each by itself"):
+        published.differences("two\nbaseline - no_pooling")
+
+
+def test_an_unrun_sweep_says_so(published: ModuleType) -> None:
     assert published.differences("four\nbaseline - no_pooling") == "Not run yet."

@@ -193,8 +193,11 @@ def _undefined(spec: TrialSpec) -> str | None:
     defined = architecture_named(spec.architecture).interventions
     if defined is not None and spec.intervention not in defined:
         return f"only {', '.join(defined[:-1])} and {defined[-1]} are defined for {spec.architecture}"
-    if INTERVENTIONS[spec.intervention].flip and not issubclass(DATASETS[spec.data.name].options, Flipped):
-        return f"the data set {spec.data.name} has no option flip"
+    if flip := INTERVENTIONS[spec.intervention].flip:
+        if not issubclass(DATASETS[spec.data.name].options, Flipped):
+            return f"the data set {spec.data.name} has no option flip"
+        if asked := spec.data.options.get("flip"):
+            return f"{spec.intervention} flips {flip} whatever data.options.flip is, here {asked}"
     return None
 
 

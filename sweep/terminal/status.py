@@ -266,7 +266,7 @@ def _brief_verdict(layer: Row | None, marked: bool) -> Text:
 
 
 def _trial_json(trial: Row, layers: list[Row]) -> Row:
-    keys = ("layer", "step", "horizontal", "vertical", "verdict", "expected")
+    keys = ("layer", "step", "horizontal", "vertical", "verdict", "expected", "reliability", "null_turned_high")
     own = ("trial_id", "architecture", "intervention", "data", "flip", "recipe_key", "seed", "status", "attempts")
     return {
         **{key: trial[key] for key in own},
