@@ -4,7 +4,7 @@
     python benchmarks/ablations.py demo8
 
 Runs `sweep ablate` on the sweep that benchmarks/publish.py left in runs/published/<NAME>. The difference told below the
-table is the primary endpoint of docs/experiments.md: what columns' means cost more than rows' means, with a t interval
+table is the primary endpoint of docs/experiments.md: how much more column means cost than row means, with a t interval
 over the seeds.
 """
 
@@ -19,6 +19,7 @@ from upath import UPath
 
 from sweep.results.ablated import CHANGES, over_changes
 from sweep.results.contrasts import half_width
+from sweep.results.statistics import finished
 from sweep.results.tables import read_table
 from sweep.results.words import decimal, mean_and_spread, short_layer
 from sweep.spec import USUAL_FLIP
@@ -51,10 +52,10 @@ def main(name: str) -> None:
 
 
 def primary(trials: pd.DataFrame, layers: pd.DataFrame, ablations: pd.DataFrame) -> str:
-    """What columns' means cost the last conv more than rows' means, in each cell of several seeds."""
+    """How much more column means cost the last conv than row means, in each cell of several seeds."""
     last = layers.loc[layers["position"] == 1, ["trial_id", "layer"]].drop_duplicates()
-    facts = trials[["trial_id", "intervention", "flip"]].fillna({"flip": USUAL_FLIP})
-    rows = ablations.merge(last, on=["trial_id", "layer"]).merge(facts, on="trial_id")
+    facts = finished(trials)[["trial_id", "step", "intervention", "flip"]].fillna({"flip": USUAL_FLIP})
+    rows = ablations.merge(last, on=["trial_id", "layer"]).merge(facts, on=["trial_id", "step"])
     table = rows.pivot_table(
         index=["intervention", "flip", "trial_id"], columns="change", values="recalibrated_accuracy"
     )
@@ -64,7 +65,7 @@ def primary(trials: pd.DataFrame, layers: pd.DataFrame, ablations: pd.DataFrame)
         if len(costs) > 1:
             half = float(half_width(stdev(costs) / len(costs) ** 0.5, len(costs) - 1))
             told.append(f"`{cell[0]}` ({cell[1]}) {decimal(mean(costs))} ± {decimal(half)}")
-    return f"What columns' means cost more than rows' means, last conv, with its 95% interval: {', '.join(told)}."
+    return f"How much more column means cost than row means, last conv, with its 95% interval: {', '.join(told)}."
 
 
 if __name__ == "__main__":

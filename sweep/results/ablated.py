@@ -5,7 +5,7 @@ import pandas as pd
 from sweep.results.statistics import CONDITION, finished
 
 CHANGES = {
-    "none": "as they are", "row_means": "rows' means", "column_means": "columns' means", "mean": "kernels' means",
+    "none": "as they are", "row_means": "row means", "column_means": "column means", "mean": "kernel means",
     "shuffled": "shuffled",
 }  # fmt: skip
 """The changes of `analysis.ablation`, in the order and the words of a table's columns."""

@@ -3,6 +3,7 @@
 Writes `trials/<id>/ablation.json`, and from them `results/ablations.parquet`.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,19 +63,27 @@ def changed(net: ConvNet, layer: str, change: Change) -> Iterator[None]:
 
 
 def recalibrate(net: ConvNet, images: ImageBatch) -> None:
-    """Take the running statistics of all batch norms anew, as plain means over batches of images."""
+    """Take the running statistics of all batch norms anew, as plain means over batches of images, all of one size.
+
+    Raises:
+        ValueError: there are fewer than two images, of which a batch norm of vectors can't take a variance.
+    """
+    if len(images) < 2:
+        raise ValueError("batch norm needs at least 2 training images to take its statistics anew")
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
         norm.train()
-    with torch.no_grad():
-        for batch in images.split(BATCH):
-            net(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        with torch.no_grad():
+            for batch in images.tensor_split(math.ceil(len(images) / BATCH)):
+                net(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def accuracy_of(net: ConvNet, images: ImageBatch, labels: Tensor) -> float:

@@ -65,7 +65,12 @@ def measure_sweep(sweep: SweepDir, measurement: Measurement, images: int) -> Ite
 
 def chosen_numbers(images: Images, number: int) -> Int64[Tensor, " b"]:
     """The numbers of so many images, evenly spaced, as folders are ordered by class."""
-    return torch.linspace(0, len(images) - 1, min(number, len(images))).long()
+    return evenly(len(images), number)
+
+
+def evenly(of: int, number: int) -> Int64[Tensor, " b"]:
+    """So many numbers below `of`, or all, from first to last."""
+    return torch.linspace(0, of - 1, min(number, of)).long()
 
 
 def chosen_images(data: PreparedData, images: Images, spec: TrialSpec, number: int) -> Float[Tensor, "b 3 s s"]:

@@ -14,7 +14,7 @@ from analysis.nulls import input_null
 from analysis.position import read_position
 from models.convnet import ConvNet
 from sweep.data.prepare import PreparedData
-from sweep.results.measuring import BATCH, Measurement, chosen_images
+from sweep.results.measuring import BATCH, Measurement, chosen_images, evenly
 from sweep.results.tables import Row
 from sweep.spec import TrialSpec
 
@@ -58,7 +58,7 @@ def input_nulls(net: ConvNet, images: Tensor) -> dict[str, Row]:
     net.eval()
     hooks = [keep(name, conv) for name in net.final_convs if isinstance(conv := net.get_submodule(name), nn.Conv2d)]
     with torch.no_grad():
-        net.features(images[:BATCH])
+        net.features(images[evenly(len(images), BATCH)])  # ordered by class
     for hook in hooks:
         hook.remove()
     return found

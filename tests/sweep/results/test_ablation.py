@@ -19,7 +19,7 @@ from sweep.grid.schema import Grid
 from sweep.results import ablated
 from sweep.results.ablation import ABLATION, ablate, accuracy_of, changed, recalibrate
 from sweep.results.compact import GATHERED
-from sweep.results.measuring import chosen_images, measure_sweep
+from sweep.results.measuring import BATCH, chosen_images, measure_sweep
 from sweep.results.tables import read_table
 from sweep.spec import Plan
 from sweep.store.sweep_dir import SweepDir
@@ -52,6 +52,13 @@ def test_recalibrated_statistics_are_those_of_the_images() -> None:
     assert not norm.training
 
 
+def test_no_batch_of_a_recalibration_is_left_with_a_single_image() -> None:
+    net = models.build("simplified_mini", "max_pool_fc4096", 5, 56, seed=0)  # has batch norms of vectors
+    recalibrate(net, torch.randn(BATCH + 1, 3, 56, 56))
+    with pytest.raises(ValueError, match="at least 2 training images"):
+        recalibrate(net, torch.randn(1, 3, 56, 56))
+
+
 @pytest.mark.slow
 def test_a_sweep_is_ablated_once_and_its_table_printed(
     sweep: SweepDir, plan: Plan, tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,7 +80,7 @@ def test_a_sweep_is_ablated_once_and_its_table_printed(
     for command in (["ablate", str(sweep.path), "--images", "8"], ["report", str(sweep.path), "-o", str(page)]):
         assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     assert "1 of 1 trials: there already" in text.getvalue()
-    assert "columns' means" in text.getvalue()
+    assert "column means" in text.getvalue()
     assert 'id="ablations"' in page.read_text(encoding="utf-8")
 
 

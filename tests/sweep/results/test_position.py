@@ -16,7 +16,7 @@ import models
 from analysis.layers import analyze_checkpoint
 from sweep.cli import app
 from sweep.grid.schema import Grid
-from sweep.results.measuring import measure_sweep
+from sweep.results.measuring import BATCH, evenly, measure_sweep
 from sweep.results.position import MAP, POSITION, feature_maps, input_nulls
 from sweep.results.tables import read_table
 from sweep.spec import Plan
@@ -129,6 +129,14 @@ def test_inputs_that_vary_by_row_alone_make_horizontal_kernels() -> None:
     nulls = input_nulls(net, images)
     assert list(nulls) == list(reversed(net.final_convs))
     assert all(null["null_input_horizontal"] > 0.9 for null in nulls.values())
+
+
+def test_the_input_null_sees_images_from_first_to_last() -> None:
+    net = models.build("simplified_mini", "baseline", 5, 56, seed=0)
+    images = torch.randn(BATCH + 6, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    images[-6:] += torch.arange(56)[:, None] / 4  # the last class brightens downwards
+    assert input_nulls(net, images) == input_nulls(net, images[evenly(len(images), BATCH)])
+    assert input_nulls(net, images) != input_nulls(net, images[:BATCH])
 
 
 def test_a_conv_without_windows_has_no_input_null() -> None:

@@ -61,6 +61,22 @@ def test_turns_every_image_of_training_and_validation_alike(
             assert torch.equal(turn(images), others)
 
 
+def test_flips_of_an_intervention_take_the_place_of_the_data_sets(seen_under: Callable[[str], Seen]) -> None:
+    plain, never, upside_down, after = map(seen_under, ("baseline", "no_flip", "flip_top_bottom", "rotate90_then_flip"))
+    ways: dict[str, list[bool]] = {"left_right": [], "top_bottom": [], "then": []}
+    turn = partial(torch.rot90, k=1, dims=(-2, -1))
+    for batches in zip(plain.training, never.training, upside_down.training, after.training, strict=True):
+        for one, upright, other, turned in zip(*batches, strict=True):
+            for name, image, axis, straight in (
+                ("left_right", one, -1, upright),
+                ("top_bottom", other, -2, upright),
+                ("then", turned, -1, turn(upright)),
+            ):
+                assert torch.equal(image, straight) or torch.equal(image, straight.flip(axis))
+                ways[name].append(torch.equal(image, straight))
+    assert all(0 < sum(kept) < len(kept) for kept in ways.values())
+
+
 @pytest.mark.parametrize("intervention", ["random_rotation", "vertical_flip"])
 def test_random_changes_are_those_of_training_alone(seen_under: Callable[[str], Seen], intervention: str) -> None:
     upright, changed = seen_under("baseline"), seen_under(intervention)
