@@ -3,6 +3,7 @@
 Axis letters: `n` neurons, `m` channels between the two convolutions, `c` input channels of the first one,
 `y x` and `v u` kernel rows and columns of the second and the first one.
 What stands between them is left out: the nonlinearity, and the scale that batch norm gives each of the m channels.
+The first convolution has a stride of 1, and nothing between the two makes its maps smaller.
 
 Source: Voss et al., Visualizing Weights, Distill 2021.
 """

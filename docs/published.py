@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from scipy import stats
 
+from analysis.figure12 import figure12
 from models.interventions import INTERVENTIONS, Flip
 from sweep.results.contrasts import half_width
 from sweep.results.statistics import DIRECTIONS
@@ -16,6 +17,7 @@ from sweep.spec import USUAL_FLIP
 
 RESULTS = Path(__file__).parent / "results"
 NOT_RUN = "Not run yet."
+_THEIRS = {"3b": "5b", "3a": "5a"}  # the article's layers, by those of `simplified_mini` in their place
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -153,7 +155,11 @@ def seeds(names: str) -> str:
 
 
 def findings(names: str) -> str:
-    """The article's findings in the catalogue's order, each beside what sweeps found, by their names."""
+    """The article's findings in the catalogue's order, each beside what sweeps found, by their names.
+
+    The article's `unbanded` is the share of its network's neurons in that cluster of its figure 12.
+    """
+    unbanded = figure12().groupby(["intervention", "layer"])["unbanded"].mean()
     sweeps = {name: cells_of(name) for name in names.split(",")}
     rows: dict[tuple[str, str, str], list[str]] = {}
     agreeing = dict.fromkeys(sweeps, (0, 0))
@@ -165,8 +171,11 @@ def findings(names: str) -> str:
             right, all_ = agreeing[name]
             agreeing[name] = right + cell.agrees, all_ + 1
     table = markdown(
-        ["intervention", "layer", "article", *sweeps],
-        [[f"`{intervention}`", layer, finding, *said] for (intervention, layer, finding), said in rows.items()],
+        ["intervention", "layer", "article", "unbanded", *sweeps],
+        [
+            [f"`{name}`", layer, finding, f"{unbanded[name, _THEIRS[layer]]:.0f} %", *said]
+            for (name, layer, finding), said in rows.items()
+        ],
     )
     told = "; ".join(f"{name}: {right} of {all_}" for name, (right, all_) in agreeing.items())
     return f"{table}\n\nFindings that agree with the article's: {told}."

@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 from scipy import stats
 
+from benchmarks.publish import THEN, launched
+
 SCORES = {"baseline": [0.90, 0.86, 0.91], "no_pooling": [0.40, 0.48, 0.35]}
 
 
@@ -69,6 +71,33 @@ def test_trials_of_several_data_sets_are_not_averaged(published: ModuleType) -> 
     file.write_text(json.dumps(found))
     with pytest.raises(ValueError, match="publish each by itself"):
         published.differences("two\nbaseline - no_pooling")
+
+
+def test_a_row_of_results_is_a_cells_mean_and_spread_and_says_how_many_seeds(published: ModuleType) -> None:
+    file = published.RESULTS / "two.json"
+    found = json.loads(file.read_text())
+    for trial in found["trials"]:
+        trial["val_accuracy"] = 0.5
+        trial["layers"][0] |= {"layer": "features.3b.conv", "verdict": "none", "expected": "horizontal"}
+    found["trials"][0]["layers"][0]["verdict"] = "horizontal"
+    file.write_text(json.dumps(found | {"wall_s": None, "machine": "2 cores", "torch": "2"}))
+    lines = published.results("two").splitlines()
+    scores, verdicts = "0.50 ± 0.00 | 3b | 0.89 ± 0.03 | -0.09 ± 0.00", "horizontal (1 of 3), none (2 of 3)"
+    assert lines[2] == f"| `baseline` | {scores} | {verdicts} | horizontal |"
+    assert lines[-1].startswith("Mean ± standard deviation over 3 seeds; time not measured")
+    assert published.seeds("two").splitlines()[3].endswith("| 0.48 | 0.40 0.48 0.35 |")
+    said = published.findings("two").splitlines()
+    assert said[2].startswith("| `baseline` | 3b | horizontal | 0 % | 0.89 ±")
+    assert said[3].endswith("**none** |")
+    assert said[-1] == "Findings that agree with the article's: two: 0 of 2."
+
+
+def test_what_follows_then_is_launched_with_the_options_before() -> None:
+    assert launched(["--set", "a=1", THEN, "b", THEN, "c"]) == [
+        ["--set", "a=1"],
+        ["--set", "a=1", "b"],
+        ["--set", "a=1", "c"],
+    ]
 
 
 def test_an_unrun_sweep_says_so(published: ModuleType) -> None:

@@ -206,6 +206,16 @@ def test_a_misspelt_option_of_a_new_data_set_is_an_error(monkeypatch: pytest.Mon
     assert [plan.excluded for plan in plans] == [None, "the data set Loose has no option flip"]
 
 
+def test_an_intervention_that_flips_is_no_cell_of_data_that_flip_otherwise() -> None:
+    """It would be trained as with the usual flips, and counted as what it is not."""
+    settings = ["interventions=[baseline, rotate90_then_flip]", "data.options.flip=none"]
+    plans = expand(load_grid("demo", settings)).plans
+    assert [plan.excluded for plan in plans] == [
+        None,
+        "rotate90_then_flip flips top_bottom whatever data.options.flip is, here none",
+    ]
+
+
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> tuple[StringIO, StringIO]:
     """What the command line prints, and what it complains of."""
