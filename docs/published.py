@@ -64,7 +64,9 @@ def results(name: str) -> str:
             verdicts(group),
             group[0]["expected"],
         ]
-        for (intervention, layer, flip), group in sorted(groups.items(), key=lambda item: (order[item[0][:2]], item[0][2]))
+        for (intervention, layer, flip), group in sorted(
+            groups.items(), key=lambda item: (order[item[0][:2]], item[0][2])
+        )
     ]
     seeds = sorted({len(group) for group in groups.values()})
     table = markdown(
