@@ -7,9 +7,9 @@
 
 What follows a `--then` is launched into the same sweep afterwards, with the options before the first one.
 `NAME --as-it-is` launches nothing and tells of the trials that have finished so far.
-`make results` runs the first two and updates the documents. Takes as long as the grid: about 5 and 7 minutes for these
-on 2 CPU cores. A sweep that is already complete in runs/published/ is only read; its time is then the one measured when
-it ran.
+`make results` runs the first and the third and updates the documents; docs/experiments.md has the commands of its
+tables. Takes as long as the grid. A sweep that is already complete in runs/published/ is only read; its time is then
+the one measured when it ran, or not told if it ran in several parts.
 """
 
 import json
@@ -56,7 +56,10 @@ def main(name: str, grid: str, *options: str) -> None:
         subprocess.run([*SWEEP, "launch", grid, *launch, "--storage", str(storage)], check=True)
     if fresh:  # what is only completed takes less
         times.write_text(json.dumps(time.perf_counter() - began))
-    (sweep,) = (path for path in storage.iterdir() if path.is_dir())
+    sweeps = [path for path in storage.glob("*") if path.is_dir()]
+    if len(sweeps) != 1:
+        raise SystemExit(f"{storage} holds {len(sweeps)} sweeps; publish one grid under one name")
+    (sweep,) = sweeps
     status = subprocess.run([*SWEEP, "status", str(sweep), "--json"], check=True, capture_output=True, text=True)
     facts = {
         "command": "; ".join(f"sweep launch {grid} {' '.join(launch)}".strip() for launch in launches) or AS_IT_IS,

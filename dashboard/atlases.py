@@ -8,7 +8,7 @@ import streamlit as st
 from upath import UPath
 
 from dashboard.source import damage_told
-from sweep.results.atlas import read_atlas, read_layer
+from sweep.results.atlas import read_atlas, read_layer, told_verdicts
 from sweep.results.tables import ReducedLayer
 from sweep.store.atlas_dir import AtlasDir, atlas_names, is_atlas
 from sweep.store.files import version_of
@@ -58,7 +58,7 @@ def matching(rows: pd.DataFrame, wanted: Mapping[str, Sequence[str]], search: st
     return rows
 
 
-SCORES = ("Horizontal", "from", "to", "Vertical", "from ", "to ")
+DECIMALS = ("Horizontal", "from", "to", "Vertical", "from ", "to ", "Reliability")
 """Columns of the page's table, which needs a name for each: the intervals' differ by a space."""
 
 
@@ -81,7 +81,8 @@ def for_reader(rows: pd.DataFrame) -> pd.DataFrame:
             "Vertical": rows["vertical"].round(2) + 0.0,
             "from ": rows["vertical_low"].round(2) + 0.0,
             "to ": rows["vertical_high"].round(2) + 0.0,
-            "Verdict": rows["verdict"],
+            "Reliability": rows["reliability"].round(2) + 0.0,
+            "Verdict": told_verdicts(rows),
             "Same weights as": rows["same_as"],
         }
     ).reset_index(drop=True)

@@ -5,9 +5,9 @@ import streamlit as st
 
 from dashboard import address, atlases, source
 from dashboard.words import page_title, plain
-from sweep.results.atlas import failures, verdicts_by
+from sweep.results.atlas import failures, told_verdicts, verdicts_by
 from sweep.results.cells import SYMBOLS
-from sweep.results.words import count, decimal
+from sweep.results.words import count, decimal, remarkable
 from sweep.store.atlas_dir import AtlasDir
 
 NEURONS = 48
@@ -17,16 +17,17 @@ SHOWN = "shown"
 def choose_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The scored layers that the reader wants to see."""
     scored = table[table["verdict"].notna()]
+    told = scored.assign(verdict=told_verdicts(scored))
     positions = [str(position) for position in sorted(scored["position"].unique())]
-    varied = {name: label for name, label in atlases.FILTERS.items() if len(scored[name].unique()) > 1}
+    varied = {name: label for name, label in atlases.FILTERS.items() if len(told[name].unique()) > 1}
     wanted = {}
     with st.container(horizontal=True):
         place = address.choose_one("Position, 1 is the last", positions, "position")
         for name, label in varied.items():
-            wanted[name] = address.choose_some(label, sorted(scored[name].dropna().unique()), name)
+            wanted[name] = address.choose_some(label, sorted(told[name].dropna().unique()), name)
         st.session_state["search networks"] = next(iter(address.read("search")), "")
         search = st.text_input("Search", key="search networks", on_change=write_search)
-    return atlases.matching(scored[scored["position"] == int(place)], wanted, search)
+    return scored.loc[atlases.matching(told[told["position"] == int(place)], wanted, search).index]
 
 
 def write_search() -> None:
@@ -37,11 +38,11 @@ def write_search() -> None:
 def show_table(rows: pd.DataFrame) -> None:
     """The table; a click on a row shows its weights."""
     st.caption(f"{count(len(rows), 'layer')}. Click a row to see its weights, a column's head to sort.")
-    scores = st.column_config.NumberColumn(format="%.2f", width="small")
+    decimals = st.column_config.NumberColumn(format="%.2f", width="small")
     event = st.dataframe(
         atlases.for_reader(rows),
         hide_index=True,
-        column_config=dict.fromkeys(atlases.SCORES, scores),
+        column_config=dict.fromkeys(atlases.DECIMALS, decimals),
         on_select="rerun",
         selection_mode="single-row",
         key=f"atlas {pd.util.hash_pandas_object(rows['source'], index=False).sum()}",
@@ -62,13 +63,17 @@ def show_weights(atlas: AtlasDir, table: pd.DataFrame, rows: pd.DataFrame) -> No
     row = named.iloc[0]
     st.subheader(f"{plain(row['source'])} · {plain(row['layer'])}")
     scores = f"horizontal {decimal(row['horizontal'])}, vertical {decimal(row['vertical'])}"
-    st.caption(f"{SYMBOLS[row['verdict']]} {row['verdict']} · {scores} · {plain(row['pooling'])} · {row['kernel']}")
+    verdict = told_verdicts(named).iloc[0]
+    st.caption(f"{SYMBOLS[row['verdict']]} {verdict} · {scores} · {plain(row['pooling'])} · {row['kernel']}")
+    numbers = row[["dead", "single_tap"]].fillna(0)
+    if remark := remarkable(row["neurons"], numbers["dead"], numbers["single_tap"]):
+        st.caption(remark)
     layer = atlases.layer(atlas, row)
     if layer is None:
         st.info("Its picture can't be read; remove the folder of its results and run `sweep atlas` again.")
         return
     picture = source.strip(layer, neurons=NEURONS, columns=24, scale=9)
-    st.image(picture, output_format="PNG", alt=f"Neurons of {row['source']}, {row['layer']}: {row['verdict']}")
+    st.image(picture, output_format="PNG", alt=f"Neurons of {row['source']}, {row['layer']}: {verdict}")
 
 
 def show_failures(table: pd.DataFrame) -> None:

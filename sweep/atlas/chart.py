@@ -5,11 +5,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.layers import analyze_chosen, results_in
+from analysis.layers import analyze_chosen
 from analysis.readers.conv import Conv
 from sweep.atlas.network import Network, open_network
 from sweep.atlas.sources import file_version
-from sweep.store.atlas_dir import AtlasDir, Record, ScoredLayer
+from sweep.store.atlas_dir import AtlasDir, Record, ScoredLayer, failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,11 @@ def chart(atlas: AtlasDir, address: str, task: Task, device: str = "cpu") -> Rec
     try:
         record, chosen = _opened(address, task.last)
     except Exception as error:  # noqa: BLE001  # files and libraries raise anything
-        record = Record(source=address, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        record = failed(address, error)
     else:
         assert record.digest is not None
-        folder = atlas.network(record.digest)
-        if results_in(folder) is None and atlas.claim(record.digest, address, task.run):
-            analyze_chosen(chosen, folder, device)
+        if atlas.layers(record.digest) is None and atlas.claim(record.digest, address, task.run):
+            analyze_chosen(chosen, atlas.network(record.digest), device)
         del chosen
     gc.collect()  # networks hold themselves by cycles; the next one must not come on top of this one
     atlas.write_record(record)

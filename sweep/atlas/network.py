@@ -1,10 +1,7 @@
 """Open a network by its address: the convolutions that can be scored, and what is known of the network around them."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,11 +12,11 @@ from analysis.readers.onnx_file import onnx_pooling
 from analysis.readers.tensors import file_within
 from models import libraries
 from models.anatomy import Anatomy, anatomy, padding_of
+from sweep.atlas.memory import free_bytes
 from sweep.store.addresses import Named, named
 
 _DENSE = "its kernel is as large as its map: a fully connected layer"
 _BYTES = 4  # a weight
-_MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +96,14 @@ def _reader(module: nn.Conv2d) -> Callable[[], Tensor]:
 
 
 def _require_memory(parameters: int, copies: int) -> None:
-    """Refuse a network that doesn't fit into this machine; loaders hold trained weights twice.
+    """Refuse a network that doesn't fit into the memory that is free now; loaders hold trained weights twice.
 
     Raises:
         ValueError: it doesn't.
     """
-    needed, free = parameters * _BYTES * copies, _free_bytes()
+    needed, free = parameters * _BYTES * copies, free_bytes()
     if free is not None and needed > free:
         raise ValueError(
             f"building it takes {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free; "
             "use a larger machine, or fewer --actors"
         )
-
-
-def _free_bytes() -> int | None:
-    """What this machine could still give to processes; None where it doesn't say."""
-    if os.name != "posix" or not _MEMORY.exists():
-        return None
-    facts: dict[str, Any] = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
-    return int(facts["MemAvailable"].split()[0]) * 1024

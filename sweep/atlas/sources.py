@@ -1,6 +1,6 @@
 """What a user names: libraries, networks of libraries, files and folders; and the single networks that these are."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from upath import UPath
@@ -8,45 +8,43 @@ from upath import UPath
 from analysis.readers.kinds import ENDINGS
 from models import libraries
 from sweep.store.addresses import named
-from sweep.store.atlas_dir import AtlasDir, Record
-from sweep.store.files import files_below, version_of
+from sweep.store.atlas_dir import AtlasDir, Listing, Record, failed
+from sweep.store.files import STORAGE_ERRORS, files_below, version_of
 
 _TRAINING = "training.safetensors"  # what the trials of this project continue from, beside their weights
 _SHARD = "-of-0"
 
 
-def addresses(sources: Sequence[str]) -> list[str]:
-    """The networks that sources mean, each once, in their order.
+def listing(atlas: AtlasDir, sources: Sequence[str], new: Collection[str]) -> Listing:
+    """The networks that an atlas's sources mean, each once, in their order.
+
+    `new` are the sources that are named in this call; the others are remembered.
+
+    Raises:
+        ValueError: a new source means nothing.
+    """
+    found: dict[str, None] = {}
+    lost = []
+    for source in sources:
+        try:
+            found |= dict.fromkeys(addresses(source))
+        except Exception as error:
+            if source in new:
+                raise
+            lost.append(failed(source, error))  # folders are emptied and libraries change: the others must go on
+    return Listing(networks=list(found), todo=unfinished(atlas, list(found)), lost=lost)
+
+
+def addresses(source: str) -> list[str]:
+    """The networks that a source means.
 
     Raises:
         ValueError: a library has no such network, or a folder no checkpoint.
     """
-    found = (one for source in sources for one in _addresses(source))
-    return list(dict.fromkeys(found))
-
-
-def unfinished(atlas: AtlasDir, wanted: Sequence[str]) -> list[str]:
-    """The networks that an atlas has no results of, or whose files have changed since."""
-    records, analysed = atlas.records(), atlas.analysed()
-    return [address for address in wanted if not _is_done(records.get(address), analysed)]
-
-
-def _is_done(record: Record | None, analysed: Set[str]) -> bool:
-    if record is None or record.error is not None or record.digest not in analysed:
-        return False
-    return record.version == file_version(record.source)
-
-
-def file_version(address: str) -> str | None:
-    """What changes when a file is written; None for networks of libraries, and where there is no file."""
-    return version_of(UPath(address)) if named(address) is None else None
-
-
-def _addresses(source: str) -> Iterable[str]:
     library = named(source)
     if library is not None:
-        found = libraries.names(library.library, library.name, library.trained)
-        return [str(replace(library, name=name)) for name in found]
+        names = libraries.names(library.library, library.name, library.trained)
+        return [str(replace(library, name=name)) for name in names]
     path = UPath(source)
     if not path.is_dir():
         return [source]
@@ -56,6 +54,26 @@ def _addresses(source: str) -> Iterable[str]:
     if not files:
         raise ValueError(f"{source} holds no checkpoint that can be read: no file ends in {', '.join(ENDINGS)}")
     return files
+
+
+def unfinished(atlas: AtlasDir, wanted: Sequence[str]) -> list[str]:
+    """The networks that an atlas has no results of, or whose files have changed since."""
+    records, analysed = atlas.records(), atlas.analysed()
+    return [address for address in wanted if not _is_done(records.get(address), analysed)]
+
+
+def _is_done(record: Record | None, analysed: Collection[str]) -> bool:
+    if record is None or record.error is not None or record.digest not in analysed:
+        return False
+    try:
+        return record.version == file_version(record.source)
+    except STORAGE_ERRORS:
+        return False  # its row will say why
+
+
+def file_version(address: str) -> str | None:
+    """What changes when a file is written; None for networks of libraries, and where there is no file."""
+    return version_of(UPath(address)) if named(address) is None else None
 
 
 def _may_be_one(name: str) -> bool:

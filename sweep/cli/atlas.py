@@ -68,13 +68,15 @@ def atlas(
 
 def _tell_plan(opened: AtlasDir, sources: list[str], as_json: bool) -> None:
     """Say which networks are meant, and how many of them have no results yet."""
-    from sweep.atlas.sources import addresses, unfinished
+    from sweep.atlas.sources import listing
 
-    wanted = addresses(opened.extended(sources, None).sources)
-    todo = unfinished(opened, wanted)
+    plan = listing(opened, opened.extended(sources, None).sources, sources)
+    lost = [{"source": record.source, "error": record.error} for record in plan.lost]
     if as_json:
-        consoles.print_json({"atlas": opened.name, "networks": wanted, "to_do": todo})
+        consoles.print_json({"atlas": opened.name, "networks": plan.networks, "to_do": plan.todo, "lost": lost})
         return
-    for address in todo:
+    for address in plan.todo:
         consoles.tell(address)
-    consoles.tell(f"{len(todo)} of {len(wanted)} networks to look at")
+    for record in plan.lost:
+        consoles.tell(f"{record.source} means nothing any more: {record.error}")
+    consoles.tell(f"{len(plan.todo)} of {len(plan.networks)} networks to look at")

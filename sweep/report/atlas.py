@@ -8,10 +8,12 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from upath import UPath
 
+from analysis.banding import RELIABLE
 from sweep.report.drawings import strip
 from sweep.results.atlas import distinct, failures, read_layer, verdicts_by
 from sweep.results.cells import COLOURS
 from sweep.results.tables import Row, plain_records
+from sweep.results.verdicts import told_verdict
 from sweep.results.words import decimal
 from sweep.store.atlas_dir import AtlasDir
 from sweep.store.files import write_text
@@ -34,6 +36,8 @@ def render(atlas: AtlasDir, table: pd.DataFrame) -> str:
         made_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         version=version("weight-banding"),
         colours=COLOURS,
+        reliable=RELIABLE,
+        told=told_verdict,
         networks=int(table["source"].nunique()),
         weights=int(table["digest"].nunique()),
         counts=[(name, plain_records(verdicts_by(table, name))) for name in ("pooling", "padding", "kernel")],

@@ -3,6 +3,7 @@
 Needs neither torch nor Ray. `source` is a network's address, `name` what a reader calls it; `library` is timm,
 torchvision or file, and `weights` trained, random or, of a file, missing. `pooling` is what gathers the last map for
 the classifier, `padding` what surrounds the layer's map. `same_as` names the other sources with the same weights.
+What is measured of a layer is as in a sweep's table `layers` (sweep.results.tables).
 """
 
 from collections import Counter, defaultdict
@@ -12,23 +13,26 @@ import pandas as pd
 from upath import UPath
 
 from analysis.write import write_bytes
-from sweep.results.tables import ReducedLayer, Row, parquet, read_arrays, read_parquet
+from sweep.results.tables import ReducedLayer, Row, parquet, plain_records, read_arrays, read_parquet
+from sweep.results.verdicts import TOO_NOISY, told_verdict
 from sweep.results.words import kind_of
 from sweep.store.addresses import named
 from sweep.store.atlas_dir import AtlasDir, Record
 
 _SCORES = (
     "horizontal", "horizontal_low", "horizontal_high", "vertical", "vertical_low", "vertical_high",
-    "null_horizontal_high", "null_vertical_high",
+    "null_horizontal_high", "null_vertical_high", "null_turned_mean", "null_turned_high", "reliability",
 )  # fmt: skip
+_NEURONS = ("neurons", "dead", "single_tap")
 COLUMNS: dict[str, str] = {
     "source": "string", "library": "string", "name": "string", "weights": "string", "architecture": "string",
     "parameters": "Int64", "pooling": "string", "layer": "string", "position": "Int64", "kernel": "string",
-    "padding": "string", "channels": "Int64", "neurons": "Int64", "dead": "Int64",
+    "padding": "string", "channels": "Int64", **dict.fromkeys(_NEURONS, "Int64"),
     **dict.fromkeys(_SCORES, "Float64"), "verdict": "string", "digest": "string", "same_as": "string",
     "error": "string",
 }  # fmt: skip
-VERDICTS = ("horizontal", "vertical", "none")
+VERDICTS = ("horizontal", "vertical", "none", TOO_NOISY)
+"""As they are told and counted."""
 
 
 def atlas_table(records: Iterable[Record], layers_of: Callable[[str], Mapping[str, Row]]) -> pd.DataFrame:
@@ -66,10 +70,19 @@ def distinct(table: pd.DataFrame, position: int = 1) -> pd.DataFrame:
     return scored.drop_duplicates("digest", ignore_index=True)
 
 
+def told_verdicts(scored: pd.DataFrame) -> pd.Series:
+    """The verdict of each scored layer in words."""
+    told = [told_verdict(**row) for row in plain_records(scored[["verdict", "reliability"]])]
+    return pd.Series(told, scored.index, dtype="string", name="verdict")
+
+
 def verdicts_by(table: pd.DataFrame, column: str, position: int = 1) -> pd.DataFrame:
-    """How many networks have which verdict at a position, for each value of a column; the most frequent value first."""
+    """How many networks have which verdict at a position, for each value of a column; the most frequent value first.
+
+    Layers that are too noisy to judge are counted as such, not as none.
+    """
     found = distinct(table, position)
-    counts = pd.crosstab(found[column].fillna("unknown"), found["verdict"]).reindex(
+    counts = pd.crosstab(found[column].fillna("unknown"), told_verdicts(found)).reindex(
         columns=list(VERDICTS), fill_value=0
     )
     counts.insert(0, "networks", counts.sum(axis=1))
@@ -102,7 +115,7 @@ def _rows(record: Record, names: Mapping[str, list[str]], layers_of: Callable[[s
 
 
 def _scores(result: Mapping[str, object]) -> Row:
-    return {name: result.get(name) for name in ("neurons", "dead", *_SCORES, "verdict", "error")}
+    return {name: result.get(name) for name in (*_NEURONS, *_SCORES, "verdict", "error")}
 
 
 def _told_by(source: str) -> Row:
@@ -110,4 +123,4 @@ def _told_by(source: str) -> Row:
     library = named(source)
     if library is None:
         return {"library": "file", "name": source.rpartition("/")[2], "weights": None}
-    return {"library": library.library, "name": library.name, "weights": library.weights}
+    return {"library": library.library, "name": library.name or library.library, "weights": library.weights}

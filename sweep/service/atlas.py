@@ -13,12 +13,11 @@ from rich.console import Console
 from upath import UPath
 
 from analysis.actors import Analysed, AnalysisPool, Analyst
-from analysis.write import RESULTS
 from sweep.results.atlas import atlas_table, read_atlas, write_atlas
 from sweep.results.tables import Row
 from sweep.service.cluster import Patience, capacity_of_cluster, connected
-from sweep.store.atlas_dir import AtlasDir, Record
-from sweep.store.files import read_json, require_writable
+from sweep.store.atlas_dir import AtlasDir, Layers, Listing, Record
+from sweep.store.files import require_writable
 from sweep.store.lease import hold
 from sweep.terminal.atlas import Progress, networks_progress
 
@@ -49,14 +48,15 @@ def make_atlas(
     asked = atlas.extended(sources, last)
     require_writable(atlas.path.parent)
     with hold(atlas.path) as lease, connected(address) as logs:
-        wanted, todo = _listed(atlas, asked.sources)  # before they are recorded: a mistake would be one for ever
+        listing = _listed(atlas, asked.sources, sources)  # before they are recorded: a mistake would be one for ever
         atlas.ask(asked)
         task = {"last": asked.last, "run": uuid4().hex}
-        count = min(len(todo), actors or max(1, int(capacity_of_cluster().cpus // _CPUS)))
-        run = _Run(atlas, wanted, task, count, Patience(console.print, logs))
-        with networks_progress(console, len(wanted), len(wanted) - len(todo)) as progress:
+        count = min(len(listing.todo), actors or max(1, int(capacity_of_cluster().cpus // _CPUS)))
+        run = _Run(atlas, listing, task, count, Patience(console.print, logs))
+        networks, todo = len(listing.networks), len(listing.todo)
+        with networks_progress(console, networks, networks - todo) as progress:
             try:
-                run.work(todo, progress, lease.require)
+                run.work(progress, lease.require)
             finally:
                 run.close()
         return read_atlas(atlas)
@@ -66,17 +66,17 @@ class _Run:
     """One run over networks; `close` keeps what is complete."""
 
     def __init__(
-        self, atlas: AtlasDir, wanted: Sequence[str], task: Mapping[str, Any], actors: int, patience: Patience
+        self, atlas: AtlasDir, listing: Listing, task: Mapping[str, Any], actors: int, patience: Patience
     ) -> None:
-        self._atlas, self._wanted, self._patience = atlas, wanted, patience
+        self._atlas, self._listing, self._patience = atlas, listing, patience
         self._pool = AnalysisPool(actors, _CPUS, 0.0, layers=dict(task), analyst=Charter)
         self._records = atlas.records()
-        self._layers: dict[str, dict[str, Row]] = {}
+        self._layers = atlas.analysed()
         self._written_at = time.monotonic()
 
-    def work(self, todo: Sequence[str], progress: Progress, require: Callable[[], object]) -> None:
+    def work(self, progress: Progress, require: Callable[[], object]) -> None:
         """Look at networks until all are done."""
-        for source in todo:
+        for source in self._listing.todo:
             self._records.pop(source, None)
             self._pool.submit(source, str(self._atlas.path))
         while self._pool.pending:
@@ -105,31 +105,31 @@ class _Run:
         return record
 
     def _write(self) -> None:
-        known = [self._records[source] for source in self._wanted if source in self._records]
-        write_atlas(self._atlas, atlas_table(known, self._layers_of))
+        known = [self._records[source] for source in self._listing.networks if source in self._records]
+        write_atlas(self._atlas, atlas_table([*known, *self._listing.lost], self._layers_of))
         self._written_at = time.monotonic()
 
-    def _layers_of(self, digest: str) -> dict[str, Row]:
-        file = self._atlas.network(digest) / RESULTS
-        if digest not in self._layers and file.exists():
-            self._layers[digest] = {row["layer"]: row for row in read_json(file)}
-        return self._layers.get(digest, {})
+    def _layers_of(self, digest: str) -> Layers:
+        if digest not in self._layers:
+            layers = self._atlas.layers(digest)
+            if layers is None:
+                return {}
+            self._layers[digest] = layers
+        return self._layers[digest]
 
 
-def _listed(atlas: AtlasDir, sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The networks that sources mean, and those of them that have no results yet."""
+def _listed(atlas: AtlasDir, sources: Sequence[str], new: Sequence[str]) -> Listing:
     import ray
 
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     try:
-        return ray.get(look.remote(str(atlas.path), list(sources)))
+        return ray.get(look.remote(str(atlas.path), list(sources), list(new)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
 
 
-def _look(atlas: str, sources: list[str]) -> tuple[list[str], list[str]]:
+def _look(atlas: str, sources: list[str], new: list[str]) -> Listing:
     """In a process of its own: libraries load torch, which would stay in a driver's memory."""
-    from sweep.atlas.sources import addresses, unfinished
+    from sweep.atlas.sources import listing
 
-    wanted = addresses(sources)
-    return wanted, unfinished(AtlasDir(UPath(atlas)), wanted)
+    return listing(AtlasDir(UPath(atlas)), sources, new)

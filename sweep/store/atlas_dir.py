@@ -11,17 +11,21 @@
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from upath import UPath
 
-from analysis.write import RESULTS
+from analysis.write import RESULTS, read_bytes
 from sweep.store.files import absolute, children, create_json, read_json, write_json
 from sweep.store.sweep_dir import is_sweep
 
+Layers = dict[str, dict[str, Any]]
+"""Rows of `layers.json` by the names of their layers."""
 LAST = 3
 """How many of a network's last layers are scored unless told otherwise."""
 _THREADS = 16
@@ -60,6 +64,15 @@ class Record:
     error: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The networks that sources mean: `todo` have no results yet; `lost` sources mean nothing any more."""
+
+    networks: list[str]
+    todo: list[str]
+    lost: list[Record]
+
+
 _ASKED, _RECORD = TypeAdapter(Asked), TypeAdapter(Record)
 
 
@@ -95,8 +108,8 @@ class AtlasDir:
         if not self.file.exists():
             return Asked()
         try:
-            return _ASKED.validate_python(read_json(self.file))
-        except ValueError as error:
+            return _ASKED.validate_python(json.loads(read_bytes(self.file)))
+        except (ValueError, RecursionError) as error:
             said = " ".join(str(error).split())
             raise ValueError(f"{self.file} is damaged ({said[:200]}); remove it and name all sources again") from error
 
@@ -132,12 +145,20 @@ class AtlasDir:
             found = pool.map(lambda name: _record_in(folder / name), children(folder))
         return {record.source: record for record in found if record is not None}
 
-    def analysed(self) -> set[str]:
-        """Digests of the weights that have results."""
-        names = children(self.path / "networks")
+    def layers(self, digest: str) -> Layers | None:
+        """What was found in weights of this content; None if nothing was yet, or if the file is damaged."""
+        rows = _json_in(self.network(digest) / RESULTS)
+        whole = isinstance(rows, list) and all(
+            isinstance(row, dict) and isinstance(row.get("layer"), str) and "error" in row for row in rows
+        )
+        return {row["layer"]: row for row in rows} if whole else None
+
+    def analysed(self) -> dict[str, Layers]:
+        """What was found in all weights so far, by their digests."""
+        digests = children(self.path / "networks")
         with ThreadPoolExecutor(_THREADS) as pool:
-            there = pool.map(lambda name: (self.network(name) / RESULTS).exists(), names)
-        return {name for name, is_there in zip(names, there, strict=True) if is_there}
+            found = zip(digests, pool.map(self.layers, digests), strict=True)
+            return {digest: layers for digest, layers in found if layers is not None}
 
     def claim(self, digest: str, source: str, run: str) -> bool:
         """Whether weights are this source's to analyse: the first one's of a run that finds them without results."""
@@ -145,7 +166,7 @@ class AtlasDir:
         try:
             create_json(file, mine)
         except FileExistsError:
-            there = read_json(file)
+            there = _json_in(file)
             if isinstance(there, dict) and there.get("run") == run:
                 return bool(there.get("source") == source)
             write_json(file, mine)  # its run was interrupted
@@ -156,10 +177,23 @@ def _file_of(source: str) -> str:
     return f"{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.json"
 
 
+def failed(source: str, error: Exception) -> Record:
+    """The record of what can't be scored."""
+    return Record(source=source, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _json_in(file: UPath) -> Any:
+    """The content of a JSON file; None where it is missing or damaged."""
+    try:
+        return read_json(file)
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
 def _record_in(file: UPath) -> Record | None:
     try:
-        return _RECORD.validate_python(read_json(file))
-    except (ValidationError, ValueError, FileNotFoundError):
+        return _RECORD.validate_python(_json_in(file))
+    except ValueError:
         return None
 
 

@@ -13,16 +13,17 @@ from dashboard import atlases
 from dashboard.serve import APP
 from sweep.cli.dashboard import _shown
 from sweep.results.atlas import COLUMNS, write_atlas
+from sweep.results.verdicts import TOO_NOISY
 from sweep.store.atlas_dir import Asked, AtlasDir
 
 pytestmark = pytest.mark.slow
 
 NETWORKS = [
-    # source, pooling, weights, horizontal, vertical, verdict
-    ("timm:resnet18.a1", "global average", "trained", 0.9, -0.1, "horizontal"),
-    ("timm:vgg16.tv", "flatten", "trained", 0.1, -0.001, "none"),
-    ("random:timm:resnet18", "global average", "random", 0.0, 0.0, "none"),
-    ("/nets/[turned].pt", "unknown", None, 0.0, 0.8, "vertical"),
+    # source, pooling, weights, horizontal, vertical, verdict, reliability
+    ("timm:resnet18.a1", "global average", "trained", 0.9, -0.1, "horizontal", 0.8),
+    ("timm:vgg16.tv", "flatten", "trained", 0.1, -0.001, "none", 0.8),
+    ("random:timm:resnet18", "global average", "random", 0.0, 0.0, "none", 0.02),
+    ("/nets/[turned].pt", "unknown", None, 0.0, 0.8, "vertical", None),
 ]
 
 
@@ -31,13 +32,14 @@ def write(folder: Path) -> None:
     atlas = AtlasDir(UPath(folder))
     atlas.ask(Asked(sources=["timm"]))
     rows: list[dict[str, object]] = []
-    for number, (source, pooling, weights, horizontal, vertical, verdict) in enumerate(NETWORKS):
+    for number, (source, pooling, weights, horizontal, vertical, verdict, reliability) in enumerate(NETWORKS):
         library = "timm" if "timm:" in source else "file"
         name = source.rpartition(":")[2].rpartition("/")[2]
         scores = {"horizontal": horizontal, "horizontal_low": horizontal - 0.1, "horizontal_high": horizontal + 0.1,
                   "vertical": vertical, "vertical_low": vertical - 0.1, "vertical_high": vertical + 0.1}  # fmt: skip
         facts = {"source": source, "library": library, "name": name, "weights": weights, "architecture": name[:8]}
         layer = {"layer": "layer4.conv", "kernel": "3x3", "padding": "zeros", "neurons": 8, "digest": f"d{number}"}
+        layer |= {"single_tap": number, "reliability": reliability}
         rows += [facts | layer | scores | {"pooling": pooling, "position": p, "verdict": verdict} for p in (1, 2)]
     rows.append({"source": "timm:gone.v1", "library": "timm", "name": "gone.v1", "error": "ValueError: no $network$"})
     write_atlas(atlas, pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
@@ -62,7 +64,8 @@ def test_it_counts_verdicts_by_pooling_and_shows_the_weights_of_a_layer(page: Ap
     page.run()
     assert not page.exception
     counts = page.dataframe[0].value.set_index("pooling")
-    assert list(counts.loc["global average"]) == [2, 1, 0, 1]
+    assert list(counts.loc["global average"]) == [2, 1, 0, 0, 1]
+    assert page.dataframe[1].value["Verdict"].tolist() == ["horizontal", "none", TOO_NOISY, "vertical"]
     assert names(page) == ["resnet18.a1", "vgg16.tv", "resnet18", "[turned].pt"]
     assert page.dataframe[1].value["Vertical"].tolist() == [-0.1, 0.0, 0.0, 0.8]
     assert any("resnet18.a1" in str(part.value) for part in page.subheader)
@@ -79,6 +82,19 @@ def test_filters_and_the_search_are_in_the_address(page: AppTest) -> None:
     page.text_input[0].set_value("nothing of this name").run()
     assert any("No layer matches" in str(part.value) for part in page.info)
     assert "search" in page.query_params
+
+
+def test_what_is_too_noisy_to_judge_is_told_apart_from_none(page: AppTest) -> None:
+    page.query_params["verdict"] = TOO_NOISY
+    page.run()
+    assert not page.exception
+    assert names(page) == ["resnet18"]
+    told = [str(part.value) for part in page.caption]
+    assert any(TOO_NOISY in part for part in told)
+    assert any("2 of 8 neurons with weights at one position alone" in part for part in told)
+    page.query_params["verdict"] = "none"
+    page.run()
+    assert names(page) == ["vgg16.tv"]
 
 
 def test_a_link_shows_its_layer_and_says_what_is_not_there(page: AppTest) -> None:

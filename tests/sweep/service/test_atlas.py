@@ -57,6 +57,31 @@ def test_an_interrupted_atlas_keeps_what_is_complete_and_the_same_command_does_t
     assert planned["to_do"] == [str(folder / "broken.pt")]
 
 
+def test_damaged_results_are_made_again_and_what_means_nothing_any_more_is_a_row_beside_the_others(
+    drive: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    options = ("--actors", "1", "--storage", str(tmp_path / "runs"))
+    atlas = open_atlas("atlas", str(tmp_path / "runs"))
+    emptied = tmp_path / "emptied"
+    emptied.mkdir()
+    shutil.move(folder / "broken.pt", emptied / "b.pt")
+    drive("atlas", str(folder), str(emptied), *options)
+    before = read_atlas(atlas)
+    (emptied / "b.pt").unlink()
+    (damaged,) = (file for file in atlas.path.glob("networks/*/layers.json") if before["digest"][0] in str(file))
+    damaged.write_text("[{")
+    said = document("atlas", "--dry-run", "--storage", options[-1])
+    assert said["to_do"] == [str(folder / "a.pt"), str(folder / "copy.pt")]
+    assert [lost["source"] for lost in said["lost"]] == [str(emptied)]
+    assert "means nothing any more" in run("atlas", "--dry-run", "--storage", options[-1])
+    assert f"1 network without scores ({emptied})" in drive("atlas", *options)
+    rows = read_atlas(atlas)
+    assert rows["source"].tolist() == [*before["source"][:3], str(emptied)]
+    assert rows[:3].drop(columns="source").equals(before[:3].drop(columns="source"))
+    assert "no checkpoint" in rows["error"][3]
+    assert "no checkpoint" in drive("atlas", str(emptied), *options, code=2)
+
+
 def test_mistakes_are_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
     storage = str(tmp_path / "runs")
     assert "libraries: timm, torchvision" in run("atlas", "tim", "--storage", storage, code=2)
