@@ -16,7 +16,17 @@ import pandas as pd
 from upath import UPath
 
 from analysis.write import arrays_file
-from sweep.results.tables import COLUMNS, DAMAGE, DamagedTableError, Row, TableName, read_table, table_of, write_table
+from sweep.results.tables import (
+    COLUMNS,
+    DAMAGE,
+    DamagedTableError,
+    Row,
+    TableName,
+    decoded,
+    read_table,
+    table_of,
+    write_table,
+)
 from sweep.spec import Plan
 from sweep.store.files import read_json, remove_file
 from sweep.store.sweep_dir import Seat, SweepDir
@@ -289,8 +299,7 @@ def _neurons(sweep: SweepDir, layers: pd.DataFrame) -> pd.DataFrame:
 def _neurons_of(trial: TrialDir, step: int, layer: str) -> pd.DataFrame:
     path = arrays_file(trial.layers / str(step), layer)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in ("horizontal", "vertical")}
+        columns = decoded(path.read_bytes(), ("horizontal", "vertical"))
         facts = {"trial_id": trial.trial_id, "step": step, "layer": layer}
         frame = pd.DataFrame(facts | {"neuron": np.arange(len(columns["horizontal"]))} | columns)
         return frame.astype(COLUMNS["neurons"])

@@ -4,10 +4,11 @@ Needs neither torch nor Ray, so the dashboard and reports start fast and run any
 The tables are written by `sweep.results.compact`; a table that does not exist yet reads as empty, with its columns.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
+from threading import Lock
 from typing import Any, Literal, NoReturn
 from zipfile import BadZipFile
 from zlib import error as ZlibError  # noqa: N812  # its own name says nothing
@@ -22,6 +23,10 @@ from upath import UPath
 from analysis.write import arrays_file, write_bytes
 from sweep.store.files import entry_version
 from sweep.store.sweep_dir import SweepDir
+
+# NumPy reads an array's header with ast.literal_eval. In CPython 3.11 that fails now and then if two threads are in it,
+# with "SystemError: AST constructor recursion depth mismatch" (python/cpython#106905).
+_DECODING = Lock()
 
 Row = dict[str, Any]
 """A row of a table by the names of its columns."""
@@ -277,15 +282,20 @@ def read_arrays(folder: UPath, layer: str) -> ReducedLayer | None:
         return None
     data = path.read_bytes()
     try:
-        with np.load(BytesIO(data), allow_pickle=False) as arrays:
-            return ReducedLayer(
-                reduced=arrays["reduced"].astype(np.float32),
-                order=arrays["order"],
-                horizontal=arrays["horizontal"],
-                vertical=arrays["vertical"],
-            )
+        arrays = decoded(data, ("reduced", "order", "horizontal", "vertical"))
+        return ReducedLayer(**arrays | {"reduced": arrays["reduced"].astype(np.float32)})
     except DAMAGE:  # `sweep analyze SWEEP` rewrites it
         return None
+
+
+def decoded(data: bytes, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Those arrays of an .npz file's bytes that are in it, by name.
+
+    Raises:
+        DAMAGE: any of these, if the bytes are no such file.
+    """
+    with _DECODING, np.load(BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in names if name in arrays.files}
 
 
 def read_centres(sweep: UPath, k: int) -> np.ndarray | None:
@@ -304,8 +314,7 @@ def read_clusters_array(sweep: UPath, name: str) -> np.ndarray | None:
         return None
     data = path.read_bytes()
     try:
-        with np.load(BytesIO(data), allow_pickle=False) as arrays:
-            return arrays[name] if name in arrays.files else None
+        return decoded(data, [name]).get(name)
     except DAMAGE as error:
         _refuse(path, error, f"sweep report {sweep}")
 

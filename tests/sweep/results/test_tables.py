@@ -1,6 +1,11 @@
 """A large sweep's layers are read without ever holding them all."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from threading import Semaphore
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +17,7 @@ from sweep.results.cells import newest
 from sweep.results.tables import (
     COLUMNS,
     DamagedTableError,
+    decoded,
     read_newest,
     read_table,
     table_of,
@@ -74,3 +80,22 @@ def test_categorical_ids_are_the_same_ids(sweep: UPath) -> None:
     plain, categorical = (read_table(sweep, "layers", categorical=choice) for choice in (False, True))
     assert categorical["trial_id"].dtype == "category"
     assert plain["trial_id"].tolist() == categorical["trial_id"].tolist()
+
+
+def test_arrays_are_decoded_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once make CPython 3.11 fail now and then."""
+    file = BytesIO()
+    np.savez(file, horizontal=np.arange(3), vertical=np.arange(3))
+    load, inside = np.load, Semaphore(1)
+
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        assert inside.acquire(blocking=False), "two threads decode at once"
+        time.sleep(0.005)
+        found = load(*args, **kwargs)
+        inside.release()
+        return found
+
+    monkeypatch.setattr(np, "load", alone)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: decoded(file.getvalue(), ["vertical", "other"]), range(16)))
+    assert all(arrays.keys() == {"vertical"} and arrays["vertical"].tolist() == [0, 1, 2] for arrays in found)
