@@ -57,7 +57,11 @@ def ids(*settings: str, grid: str = "demo") -> list[str]:
 
 @pytest.mark.parametrize("grid", IDS)
 def test_what_was_never_mended_keeps_its_id(grid: str) -> None:
-    others = {"demo": ["recipe=small"], "photos": ["data=tiny"], "smoke-full": ["interventions=[baseline]"]}
+    others = {
+        "demo": ["recipe=small"],
+        "photos": ["data=tiny", "recipe=small", "recipe.epochs=15", "recipe.weight_decay_body=0.005"],
+        "smoke-full": ["interventions=[baseline]"],
+    }
     settings = others.get(grid, [])
     kept = [trial_id for trial_id in ids(*settings, grid=grid) if not trial_id.startswith(tuple(MENDED))]
     assert kept == IDS[grid]
