@@ -1,7 +1,7 @@
 """Run a grid and put its results where the documents read them: docs/results/<NAME>.json, and .png if one shows it.
 
     python benchmarks/publish.py demo3 demo --set 'seeds=[0,1,2]'
-    ONEDNN_MAX_CPU_ISA=SSE41 python benchmarks/publish.py demo8-sse41 demo --set 'seeds=[0,1,2,3,4,5,6,7]'
+    ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/publish.py demo8-avx2 demo --set 'seeds=[0,1,2,3,4,5,6,7]'
     python benchmarks/publish.py photos photos --set 'seeds=[0,1,2]' --set data.root=FOLDER
     python benchmarks/publish.py flips flips --set data.root=FOLDER --then --set data.options.flip=none
 
@@ -42,9 +42,9 @@ def launched(options: Sequence[str]) -> list[list[str]]:
 
 
 def kernels() -> str:
-    """Which instructions oneDNN's kernels were held to, if they were: that makes a machine of another kind."""
+    """Which instructions PyTorch's kernels use, and oneDNN's are held to, if they are: that makes another machine."""
     most = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    return f", kernels up to {most}" if most else ""
+    return torch.backends.cpu.get_cpu_capability() + (f", oneDNN's kernels up to {most}" if most else "")
 
 
 def main(name: str, grid: str, *options: str) -> None:
@@ -64,7 +64,7 @@ def main(name: str, grid: str, *options: str) -> None:
     facts = {
         "command": "; ".join(f"sweep launch {grid} {' '.join(launch)}".strip() for launch in launches) or AS_IT_IS,
         "wall_s": round(json.loads(times.read_text())) if times.exists() else None,
-        "machine": f"{os.cpu_count()} cores of {platform.machine()}{kernels()}",
+        "machine": f"{os.cpu_count()} cores of {platform.machine()} with {kernels()}",
         "torch": torch.__version__,
     }
     results = ROOT / "docs" / "results"
