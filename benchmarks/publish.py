@@ -54,7 +54,7 @@ def main(name: str, grid: str, *options: str) -> None:
     launches = [] if grid == AS_IT_IS else launched(options)
     for launch in launches:
         subprocess.run([*SWEEP, "launch", grid, *launch, "--storage", str(storage)], check=True)
-    if fresh:  # what is only completed takes less
+    if launches and fresh:  # what is only completed takes less
         times.write_text(json.dumps(time.perf_counter() - began))
     sweeps = [path for path in storage.glob("*") if path.is_dir()]
     if len(sweeps) != 1:
